@@ -1,0 +1,51 @@
+# One verb for each step of CI; CI only calls make. `make help` lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+TESTS  ?= tests
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check docs bench slurm-test clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## a virtual environment in .venv with the pinned versions
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.11" % v[:2])'
+	@command -v g++ >/dev/null || { echo "needs a C++ compiler: install g++ (Debian: apt-get install g++)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet torch numpy --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	$(BIN)/python -m hpc_llm.training.prebuild
+	@touch $@
+
+demo: setup ## the main job: a small model learns Russian, here, in a few minutes
+	$(BIN)/hpc-llm adapt
+
+test: setup ## the tests
+	$(BIN)/python -m pytest $(TESTS)
+
+check: setup ## format, lint, types and the order of the rooms
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: setup ## the documentation in site/
+	$(BIN)/python -m pip install --quiet --editable '.[docs]' --constraint constraints.txt
+	$(BIN)/mkdocs build --strict
+
+bench: setup ## speed and quality beside a plain HF Trainer with peft
+	$(BIN)/python bench/trainer.py
+
+slurm-test: setup ## everything that needs a Slurm (apt-get install slurm-wlm munge slurmdbd mariadb-server)
+	HPC_LLM_REQUIRE_SLURM=1 $(BIN)/python -m pytest -m slurm tests/slurm
+
+clean: ## remove what make and runs have left
+	rm -rf $(VENV) build site runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

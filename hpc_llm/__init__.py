@@ -1,0 +1,6 @@
+"""hpc_llm brings a foundation model to a new language and tells what it cost.
+
+The command is `hpc-llm VERB [Hydra overrides]`; `hpc-llm --help` lists the verbs.
+"""
+
+__version__ = "0.1.0"

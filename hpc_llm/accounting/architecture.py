@@ -1,0 +1,189 @@
+"""The shape of a model in a few integers, and how many parameters it has.
+
+All other counts (FLOPs, memory, traffic, money) start here, and none of them needs the weights:
+`Architecture.from_config` reads the `config.json` that every Hugging Face model comes with.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hpc_llm.accounting.families import fields_from_config
+from hpc_llm.errors import UserError
+from hpc_llm.settings.checks import require_choice, require_positive
+
+__all__ = ["Architecture", "ParameterCount", "parameter_count"]
+
+KINDS = ("decoder", "encoder", "encoder-decoder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A Transformer's sizes. What is not given is as in Llama: gated, rotary, without biases."""
+
+    hidden_size: int
+    num_layers: int
+    """Layers; in an encoder-decoder those of the decoder."""
+    num_heads: int
+    ffn_size: int
+    """Inner size of the MLP, in a mixture of experts that of one expert."""
+    vocab_size: int
+    num_kv_heads: int | None = None
+    """Key and value heads; None: as many as query heads."""
+    head_dim: int | None = None
+    """Size of one head; None: hidden_size / num_heads."""
+    gated_mlp: bool = True
+    """Three matrices (gate, up, down) instead of two."""
+    tied_embeddings: bool = False
+    """The LM head is the input embedding."""
+    max_positions: int = 0
+    """Rows of learned position (and token type) tables; 0: rotary, ALiBi or relative."""
+    num_experts: int = 0
+    """Experts of each layer; 0: dense."""
+    experts_per_token: int = 0
+    kind: str = "decoder"
+    """decoder | encoder | encoder-decoder."""
+    fused_qkv: bool = False
+    """Queries, keys and values come from one matrix; matters for adapters only."""
+    parallel_residual: bool = False
+    """The MLP reads the layer's input, beside the attention and not after it."""
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    norm_bias: bool = False
+    """LayerNorm, with weight and bias, instead of RMSNorm."""
+    qk_norm: bool = False
+    """Norms of one head's size on queries and keys."""
+    norms_per_layer: int = 2
+    """Norms in a layer; a decoder layer with cross-attention has one more than this."""
+    other_norms: int = 1
+    """Norms outside the layers: the final one, those of the embedding."""
+    encoder_layers: int = 0
+    """Layers of the encoder of an encoder-decoder."""
+    extra_parameters: int = 0
+    """What stands outside the pattern: BERT's pooler, T5's relative position biases."""
+    sliding_window: int = 0
+    """Keys that a token of a sliding layer attends to at most; 0: no such layer."""
+    sliding_layers: tuple[int, ...] = ()
+    """Indices of the sliding layers."""
+
+    def __post_init__(self) -> None:
+        """Check the sizes and what must divide."""
+        for key in ("hidden_size", "num_layers", "num_heads", "ffn_size", "vocab_size"):
+            require_positive(key, getattr(self, key))
+        for key in ("num_kv_heads", "head_dim"):
+            if getattr(self, key) is not None:
+                require_positive(key, getattr(self, key))
+        require_choice("kind", self.kind, KINDS)
+        if self.head_dim is None and self.hidden_size % self.num_heads:
+            raise UserError(
+                f"hidden_size={self.hidden_size}: must be a multiple of num_heads="
+                f"{self.num_heads}, or give head_dim"
+            )
+        if self.num_heads % self.kv_heads:
+            raise UserError(f"num_kv_heads={self.kv_heads}: must divide num_heads={self.num_heads}")
+        self._check_counts()
+
+    def _check_counts(self) -> None:
+        for key in ("max_positions", "num_experts", "experts_per_token", "encoder_layers"):
+            if getattr(self, key) < 0:
+                raise UserError(f"{key}={getattr(self, key)}: must be 0 or above")
+        if not min(1, self.num_experts) <= self.experts_per_token <= self.num_experts:
+            raise UserError(
+                f"experts_per_token={self.experts_per_token}: must lie between 1 and num_experts="
+                f"{self.num_experts}; leave both at 0 for a dense model"
+            )
+        if (self.kind == "encoder-decoder") != (self.encoder_layers > 0):
+            raise UserError(
+                f"encoder_layers={self.encoder_layers}: goes with kind=encoder-decoder, and with "
+                f"no other; this is kind={self.kind}"
+            )
+        if any(not 0 <= layer < self.num_layers for layer in self.sliding_layers):
+            raise UserError(
+                f"sliding_layers={self.sliding_layers}: must be indices below num_layers="
+                f"{self.num_layers}"
+            )
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Architecture":
+        """Read a Hugging Face `config.json`; raise `UserError` for a family that is not known."""
+        return cls(**fields_from_config(config))
+
+    @property
+    def kv_heads(self) -> int:
+        """Key and value heads."""
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+    @property
+    def head_size(self) -> int:
+        """Size of one head."""
+        return self.hidden_size // self.num_heads if self.head_dim is None else self.head_dim
+
+    @property
+    def query_size(self) -> int:
+        """D: all query heads together."""
+        return self.num_heads * self.head_size
+
+    @property
+    def kv_size(self) -> int:
+        """K: all key (or value) heads together."""
+        return self.kv_heads * self.head_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterCount:
+    """Parameters by part; total = embedding + head + body."""
+
+    total: int
+    embedding: int
+    """The table of tokens."""
+    head: int
+    """The LM head; 0 where it is the embedding."""
+    body: int
+    """Everything else, norms and learned positions included."""
+    norms: int
+    """Norms, a part of `body`."""
+    active: int
+    """What one token passes: `total` without the experts that it does not visit."""
+
+
+def _attention(arch: Architecture) -> int:
+    h, D, K = arch.hidden_size, arch.query_size, arch.kv_size
+    biases = arch.qkv_bias * (D + 2 * K) + arch.output_bias * h
+    return 2 * h * D + 2 * h * K + biases
+
+
+def _mlp(arch: Architecture) -> int:
+    h, F = arch.hidden_size, arch.ffn_size
+    inner = 2 if arch.gated_mlp else 1
+    return (inner + 1) * h * F + arch.mlp_bias * (inner * F + h)
+
+
+def parameter_count(arch: Architecture) -> ParameterCount:
+    """Count the parameters of `AutoModelForCausalLM` (of `AutoModel` for an encoder), exactly."""
+    h, attention, mlp = arch.hidden_size, _attention(arch), _mlp(arch)
+    norm = 2 * h if arch.norm_bias else h
+    experts = max(1, arch.num_experts)
+    layers = arch.num_layers + arch.encoder_layers
+    cross = arch.num_layers if arch.encoder_layers else 0
+    norms = norm * (arch.norms_per_layer * layers + cross + arch.other_norms)
+    norms += arch.qk_norm * 2 * arch.head_size * layers
+    body = (
+        layers * (attention + experts * mlp + arch.num_experts * h)
+        + cross * attention
+        + norms
+        + arch.max_positions * h
+        + arch.extra_parameters
+    )
+    embedding = arch.vocab_size * h
+    head = 0 if arch.tied_embeddings else embedding
+    total = embedding + head + body
+    idle = layers * (arch.num_experts - arch.experts_per_token) * mlp
+    return ParameterCount(
+        total=total,
+        embedding=embedding,
+        head=head,
+        body=body,
+        norms=norms,
+        active=total - idle,
+    )

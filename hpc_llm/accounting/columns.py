@@ -1,0 +1,27 @@
+"""Figures and columns of plain text."""
+
+from collections.abc import Sequence
+
+__all__ = ["columns", "figure"]
+
+
+def figure(value: float | None) -> str:
+    """Write a figure with three significant digits, thousands separated, or n/a."""
+    if value is None:
+        return "n/a"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:#.3g}".rstrip(".") if abs(value) >= 0.01 else f"{value:.2g}"
+
+
+def columns(lines: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """Align cells: the first `left` columns to the left, figures to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    written = []
+    for line in lines:
+        cells = [
+            cell.ljust(width) if number < left else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        written.append("  ".join(cells).rstrip())
+    return written

@@ -1,0 +1,248 @@
+"""Hugging Face `config.json` of each known family, read as the fields of `Architecture`.
+
+A `config.json` leaves out what equals the family's default, so the defaults stand here too. They
+are those of the configuration classes of transformers 5.23.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hpc_llm.errors import UserError
+
+__all__ = ["FAMILIES", "fields_from_config"]
+
+Config = Mapping[str, Any]
+Fields = dict[str, Any]
+
+
+def _need(config: Config, *names: str) -> Any:
+    for name in names:
+        if config.get(name) is not None:
+            return config[name]
+    raise UserError(
+        f"config.json of {config.get('model_type')}: {' or '.join(names)} is missing; "
+        "give it, or use the model's own file"
+    )
+
+
+def _llama(config: Config) -> Fields:
+    heads = _need(config, "num_attention_heads")
+    bias = bool(config.get("attention_bias", False))
+    return {
+        "hidden_size": _need(config, "hidden_size"),
+        "num_layers": _need(config, "num_hidden_layers"),
+        "num_heads": heads,
+        "num_kv_heads": config.get("num_key_value_heads") or heads,
+        "head_dim": config.get("head_dim"),
+        "ffn_size": _need(config, "intermediate_size"),
+        "vocab_size": _need(config, "vocab_size"),
+        "tied_embeddings": bool(config.get("tie_word_embeddings", False)),
+        "qkv_bias": bias,
+        "output_bias": bias,
+        "mlp_bias": bool(config.get("mlp_bias", False)),
+    }
+
+
+def _mistral(config: Config) -> Fields:
+    window = config.get("sliding_window") or 0
+    fields = _llama(config)
+    layers = range(fields["num_layers"] if window else 0)
+    return fields | {"sliding_window": window, "sliding_layers": tuple(layers)}
+
+
+def _mixtral(config: Config) -> Fields:
+    return _mistral(config) | {
+        "num_experts": config.get("num_local_experts", 8),
+        "experts_per_token": config.get("num_experts_per_tok", 2),
+    }
+
+
+def _qwen2(config: Config) -> Fields:
+    fields = _llama(config) | {"qkv_bias": True, "output_bias": False}
+    if config.get("use_sliding_window"):
+        first = config.get("max_window_layers", 28)
+        fields["sliding_window"] = _need(config, "sliding_window")
+        fields["sliding_layers"] = tuple(range(first, fields["num_layers"]))
+    return fields
+
+
+def _qwen3(config: Config) -> Fields:
+    bias = bool(config.get("attention_bias", False))
+    fields = _qwen2(config) | {"qkv_bias": bias, "output_bias": bias, "qk_norm": True}
+    return fields | {"head_dim": config.get("head_dim") or 128}
+
+
+def _gemma(config: Config) -> Fields:
+    fields = _llama(config) | {"head_dim": config.get("head_dim") or 256}
+    return fields | {"tied_embeddings": bool(config.get("tie_word_embeddings", True))}
+
+
+def _gemma2(config: Config) -> Fields:
+    fields = _gemma(config) | {"norms_per_layer": 4}
+    window = config.get("sliding_window", 4096) or 0
+    layers = range(0, fields["num_layers"] if window else 0, 2)  # every other one, the first too
+    return fields | {"sliding_window": window, "sliding_layers": tuple(layers)}
+
+
+def _layer_norm(config: Config, fields: Fields, *, tied: bool) -> Fields:
+    """Add what the older families share: LayerNorm, biases everywhere, a plain MLP."""
+    shared = {
+        "gated_mlp": False,
+        "norm_bias": True,
+        "qkv_bias": True,
+        "output_bias": True,
+        "mlp_bias": True,
+        "vocab_size": _need(config, "vocab_size"),
+        "tied_embeddings": bool(config.get("tie_word_embeddings", tied)),
+    }
+    return shared | fields
+
+
+def _opt(config: Config) -> Fields:
+    hidden = _need(config, "hidden_size")
+    before = config.get("do_layer_norm_before", True)
+    if config.get("word_embed_proj_dim", hidden) != hidden or not before:
+        raise UserError(
+            f"word_embed_proj_dim={config.get('word_embed_proj_dim')}, do_layer_norm_before="
+            f"{before}: this OPT (350M) has projections that are not counted; take another size"
+        )
+    bias = bool(config.get("enable_bias", True))
+    fields = {
+        "hidden_size": hidden,
+        "num_layers": _need(config, "num_hidden_layers"),
+        "num_heads": _need(config, "num_attention_heads"),
+        "ffn_size": _need(config, "ffn_dim"),
+        "max_positions": _need(config, "max_position_embeddings") + 2,
+        "qkv_bias": bias,
+        "output_bias": bias,
+        "mlp_bias": bias,
+    }
+    return _layer_norm(config, fields, tied=True)
+
+
+def _gpt2(config: Config) -> Fields:
+    hidden = _need(config, "n_embd", "hidden_size")
+    fields = {
+        "fused_qkv": True,
+        "hidden_size": hidden,
+        "num_layers": _need(config, "n_layer", "num_hidden_layers"),
+        "num_heads": _need(config, "n_head", "num_attention_heads"),
+        "ffn_size": config.get("n_inner") or 4 * hidden,
+        "max_positions": _need(config, "n_positions", "max_position_embeddings"),
+    }
+    return _layer_norm(config, fields, tied=True)
+
+
+def _gpt_neox(config: Config) -> Fields:
+    bias = bool(config.get("attention_bias", True))
+    fields = {
+        "fused_qkv": True,
+        "parallel_residual": bool(config.get("use_parallel_residual", True)),
+        "hidden_size": _need(config, "hidden_size"),
+        "num_layers": _need(config, "num_hidden_layers"),
+        "num_heads": _need(config, "num_attention_heads"),
+        "ffn_size": _need(config, "intermediate_size"),
+        "qkv_bias": bias,
+        "output_bias": bias,
+    }
+    return _layer_norm(config, fields, tied=False)
+
+
+def _bloom(config: Config) -> Fields:
+    hidden = _need(config, "hidden_size", "n_embed")
+    fields = {
+        "fused_qkv": True,
+        "hidden_size": hidden,
+        "num_layers": _need(config, "n_layer", "num_hidden_layers"),
+        "num_heads": _need(config, "n_head", "num_attention_heads"),
+        "ffn_size": 4 * hidden,
+        "other_norms": 2,
+    }
+    return _layer_norm(config, fields, tied=True)
+
+
+def _bert(config: Config) -> Fields:
+    hidden = _need(config, "hidden_size")
+    types = config.get("type_vocab_size", 2)
+    fields = {
+        "kind": "encoder",
+        "hidden_size": hidden,
+        "num_layers": _need(config, "num_hidden_layers"),
+        "num_heads": _need(config, "num_attention_heads"),
+        "ffn_size": _need(config, "intermediate_size"),
+        "max_positions": _need(config, "max_position_embeddings") + types,
+        "extra_parameters": hidden * hidden + hidden,  # the pooler
+    }
+    return _layer_norm(config, fields, tied=True)
+
+
+def _t5(config: Config) -> Fields:
+    heads = _need(config, "num_heads")
+    layers = _need(config, "num_layers")
+    buckets = config.get("relative_attention_num_buckets", 32)
+    return {
+        "kind": "encoder-decoder",
+        "hidden_size": _need(config, "d_model"),
+        "num_layers": config.get("num_decoder_layers") or layers,
+        "encoder_layers": layers,
+        "num_heads": heads,
+        "head_dim": _need(config, "d_kv"),
+        "ffn_size": _need(config, "d_ff"),
+        "vocab_size": _need(config, "vocab_size"),
+        "gated_mlp": str(config.get("feed_forward_proj", "relu")).startswith("gated-"),
+        "tied_embeddings": bool(config.get("tie_word_embeddings", True)),
+        "other_norms": 2,
+        "extra_parameters": 2 * buckets * heads,
+    }
+
+
+def _bart(config: Config) -> Fields:
+    ffn, heads = _need(config, "decoder_ffn_dim"), _need(config, "decoder_attention_heads")
+    if (config.get("encoder_ffn_dim", ffn), config.get("encoder_attention_heads", heads)) != (
+        ffn,
+        heads,
+    ):
+        raise UserError("config.json of bart: encoder and decoder differ in size; not counted")
+    fields = {
+        "kind": "encoder-decoder",
+        "hidden_size": _need(config, "d_model"),
+        "num_layers": _need(config, "decoder_layers"),
+        "encoder_layers": _need(config, "encoder_layers"),
+        "num_heads": heads,
+        "ffn_size": ffn,
+        "max_positions": 2 * (_need(config, "max_position_embeddings") + 2),
+        "other_norms": 2,
+    }
+    return _layer_norm(config, fields, tied=True)
+
+
+FAMILIES: dict[str, Callable[[Config], Fields]] = {
+    "bart": _bart,
+    "bert": _bert,
+    "bloom": _bloom,
+    "gemma": _gemma,
+    "gemma2": _gemma2,
+    "gpt2": _gpt2,
+    "gpt_neox": _gpt_neox,
+    "llama": _llama,
+    "mistral": _mistral,
+    "mixtral": _mixtral,
+    "opt": _opt,
+    "qwen2": _qwen2,
+    "qwen3": _qwen3,
+    "roberta": _bert,
+    "t5": _t5,
+}
+
+
+def fields_from_config(config: Config) -> Fields:
+    """Return the keyword arguments of `Architecture` for a Hugging Face `config.json`.
+
+    Raises `UserError` for a family that is not known or a size that is missing.
+    """
+    family = str(config.get("model_type"))
+    if family not in FAMILIES:
+        raise UserError(
+            f"model_type={family}: this family is not known; known are {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[family](config)

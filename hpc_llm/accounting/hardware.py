@@ -1,0 +1,87 @@
+"""The catalogue of devices: `conf/hardware/*.yaml`, and which of them this machine has.
+
+Every figure there is dense (data sheets print twice as much, with 2:4 sparsity), carries its
+source, and is null where it is not known.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from hpc_llm.errors import UserError
+from hpc_llm.rundir import conf_dir
+from hpc_llm.settings import ClusterSettings, HardwareSettings
+
+__all__ = [
+    "Machine",
+    "cluster_catalogue",
+    "device",
+    "device_catalogue",
+    "find_device",
+    "read_catalogue",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where a run runs: devices of one kind, how many, and in which precision."""
+
+    hardware: HardwareSettings
+    cluster: ClusterSettings
+    precision: str
+
+    @property
+    def flops_per_second(self) -> float:
+        """Dense peak of all devices; `UserError` for a precision that they do not have."""
+        return self.cluster.devices * self.hardware.peak_flops_per_second(self.precision)
+
+
+@cache
+def read_catalogue(group: str) -> dict[str, dict[str, Any]]:
+    """Read the YAML files of one group of `conf/`, by their names, in plain PyYAML."""
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    entries = {}
+    for path in sorted((conf_dir() / group).glob("*.yaml")):
+        entry = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+        entries[path.stem] = {key: value for key, value in entry.items() if key != "defaults"}
+    return entries
+
+
+def device_catalogue() -> dict[str, HardwareSettings]:
+    """All devices of `conf/hardware/`, by the names of their files."""
+    return {name: HardwareSettings(**entry) for name, entry in read_catalogue("hardware").items()}
+
+
+def cluster_catalogue() -> dict[str, ClusterSettings]:
+    """All systems of `conf/cluster/`, by the names of their files."""
+    return {name: ClusterSettings(**entry) for name, entry in read_catalogue("cluster").items()}
+
+
+def device(name: str) -> HardwareSettings:
+    """Return the catalogue entry `name`; raise `UserError` listing the known ones."""
+    catalogue = device_catalogue()
+    if name not in catalogue:
+        raise UserError(f"hardware={name}: not known; choose one of {', '.join(catalogue)}")
+    return catalogue[name]
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[\s_-]+", " ", text).lower()
+
+
+def find_device(reported_name: str) -> HardwareSettings | None:
+    """Return the device whose `match` is in the name that the driver reports, or None.
+
+    The longest match wins: GH200 is not an H200, and an H200 is not an H20.
+    """
+    reported = _plain(reported_name)
+    found = [
+        (len(part), entry)
+        for entry in device_catalogue().values()
+        for part in entry.match
+        if _plain(part) in reported
+    ]
+    return max(found, key=lambda pair: pair[0])[1] if found else None

@@ -1,0 +1,150 @@
+"""What was spent, row by row, and how much of it is in the result.
+
+Rank 0 appends one JSON line per logging interval. A run that is stopped and started again leaves
+everything it spent in the ledger, the work that was lost too: goodput = useful / spent. Rows that
+are written twice count once, a torn line is passed over.
+
+Each start of a process is a segment. Where it takes up a checkpoint, its first row of the stage
+has `reason="resume"` and the checkpoint's step: what earlier segments did beyond that step is
+lost. A segment whose first row is another one began anew: all that earlier ones did is lost.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from hpc_llm.errors import UserError
+from hpc_llm.rundir import append_line, read_jsonl
+
+__all__ = ["Ledger", "LedgerRow", "LedgerTotals", "Spending"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerRow:
+    """What happened since the previous row of the same stage and segment."""
+
+    run: str
+    stage: str
+    segment: str
+    """A name that is new with each start of the process."""
+    step: int
+    """Steps of the stage that are done."""
+    tokens: int = 0
+    padded_tokens: int = 0
+    """Tokens that were computed and carry no text."""
+    squared_lengths: int = 0
+    """Sum of the squares of the documents' lengths: what attention costs."""
+    seconds: float = 0.0
+    flops: int = 0
+    """Model FLOPs, exact and causal."""
+    hardware_flops: int = 0
+    """FLOPs as carried out, dense and with recomputation."""
+    devices: int = 1
+    """Devices that are allocated, as billed, whether they work or not."""
+    kind: str = "gpu"
+    """gpu | cpu."""
+    job: str | None = None
+    """Slurm job id."""
+    restart: int = 0
+    """Slurm's restart count."""
+    reason: str = "log"
+    """Why this row was written: log, resume, end, stop ..."""
+
+    def __post_init__(self) -> None:
+        """Check that nothing counts backwards."""
+        for key in ("step", "tokens", "padded_tokens", "seconds", "flops", "hardware_flops"):
+            if getattr(self, key) < 0:
+                raise UserError(f"ledger: {key}={getattr(self, key)}: must be 0 or above")
+
+
+@dataclass(kw_only=True)
+class Spending:
+    """A sum over rows."""
+
+    flops: int = 0
+    hardware_flops: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0
+    seconds: float = 0.0
+    device_hours: float = 0.0
+    """Allocated devices x hours."""
+
+    def add(self, row: LedgerRow) -> None:
+        """Add one row."""
+        self.flops += row.flops
+        self.hardware_flops += row.hardware_flops
+        self.tokens += row.tokens
+        self.padded_tokens += row.padded_tokens
+        self.seconds += row.seconds
+        self.device_hours += row.devices * row.seconds / 3600
+
+
+@dataclass(kw_only=True)
+class LedgerTotals:
+    """Everything, and what is in the result."""
+
+    spent: Spending = field(default_factory=Spending)
+    useful: Spending = field(default_factory=Spending)
+
+    @property
+    def goodput(self) -> float | None:
+        """Useful share of the device-hours; None before anything is spent."""
+        if not self.spent.device_hours:
+            return None
+        return self.useful.device_hours / self.spent.device_hours
+
+
+def _row(line: dict[str, Any]) -> LedgerRow | None:
+    known = {f.name for f in fields(LedgerRow)}
+    try:
+        return LedgerRow(**{key: value for key, value in line.items() if key in known})
+    except TypeError:
+        return None  # a line of something else
+
+
+def _deduplicated(rows: Iterable[LedgerRow]) -> list[LedgerRow]:
+    """Keep one row for each (stage, segment, step, whether it is a resumption)."""
+    unique: dict[tuple[str, str, int, bool], LedgerRow] = {}
+    for row in rows:
+        unique.setdefault((row.stage, row.segment, row.step, row.reason == "resume"), row)
+    return list(unique.values())
+
+
+def _surviving(rows: list[LedgerRow]) -> list[LedgerRow]:
+    """Leave out what a later segment of the same stage did again."""
+    kept: list[LedgerRow] = []
+    begun: set[tuple[str, str]] = set()
+    for row in rows:
+        if (row.stage, row.segment) not in begun:
+            begun.add((row.stage, row.segment))
+            last = row.step if row.reason == "resume" else -1
+            kept = [old for old in kept if old.stage != row.stage or old.step <= last]
+        kept.append(row)
+    return kept
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The ledger of a run: `runs/<run>/ledger.jsonl`."""
+
+    path: Path
+
+    def append(self, row: LedgerRow) -> None:
+        """Append a row, synced to the disk."""
+        append_line(self.path, asdict(row))
+
+    def rows(self, stage: str | None = None) -> list[LedgerRow]:
+        """Read the rows in order, each once; torn lines are passed over."""
+        rows = [row for line in read_jsonl(self.path) if (row := _row(line)) is not None]
+        return _deduplicated(row for row in rows if stage in (None, row.stage))
+
+    def totals(self, stage: str | None = None) -> LedgerTotals:
+        """Sum what was spent and what of it is in the result, of one stage or of all."""
+        rows = self.rows(stage)
+        totals = LedgerTotals()
+        for row in rows:
+            totals.spent.add(row)
+        for row in _surviving(rows):
+            totals.useful.add(row)
+        return totals

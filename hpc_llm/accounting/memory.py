@@ -1,0 +1,144 @@
+"""Memory of one device by part, in bytes.
+
+States follow Rajbhandari et al. 2020 (ZeRO, arXiv 1910.02054, section 3): with 16-bit weights and
+fp32 Adam 2 N + 2 Nt + 12 Nt bytes for N parameters of which Nt train, divided among the ranks as
+far as the ZeRO stage says. Activations and logits are those of `activations.py`. What the CUDA
+context takes is an estimate, and fragmentation is not in it.
+"""
+
+from dataclasses import dataclass
+
+from hpc_llm.accounting.activations import held_activations
+from hpc_llm.accounting.architecture import Architecture, parameter_count
+from hpc_llm.accounting.method import Method, trainable_parameters
+from hpc_llm.errors import UserError
+from hpc_llm.settings import HardwareSettings
+from hpc_llm.settings.checks import require_choice, require_positive
+
+__all__ = ["MemoryPlan", "TrainingSetup", "fits", "memory"]
+
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+CONTEXT_BYTES = 1_500_000_000  # CUDA context, cuBLAS and NCCL: 1 to 2 GB, an estimate
+LIVE_ELEMENTS = 1_000_000_000  # DeepSpeed's default of stage3_max_live_parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSetup:
+    """How a step is carried out on each device."""
+
+    precision: str
+    """fp32 | bf16 | fp16 (the last two with fp32 Adam and an fp32 copy of what trains)."""
+    sequence_length: int
+    micro_batch_size: int = 1
+    """Rows of one forward pass."""
+    zero_stage: int = 0
+    data_parallel: int = 1
+    """Ranks."""
+    offload_optimizer: bool = False
+    offload_parameters: bool = False
+    bucket_elements: int = 50_000_000
+    fused_loss: bool = True
+    """The loss is computed in chunks and never holds all logits; not with ZeRO 3."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        require_choice("precision", self.precision, BYTES)
+        for key in ("sequence_length", "micro_batch_size", "data_parallel", "bucket_elements"):
+            require_positive(key, getattr(self, key))
+        if self.zero_stage not in (0, 1, 2, 3):
+            raise UserError(f"zero_stage={self.zero_stage}: must be 0, 1, 2 or 3")
+        if self.offload_parameters and self.zero_stage != 3:
+            raise UserError("offload_parameters: needs zero_stage=3")
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise UserError("offload_optimizer: needs zero_stage=1, 2 or 3")
+
+    @property
+    def width(self) -> int:
+        """Bytes of a weight."""
+        return BYTES[self.precision]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a micro-batch."""
+        return self.micro_batch_size * self.sequence_length
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan:
+    """Bytes on one device, by part."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    """Adam's moments and the fp32 copy of what trains."""
+    activations: int
+    """Held until the backward pass."""
+    logits: int
+    """What the loss needs on top while it is computed."""
+    recomputed: int
+    """One layer's activations, made again in the backward pass."""
+    live_parameters: int
+    """Weights that ZeRO 3 has gathered at a time."""
+    buckets: int
+    """Communication buffers."""
+    context: int
+
+    @property
+    def states(self) -> int:
+        """What stays from step to step."""
+        return self.weights + self.gradients + self.optimizer
+
+    @property
+    def total(self) -> int:
+        """The peak: at the loss, or in the backward pass, whichever is higher."""
+        passing = max(self.logits, self.recomputed)
+        steady = self.live_parameters + self.buckets + self.context
+        return self.states + self.activations + passing + steady
+
+
+def _shared(count: int, ranks: int) -> int:
+    return -(-count // ranks)
+
+
+def _logits(arch: Architecture, method: Method, setup: TrainingSetup) -> tuple[int, int]:
+    """Bytes held by the loss until the backward pass, and what it needs on top for a moment."""
+    per_token = held_activations(arch, method, setup.width)
+    if not per_token.logits:
+        return 0, 0
+    if not setup.fused_loss or setup.zero_stage == 3:
+        held = per_token.logits * setup.tokens
+        return held, 2 * held  # two more of them in the backward pass of log softmax
+    trained = method.trains_head or (arch.tied_embeddings and method.trains_embedding)
+    head = arch.hidden_size * arch.vocab_size * trained
+    hidden = setup.width * arch.hidden_size * setup.tokens
+    return hidden + setup.width * head, 4 * head  # the head's gradient is summed in fp32
+
+
+def memory(arch: Architecture, method: Method, setup: TrainingSetup) -> MemoryPlan:
+    """Return the peak memory of one rank in bytes, by part (recomputation is in `method`)."""
+    count, trained = parameter_count(arch).total, trainable_parameters(arch, method)
+    stage, ranks, width = setup.zero_stage, setup.data_parallel, setup.width
+    moments = 8 if setup.precision == "fp32" else 12
+    kept = held_activations(arch, method, width)
+    held, on_top = _logits(arch, method, setup)
+    optimizer = moments * _shared(trained, ranks if stage >= 1 else 1)
+    weights = width * _shared(count, ranks if stage == 3 else 1)
+    bucket = width * min(setup.bucket_elements, trained)
+    return MemoryPlan(
+        weights=0 if setup.offload_parameters else weights,
+        gradients=width * _shared(trained, ranks if stage >= 2 else 1),
+        optimizer=0 if setup.offload_optimizer else optimizer,
+        activations=(kept.layers + kept.ends) * setup.tokens + held,
+        logits=on_top,
+        recomputed=kept.one_layer * setup.tokens,
+        live_parameters=width * min(count, LIVE_ELEMENTS) if stage == 3 and ranks > 1 else 0,
+        buckets=2 * bucket if ranks > 1 else 0,
+        context=CONTEXT_BYTES,
+    )
+
+
+def fits(plan: MemoryPlan, device: HardwareSettings) -> bool | None:
+    """Whether the plan fits into the device's memory; None where that is not known."""
+    if device.memory_gib is None:
+        return None
+    return plan.total <= device.memory_gib * 2**30

@@ -1,0 +1,194 @@
+"""What learns in a training step, and how many parameters that is.
+
+Freezing changes the cost of a step in ways that `6 N D` does not see: the count of `flops.py`
+follows the gradients from the first thing that trains.
+"""
+
+from dataclasses import dataclass
+
+from hpc_llm.accounting.architecture import Architecture, parameter_count
+from hpc_llm.errors import UserError
+from hpc_llm.settings import StageSettings
+from hpc_llm.settings.checks import require_positive
+
+__all__ = [
+    "LORA_TARGETS",
+    "Method",
+    "adapted_layers",
+    "attention_inputs",
+    "layer_sizes",
+    "mlp_inputs",
+    "stage_method",
+    "trainable_parameters",
+]
+
+LORA_TARGETS = (
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+    "qkv_proj",
+)
+ALIASES = {  # what OPT, GPT-2, GPT-NeoX and BLOOM call the same layers
+    "c_attn": ("qkv_proj",),
+    "query_key_value": ("qkv_proj",),
+    "out_proj": ("o_proj",),
+    "dense": ("o_proj",),
+    "fc1": ("up_proj",),
+    "c_fc": ("up_proj",),
+    "dense_h_to_4h": ("up_proj",),
+    "fc2": ("down_proj",),
+    "dense_4h_to_h": ("down_proj",),
+    "c_proj": ("o_proj", "down_proj"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A training method; build it with `Method.full()`, `Method.lora(8)` and so on."""
+
+    name: str
+    trains_body: bool = False
+    trains_embedding: bool = False
+    trains_head: bool = False
+    rank: int = 0
+    """LoRA rank; 0: no adapters."""
+    targets: tuple[str, ...] = ()
+    """Linear layers with adapters; () with a rank: all that the model has."""
+    recompute: bool = False
+    """Activations are recomputed in the backward pass (gradient checkpointing)."""
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        if not self.rank:
+            return self.name.replace("_", " ")
+        parts = [f"LoRA r{self.rank}", ",".join(self.targets) or "all"]
+        extra = [self.trains_embedding * "embedding", self.trains_head * "head"]
+        return " + ".join([" ".join(parts), *filter(None, extra)])
+
+    @classmethod
+    def full(cls, *, recompute: bool = False) -> "Method":
+        """Everything trains."""
+        return cls(
+            name="full",
+            trains_body=True,
+            trains_embedding=True,
+            trains_head=True,
+            recompute=recompute,
+        )
+
+    @classmethod
+    def embeddings(cls, *, recompute: bool = False) -> "Method":
+        """The input embedding and the LM head train, the body is frozen."""
+        return cls(name="embeddings", trains_embedding=True, trains_head=True, recompute=recompute)
+
+    @classmethod
+    def input_embeddings(cls, *, recompute: bool = False) -> "Method":
+        """Only the input embedding trains."""
+        return cls(name="input_embeddings", trains_embedding=True, recompute=recompute)
+
+    @classmethod
+    def head(cls, *, recompute: bool = False) -> "Method":
+        """Only the LM head trains. Recomputation makes this 2.9 times dearer and saves little."""
+        return cls(name="head", trains_head=True, recompute=recompute)
+
+    @classmethod
+    def lora(
+        cls,
+        rank: int,
+        targets: str | tuple[str, ...] = "all",
+        embeddings: bool = False,
+        head: bool = False,
+        *,
+        recompute: bool = False,
+    ) -> "Method":
+        """Low-rank adapters (Hu et al. 2021) on `targets`, all else frozen unless said.
+
+        `targets` is "all" or names out of `LORA_TARGETS` and `ALIASES`; raises `UserError` for
+        others.
+        """
+        require_positive("rank", rank)
+        names = () if targets == "all" else tuple(targets)
+        chosen = tuple(known for name in names for known in ALIASES.get(name, (name,)))
+        unknown = [name for name in chosen if name not in LORA_TARGETS]
+        if unknown or (not chosen and targets != "all"):
+            known = (*LORA_TARGETS, *ALIASES)
+            raise UserError(f"targets={targets}: must be all, or names out of {', '.join(known)}")
+        return cls(
+            name="lora",
+            trains_embedding=embeddings,
+            trains_head=head,
+            rank=rank,
+            targets=chosen,
+            recompute=recompute,
+        )
+
+
+def attention_inputs(arch: Architecture) -> tuple[str, ...]:
+    """Return the linear layers that give queries, keys and values."""
+    return ("qkv_proj",) if arch.fused_qkv else ("q_proj", "k_proj", "v_proj")
+
+
+def mlp_inputs(arch: Architecture) -> tuple[str, ...]:
+    """Return the linear layers that read the input of the MLP."""
+    return ("gate_proj", "up_proj") if arch.gated_mlp else ("up_proj",)
+
+
+def layer_sizes(arch: Architecture) -> dict[str, tuple[int, int]]:
+    """Return inputs and outputs of the linear layers of one layer, by their names in Llama."""
+    h, D, K, F = arch.hidden_size, arch.query_size, arch.kv_size, arch.ffn_size
+    outputs = {"qkv_proj": D + 2 * K, "q_proj": D, "k_proj": K, "v_proj": K}
+    sizes = {name: (h, outputs[name]) for name in attention_inputs(arch)} | {"o_proj": (D, h)}
+    return sizes | {name: (h, F) for name in mlp_inputs(arch)} | {"down_proj": (F, h)}
+
+
+def adapted_layers(arch: Architecture, method: Method) -> tuple[str, ...]:
+    """Return the linear layers that carry an adapter under `method`.
+
+    Experts are not `nn.Linear` in transformers, so PEFT leaves them out: "all" are then those of
+    the attention. Raises `UserError` for a target that the model does not have.
+    """
+    if not method.rank:
+        return ()
+    present = tuple(layer_sizes(arch))
+    if arch.num_experts:
+        present = (*attention_inputs(arch), "o_proj")
+    absent = [name for name in method.targets if name not in present]
+    if absent:
+        raise UserError(
+            f"targets={','.join(absent)}: this model has no such linear layer; it has "
+            f"{', '.join(present)}"
+        )
+    return tuple(name for name in present if name in (method.targets or present))
+
+
+def trainable_parameters(arch: Architecture, method: Method) -> int:
+    """Count the parameters that receive a gradient."""
+    count = parameter_count(arch)
+    if method.trains_body:
+        return count.total
+    sizes = layer_sizes(arch)
+    layers = arch.num_layers
+    adapters = sum(method.rank * sum(sizes[name]) for name in adapted_layers(arch, method))
+    total = layers * adapters
+    if arch.tied_embeddings:
+        return total + (method.trains_embedding or method.trains_head) * count.embedding
+    return total + method.trains_embedding * count.embedding + method.trains_head * count.head
+
+
+def stage_method(stage: StageSettings, *, recompute: bool = False) -> Method:
+    """Return the method of a training stage; `UserError` for LoRA targets that are not known."""
+    if stage.method == "lora":
+        return Method.lora(
+            stage.rank,
+            "all" if "all" in stage.targets else tuple(stage.targets),
+            embeddings=stage.train_embeddings,
+            head=stage.train_embeddings,
+            recompute=recompute,
+        )
+    build = {"full": Method.full, "embeddings": Method.embeddings, "head": Method.head}
+    return build[stage.method](recompute=recompute)

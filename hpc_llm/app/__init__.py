@@ -1,0 +1,1 @@
+"""The command line: verbs, help, and errors told in one line."""

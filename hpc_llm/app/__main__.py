@@ -1,0 +1,8 @@
+"""`python -m hpc_llm.app` is `hpc-llm`: launchers start ranks with it."""
+
+import sys
+
+from hpc_llm.app.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

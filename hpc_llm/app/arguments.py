@@ -1,0 +1,66 @@
+"""The command line taken apart: a verb, a few flags, and overrides that are left to Hydra."""
+
+import argparse
+import difflib
+from dataclasses import dataclass
+from typing import NoReturn
+
+from hpc_llm.app.verbs import VERBS
+from hpc_llm.errors import UserError
+
+__all__ = ["Arguments", "parse"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What was asked."""
+
+    verb: str | None
+    overrides: list[str]
+    help: bool
+    version: bool
+    show_config: bool
+    """--cfg job: print the configuration instead of working."""
+    config: str | None
+    """--config FILE: a resolved configuration instead of composing one."""
+    multirun: bool
+    """-m: every combination of comma-separated values, one run each."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; hpc-llm --help tells what there is")
+
+
+def parse(argv: list[str]) -> Arguments:
+    """Take the command line apart. Raises `UserError` for unknown verbs and flags."""
+    parser = _Parser(prog="hpc-llm", add_help=False, allow_abbrev=False)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--version", action="store_true")
+    parser.add_argument("--cfg", choices=["job"])
+    parser.add_argument("--config")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    # Some launchers add it; the environment says the same.
+    parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
+    found = parser.parse_intermixed_args(argv)
+    words = found.words
+    if words and "=" in words[0]:
+        raise UserError(f"{words[0]}: a verb comes first, for example hpc-llm adapt {words[0]}")
+    return Arguments(
+        verb=_known_verb(words[0]) if words else None,
+        overrides=words[1:],
+        help=found.help,
+        version=found.version,
+        show_config=found.cfg is not None,
+        config=found.config,
+        multirun=found.multirun,
+    )
+
+
+def _known_verb(word: str) -> str:
+    if word in VERBS:
+        return word
+    near = difflib.get_close_matches(word, VERBS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(VERBS)}"
+    raise UserError(f"{word}: no such verb; {hint}")

@@ -1,0 +1,37 @@
+"""The help texts, made from the verbs and from `conf/` without composing anything."""
+
+from hpc_llm.app.verbs import VERBS
+from hpc_llm.rundir import conf_dir
+
+__all__ = ["help_text"]
+
+
+def help_text(verb: str | None) -> str:
+    """Return the help of a verb, or of the whole command."""
+    if verb is None:
+        width = max(map(len, VERBS))
+        verbs = "\n".join(f"  {name:<{width}}  {value.summary}" for name, value in VERBS.items())
+        return (
+            "hpc-llm VERB [KEY=VALUE ...]\n\n"
+            "Brings a language model to a new language and tells what it cost.\n\n"
+            f"{verbs}\n\n"
+            "Without arguments `hpc-llm adapt` runs the embedded example on this machine.\n"
+            "  --help      this text, or that of a verb\n"
+            "  --cfg job   print the configuration that the overrides give\n"
+            "  -m          a sweep: every combination of comma-separated values\n"
+            "  --version   the version\n"
+            "HPC_LLM_DEBUG=1 shows the traceback of an error."
+        )
+    groups = "\n".join(f"  {group:<12} {', '.join(options)}" for group, options in _groups())
+    return (
+        f"hpc-llm {verb} [KEY=VALUE ...]\n\n{VERBS[verb].summary}\n\n{VERBS[verb].details}\n\n"
+        f"Groups (GROUP=OPTION):\n{groups}\n\n"
+        f"`hpc-llm {verb} --cfg job` prints every setting (GROUP.KEY=VALUE)."
+    )
+
+
+def _groups() -> list[tuple[str, list[str]]]:
+    folders = sorted(path for path in conf_dir().iterdir() if path.is_dir())
+    return [
+        (folder.name, sorted(path.stem for path in folder.glob("*.yaml"))) for folder in folders
+    ]

@@ -1,0 +1,74 @@
+"""`hpc-llm VERB [Hydra overrides]`: read the verb, compose the configuration, do the work.
+
+Exit codes: 0 done, 1 failed, 2 something to mend in the command, 75 stopped on request (start
+the same command again and it goes on).
+"""
+
+import errno
+import logging
+import os
+import sys
+import traceback
+
+from hpc_llm.app.arguments import Arguments, parse
+from hpc_llm.app.help import help_text
+from hpc_llm.app.verbs import VERBS
+from hpc_llm.errors import EXIT_FAILED, EXIT_REQUEUE, EXIT_USER, Diverged, Stopped, UserError
+
+__all__ = ["main"]
+
+DISK_ERRORS = {
+    errno.ENOSPC: "the disk is full; free space there or give another runs_dir",
+    errno.EDQUOT: "your quota is used up; free space there or give another runs_dir",
+    errno.EROFS: "the disk is read-only; give a runs_dir that can be written",
+    errno.EACCES: "permission denied; give a path that you may read and write",
+    errno.EPERM: "permission denied; give a path that you may read and write",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        arguments = parse(sys.argv[1:] if argv is None else argv)
+        if arguments.help:
+            print(help_text(arguments.verb))
+            return 0
+        if arguments.version:
+            import hpc_llm
+
+            print(hpc_llm.__version__)
+            return 0
+        return _run(arguments)
+    except UserError as error:
+        return _tell(str(error), EXIT_USER)
+    except Stopped as error:
+        return _tell(f"stopped ({error}); the same command goes on from here", EXIT_REQUEUE)
+    except Diverged as error:
+        return _tell(str(error), EXIT_FAILED)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        return _tell(f"{error.filename or 'write'}: {DISK_ERRORS[error.errno]}", EXIT_USER)
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        return _tell("interrupted; the same command goes on from the last checkpoint", 130)
+
+
+def _run(arguments: Arguments) -> int:
+    if arguments.verb is None:
+        print(help_text(None))
+        return EXIT_USER
+    return VERBS[arguments.verb].work(arguments)
+
+
+def _tell(message: str, code: int) -> int:
+    if os.environ.get("HPC_LLM_DEBUG"):
+        traceback.print_exc()
+    logging.getLogger("hpc_llm").handlers.clear()
+    print(f"hpc-llm: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""The verbs that work on a run folder: `adapt` and its single stages."""
+
+import os
+import sys
+from pathlib import Path
+
+from hpc_llm.app.arguments import Arguments
+from hpc_llm.distributed import Ranks, detect_ranks, say, set_up_console
+from hpc_llm.errors import UserError
+from hpc_llm.rundir import RunFolder
+from hpc_llm.settings import RunConfig
+
+__all__ = ["open_folder", "run_recipe"]
+
+
+def run_recipe(arguments: Arguments) -> int:
+    """Run a verb on its run folder, on this rank or on `launch.processes` ranks started here."""
+    from hpc_llm import config
+
+    ranks = detect_ranks(os.environ)
+    set_up_console(ranks)
+    if arguments.multirun:
+        from hpc_llm.app.sweep import run_sweep
+
+        return run_sweep(arguments)
+    if arguments.config:
+        cfg = config.load(Path(arguments.config))
+    else:
+        composed = config.compose(arguments.overrides, example=arguments.verb == "adapt")
+        if arguments.show_config:
+            print(config.as_yaml(composed), end="")
+            return 0
+        cfg = config.typed(composed)
+    folder = open_folder(cfg, ranks)
+    if cfg.launch.processes > 1 and ranks.launcher == "none":
+        from hpc_llm.launch import run_ranks
+
+        words = [str(arguments.verb), "--config", str(folder.config)]
+        return run_ranks(words, cfg.launch.processes, os.environ)
+    return _work(cfg, folder, ranks, str(arguments.verb))
+
+
+def open_folder(cfg: RunConfig, ranks: Ranks) -> RunFolder:
+    """Return the run folder, made if need be, with the configuration in it (rank 0 writes)."""
+    from hpc_llm import config
+
+    folder = RunFolder(Path(cfg.runs_dir).expanduser() / (cfg.run or cfg.model.label))
+    if not ranks.is_first:
+        return folder
+    folder.path.mkdir(parents=True, exist_ok=True)
+    if folder.config.exists():
+        for line in config.differences(config.load(folder.config), cfg):
+            say(f"{folder.path}: changed {line}")
+    elif any(path.name != ".lock" for path in folder.path.iterdir()):
+        raise UserError(
+            f"{folder.path}: holds files but no config.yaml, so it is no run folder; "
+            "give another run=NAME"
+        )
+    config.write(cfg, folder.config)
+    return folder
+
+
+def _work(cfg: RunConfig, folder: RunFolder, ranks: Ranks, verb: str) -> int:
+    from hpc_llm.stages import open_context, run
+
+    with open_context(cfg, folder, ranks) as context:
+        run(context, verb)
+    if ranks.is_first and verb in ("adapt", "report") and folder.summary.exists():
+        from hpc_llm.report import print_summary
+
+        print_summary(folder, sys.stdout)
+    return 0

@@ -1,0 +1,74 @@
+"""The verbs: one line of help and the work of each. Heavy rooms are imported when a verb runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hpc_llm.app.arguments import Arguments
+
+__all__ = ["VERBS", "Verb"]
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb of the command line."""
+
+    summary: str
+    details: str
+    work: "Callable[[Arguments], int]"
+
+
+def _recipe(arguments: "Arguments") -> int:
+    from hpc_llm.app.recipe import run_recipe
+
+    return run_recipe(arguments)
+
+
+def _plan(arguments: "Arguments") -> int:
+    from hpc_llm.app.plan import run_plan
+
+    return run_plan(arguments)
+
+
+def _ledger(arguments: "Arguments") -> int:
+    from hpc_llm.app.ledger import run_ledger
+
+    return run_ledger(arguments)
+
+
+def _env(arguments: "Arguments") -> int:
+    from hpc_llm.app.env import run_env
+
+    return run_env(arguments)
+
+
+AGAIN = "A stage whose settings and inputs are unchanged is not run again."
+
+VERBS: dict[str, Verb] = {
+    "adapt": Verb(
+        "the whole recipe: corpus, tokenizer, transplant, training, correction, report",
+        "hpc-llm adapt model.path=FOLDER corpus.target=FILES corpus.source=FILES run=NAME\n"
+        "Without arguments: the embedded example, start to finish.\n" + AGAIN,
+        _recipe,
+    ),
+    "plan": Verb(
+        "before spending: parameters, FLOPs, PF-days, hours and money",
+        "hpc-llm plan model=solar-10.7b cluster=a100_4x8 hardware=a100_sxm_80gb "
+        "plan.tokens=20_000_000_000",
+        _plan,
+    ),
+    "corpus": Verb("read, clean, deduplicate and split the text", AGAIN, _recipe),
+    "tokenizer": Verb("a new vocabulary, and the text in its tokens", AGAIN, _recipe),
+    "transplant": Verb("the model takes the new vocabulary", AGAIN, _recipe),
+    "train": Verb("the training stages of the recipe", AGAIN, _recipe),
+    "correct": Verb("the merging factor on held-out text, and the merged model", AGAIN, _recipe),
+    "evaluate": Verb("bits per byte after every stage", AGAIN, _recipe),
+    "report": Verb("the page, the summary and the model card", AGAIN, _recipe),
+    "ledger": Verb(
+        "what runs have spent",
+        "hpc-llm ledger runs/NAME ...: FLOPs, PF-days, hours; spent and useful.",
+        _ledger,
+    ),
+    "env": Verb("versions and devices, for a bug report", "hpc-llm env", _env),
+}

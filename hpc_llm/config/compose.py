@@ -1,0 +1,140 @@
+"""From `conf/` and command-line overrides to a typed, checked `RunConfig`, and back to YAML.
+
+Hydra composes once; ranks and later verbs load the resolved `config.yaml` of the run folder.
+"""
+
+import itertools
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_origin
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hpc_llm.config.suggest import explain
+from hpc_llm.errors import UserError
+from hpc_llm.rundir import conf_dir, write_text
+from hpc_llm.settings import RunConfig
+
+__all__ = ["as_yaml", "combinations", "compose", "differences", "load", "typed", "write"]
+
+EXAMPLE_KEYS = ("model", "corpus", "experiment", "recipe")
+
+
+def compose(overrides: list[str], example: bool = False) -> DictConfig:
+    """Return the resolved configuration for `overrides`.
+
+    With `example`, and when the overrides name no model, corpus, recipe or experiment, the
+    embedded example is meant: `experiment=example` is added in front.
+    Raises `UserError` for an unknown key (with the nearest known ones) or a value of a wrong type.
+    """
+    ConfigStore.instance().store(name="run_config", node=RunConfig)
+    parsed = _parse(overrides)
+    keys = [override.key_or_group for override in parsed]
+    if example and not any(key.split(".")[0] in EXAMPLE_KEYS for key in keys):
+        overrides = ["experiment=example", *overrides]
+        parsed = _parse(overrides)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        try:
+            config = hydra_compose("config", [_as_list(override) for override in parsed])
+            schema = OmegaConf.structured(RunConfig)
+            resolved = OmegaConf.to_container(config, resolve=True)
+            return OmegaConf.merge(schema, resolved)  # type: ignore[return-value]
+        except (HydraException, OmegaConfBaseException) as error:
+            raise explain(error, keys, hydra_compose("config"), conf_dir()) from error
+
+
+def typed(config: DictConfig) -> RunConfig:
+    """Return the checked dataclasses of a resolved configuration."""
+    value = OmegaConf.to_object(config)
+    assert isinstance(value, RunConfig)
+    return value
+
+
+def write(config: RunConfig, path: Path) -> None:
+    """Write the configuration as YAML, atomically."""
+    write_text(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+def load(path: Path) -> RunConfig:
+    """Read what `write` wrote."""
+    try:
+        loaded = OmegaConf.load(path)
+        return typed(OmegaConf.merge(OmegaConf.structured(RunConfig), loaded))  # type: ignore[arg-type]
+    except OmegaConfBaseException as error:
+        first = str(error).splitlines()[0]
+        raise UserError(
+            f"{path}: {first}; it was written by another version, start a new run=NAME"
+        ) from error
+
+
+def as_yaml(config: DictConfig) -> str:
+    """Return a composed configuration as YAML."""
+    return OmegaConf.to_yaml(config)
+
+
+def differences(old: RunConfig, new: RunConfig) -> list[str]:
+    """Return `key: old -> new` for every setting that differs."""
+    before, after = (_flat(asdict(config)) for config in (old, new))
+    return [
+        f"{key}: {before.get(key)} -> {after.get(key)}"
+        for key in sorted({*before, *after})
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, inner in value.items():
+        if isinstance(inner, dict) and inner:
+            result |= _flat(inner, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = inner
+    return result
+
+
+def combinations(overrides: list[str]) -> list[list[str]]:
+    """Return the overrides of each run of a sweep (KEY=A,B or Hydra's range, choice, glob)."""
+    choices = []
+    for override in _parse(overrides):
+        values = [override.input_line or ""]
+        if override.is_sweep_override():
+            key = override.get_key_element()
+            values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        choices.append(values)
+    return [list(choice) for choice in itertools.product(*choices)]
+
+
+def _parse(overrides: list[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise UserError(
+            f"{str(error).splitlines()[0]}; write KEY=VALUE and quote special characters: "
+            "'key=\"a value\"'"
+        ) from error
+
+
+def _as_list(override: Override) -> str:
+    """One value given for a field that holds a list is a list of one: corpus.target=a.jsonl."""
+    line: str = override.input_line or ""
+    if override.is_delete() or override.is_sweep_override():
+        return line
+    if _holds_list(override.key_or_group) and not isinstance(override.value(), list):
+        key, value = line.split("=", 1)
+        return f"{key}=[{value}]"
+    return line
+
+
+def _holds_list(key: str) -> bool:
+    """Tell whether a dotted key of `RunConfig` is annotated as a list."""
+    annotation: Any = RunConfig
+    for part in key.split("."):
+        annotation = getattr(annotation, "__annotations__", {}).get(part)
+    return get_origin(annotation) is list

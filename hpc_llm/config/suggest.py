@@ -1,0 +1,50 @@
+"""Hydra's errors told in one line, with the nearest key that exists."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from hpc_llm.errors import UserError
+
+__all__ = ["explain", "known_keys"]
+
+
+def known_keys(config: DictConfig) -> list[str]:
+    """Return every dotted key of a configuration, groups included."""
+    keys: list[str] = []
+
+    def walk(value: Any, prefix: str) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                keys.append(f"{prefix}{key}")
+                walk(inner, f"{prefix}{key}.")
+
+    walk(OmegaConf.to_container(config), "")
+    return keys
+
+
+def explain(error: Exception, keys: list[str], base: DictConfig, conf: Path) -> UserError:
+    """Return the `UserError` that tells what is wrong with one of the overridden `keys`."""
+    text = str(error.__cause__ or error).splitlines()[0]
+    known = known_keys(base)
+    for key in keys:
+        plain = key.split("@")[0].replace("/", ".")
+        options = sorted(p.stem for p in (conf / plain.replace(".", "/")).glob("*.yaml"))
+        if options and f"'{plain}/" in text:
+            return UserError(f"{text.rstrip('.')}; known for {plain}: {', '.join(options)}")
+        if plain not in known and not _open_ended(plain, base):
+            near = difflib.get_close_matches(plain, known, n=3, cutoff=0.6)
+            hint = f"did you mean {' or '.join(near)}?" if near else "see hpc-llm --cfg job"
+            return UserError(f"{plain}: no such setting; {hint}")
+    if "Ambiguous value" in text:
+        return UserError(f"{text}; write a list as KEY=[A,B], or a sweep with -m")
+    full = getattr(error.__cause__ or error, "full_key", None)
+    place = f"{full}: " if full and str(full) not in text else ""
+    return UserError(f"{place}{text}; hpc-llm --cfg job shows all settings and their values")
+
+
+def _open_ended(key: str, base: DictConfig) -> bool:
+    """Tell whether `key` lies in a mapping that takes any key (zero.extra, model.architecture)."""
+    return key.startswith(("zero.extra.", "model.architecture."))

@@ -1,0 +1,161 @@
+"""One pass over all documents: clean, drop copies, hold documents out, write three files.
+
+A document is held out when the keyed hash of its text is among the smallest of the corpus. So the
+split depends on the texts and the seed only, never on the order, the names or the number of the
+files; and since copies are dropped first, no held-out document is trained on. Memory: 16 bytes of
+digest for each document (about 100 with Python's set) and the held-out texts.
+"""
+
+import heapq
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b, sha256
+from itertools import islice
+from pathlib import Path
+
+from hpc_llm.corpus.clean import clean
+from hpc_llm.corpus.documents import expand_entries, read_documents
+from hpc_llm.errors import UserError
+from hpc_llm.settings import CorpusSettings
+
+__all__ = ["CorpusCounts", "build_corpus", "load_texts", "read_texts"]
+
+TEST_SHARE = (
+    2 / 3
+)  # of the held-out documents, when the corpus is too small for all that were asked
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusCounts:
+    """What a corpus holds; bytes are those of UTF-8, words are separated by white space."""
+
+    documents: int
+    """Kept documents: train + tune + test."""
+    characters: int
+    """Of the kept documents."""
+    bytes: int
+    """Of the kept documents."""
+    duplicates: int
+    """Dropped as exact copies after cleaning."""
+    dropped: int
+    """Dropped as shorter than corpus.min_characters."""
+    train: int
+    tune: int
+    test: int
+    test_bytes: int
+    words: int
+    """Of the training documents."""
+
+
+class _Corpus:
+    """The pass: what was seen, what is held out so far, and the counts."""
+
+    def __init__(self, settings: CorpusSettings, seed: int) -> None:
+        self.settings = settings
+        self.salt = f"{seed}|".encode()
+        self.seen: set[bytes] = set()
+        self.heap: list[tuple[int, str]] = []  # (-key, text): the largest key is on top
+        self.test: list[str] = []
+        self.tune: list[str] = []
+        self.characters = self.bytes = self.duplicates = self.dropped = self.words = 0
+
+    def train_texts(self, documents: Iterable[str]) -> Iterator[str]:
+        """Yield the training part of `documents`; `test` and `tune` are there when it ends."""
+        for document in documents:
+            if (text := self._admit(clean(document))) is not None:
+                self.words += len(text.split())
+                yield text
+        heldout = [text for _, text in sorted(self.heap, reverse=True)]
+        test, tune = self._heldout_numbers()
+        self.test, self.tune = heldout[:test], heldout[test : test + tune]
+        for text in heldout[test + tune :]:
+            self.words += len(text.split())
+            yield text
+
+    def _admit(self, text: str) -> str | None:
+        """Take one cleaned document; return one that belongs to the training text, or None."""
+        if len(text) < self.settings.min_characters:
+            self.dropped += 1
+            return None
+        data = text.encode()
+        digest = blake2b(data, digest_size=16).digest()
+        if digest in self.seen:
+            self.duplicates += 1
+            return None
+        self.seen.add(digest)
+        self.characters += len(text)
+        self.bytes += len(data)
+        item = (-int.from_bytes(sha256(self.salt + data).digest()), text)
+        if len(self.heap) < self.settings.test_documents + self.settings.tune_documents:
+            heapq.heappush(self.heap, item)
+            return None
+        return heapq.heappushpop(self.heap, item)[1]
+
+    def _heldout_numbers(self) -> tuple[int, int]:
+        """Return the numbers of test and tune documents: as asked, or fewer of a small corpus."""
+        test, tune = self.settings.test_documents, self.settings.tune_documents
+        most = int(len(self.seen) * self.settings.max_heldout_share)
+        most = max(2, min(most, len(self.seen) - 1))
+        if test + tune > most:
+            test = min(most - 1, max(1, round(most * TEST_SHARE)))
+            tune = most - test
+        return test, tune
+
+
+def _write(path: Path, texts: Iterable[str]) -> int:
+    """Write one JSON line for each text; return their number."""
+    count = 0
+    with path.open("w", encoding="utf-8") as handle:
+        for text in texts:
+            handle.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def build_corpus(
+    entries: list[str], key: str, settings: CorpusSettings, seed: int, folder: Path
+) -> CorpusCounts:
+    """Write `train.jsonl`, `tune.jsonl` and `test.jsonl` into `folder`; return the counts.
+
+    `entries` are files, patterns, samples and hub sets (`CorpusSettings`); `key` names them in
+    errors (`corpus.target`). At most `test_documents + tune_documents`, and no larger share than
+    `max_heldout_share`, are held out, but always one for each. Raises `UserError` for what cannot
+    be read and for fewer than three documents; a full disk raises `OSError`.
+    """
+    sources = expand_entries(entries, key)
+    documents = (text for source in sources for text in read_documents(source, settings))
+    corpus = _Corpus(settings, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = corpus.train_texts(islice(documents, settings.max_documents))
+    train = _write(folder / "train.jsonl", texts)
+    if len(corpus.seen) < 3:
+        raise UserError(
+            f"{key}={','.join(entries) or '[]'}: {len(corpus.seen)} documents of at least "
+            f"{settings.min_characters} characters ({corpus.duplicates} copies and "
+            f"{corpus.dropped} shorter ones dropped); give at least 3"
+        )
+    return CorpusCounts(
+        documents=len(corpus.seen),
+        characters=corpus.characters,
+        bytes=corpus.bytes,
+        duplicates=corpus.duplicates,
+        dropped=corpus.dropped,
+        train=train,
+        tune=_write(folder / "tune.jsonl", corpus.tune),
+        test=_write(folder / "test.jsonl", corpus.test),
+        test_bytes=sum(len(text.encode()) for text in corpus.test),
+        words=corpus.words,
+    )
+
+
+def read_texts(path: Path) -> Iterator[str]:
+    """Yield the texts of a file that `build_corpus` wrote."""
+    with path.open(encoding="utf-8") as handle:
+        for line in handle:
+            yield json.loads(line)["text"]
+
+
+def load_texts(path: Path) -> list[str]:
+    """Return the texts of a file that `build_corpus` wrote."""
+    return list(read_texts(path))

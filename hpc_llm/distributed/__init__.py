@@ -1,0 +1,21 @@
+"""Who this process is among the ranks, when it should stop, and what it may print.
+
+Nothing here needs torch: the verbs that never train start in a moment.
+"""
+
+from hpc_llm.distributed.hostlist import expand_hostlist, expand_tasks_per_node
+from hpc_llm.distributed.logging import say, set_up_console
+from hpc_llm.distributed.ranks import Ranks, check_visible_devices, detect_ranks, export
+from hpc_llm.distributed.signals import StopFlag
+
+__all__ = [
+    "Ranks",
+    "StopFlag",
+    "check_visible_devices",
+    "detect_ranks",
+    "expand_hostlist",
+    "expand_tasks_per_node",
+    "export",
+    "say",
+    "set_up_console",
+]

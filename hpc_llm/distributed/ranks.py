@@ -1,0 +1,264 @@
+"""Which of how many ranks this process is, from the variables of whoever started it.
+
+`srun hpc-llm train`, `mpirun hpc-llm train`, `torchrun` and a plain call are told apart without
+importing torch or mpi4py. Who is asked, in this order:
+
+1. torchrun and launchers like it (RANK, WORLD_SIZE, LOCAL_RANK);
+2. mpirun. Before Slurm, because inside an allocation mpirun starts its helpers with srun: its
+   ranks then inherit SLURM_STEP_ID and SLURM_PROCID of the helpers, which are not theirs;
+3. a step of srun. In the shell of `sbatch` or `salloc` a plain call is one rank, even though
+   Slurm sets SLURM_PROCID there;
+4. nobody: one rank.
+"""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hpc_llm.distributed.hostlist import expand_hostlist, expand_tasks_per_node
+from hpc_llm.errors import UserError
+
+__all__ = ["Ranks", "check_visible_devices", "detect_ranks", "export"]
+
+# Ports of a job: below Linux's ephemeral range, which begins at 32768 (ip_local_port_range), so
+# that no outgoing connection holds the port before the ranks meet there.
+FIRST_PORT, PORTS = 10_000, 20_000
+# Primes that keep a requeued job away from its dying self, and the steps of a job from each other,
+# without running into the next job id
+RESTART_STRIDE, STEP_STRIDE = 7_919, 6_007
+# slurm.h counts down from 0xfffffffd for what is no step of srun: SLURM_EXTERN_CONT,
+# SLURM_BATCH_SCRIPT, SLURM_INTERACTIVE_STEP (the shell of salloc)
+FIRST_SPECIAL_STEP = 0xFFFFFFF0
+
+# How MPI starters name: rank, size, rank on the node, size on the node
+OPEN_MPI = (
+    "OMPI_COMM_WORLD_RANK",
+    "OMPI_COMM_WORLD_SIZE",
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "OMPI_COMM_WORLD_LOCAL_SIZE",
+)
+HYDRA = ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS")  # MPICH, Intel MPI
+PALS = ("PMI_RANK", "PMI_SIZE", "PMI_LOCAL_RANK", "PMI_LOCAL_SIZE")  # HPE Cray with PBS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """One process's place among all of a run."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    """Place among the ranks of this node; also the number of its GPU."""
+    local_world_size: int = 1
+    """Ranks on this node."""
+    master_address: str = "127.0.0.1"
+    """Node of rank 0."""
+    master_port: int = 0
+    """Where rank 0 listens; 0, for one rank alone, is any free port."""
+    launcher: str = "none"
+    """none, slurm, mpi or torchrun."""
+    job_id: str | None = None
+    """The scheduler's job id; each task of a Slurm array has its own."""
+    restart_count: int = 0
+    """How often Slurm has requeued the job."""
+
+    def __post_init__(self) -> None:
+        """Refuse places that cannot be."""
+        if not 0 <= self.rank < self.world_size:
+            raise _stale(f"rank {self.rank} of {self.world_size}")
+        if not 0 <= self.local_rank < self.local_world_size:
+            raise _stale(f"rank {self.local_rank} of {self.local_world_size} on the node")
+        if self.local_world_size > self.world_size:
+            raise _stale(f"{self.local_world_size} ranks on the node of {self.world_size} in all")
+        if not min(1, self.world_size - 1) <= self.master_port < 2**16:
+            raise UserError(f"MASTER_PORT={self.master_port}: must be from 1 to 65535")
+
+    @property
+    def is_first(self) -> bool:
+        """True for rank 0, which alone writes what belongs to all."""
+        return self.rank == 0
+
+
+def detect_ranks(environment: Mapping[str, str]) -> Ranks:
+    """Return this process's place among the ranks, from the variables of its starter.
+
+    `environment` is `os.environ`, and is not changed. MASTER_ADDR and MASTER_PORT win over what
+    is derived here when there are several ranks. Raises UserError when the variables contradict
+    each other.
+    """
+    ranks = (
+        _from_torchrun(environment)
+        or _from_mpi(environment, OPEN_MPI)
+        or _from_mpi(environment, HYDRA)
+        or _from_slurm(environment)
+        or _from_mpi(environment, PALS)
+    )
+    if ranks is not None:
+        return ranks
+    if _integer(environment, "PMIX_RANK", 0) > 0 or _integer(environment, "PMI_SIZE", 1) > 1:
+        raise UserError(
+            "PMIX_RANK or PMI_SIZE: an MPI starter that is not known; start with srun or mpirun, "
+            "or set RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
+        )
+    return Ranks(job_id=_job_id(environment), restart_count=_restart_count(environment))
+
+
+def export(ranks: Ranks) -> dict[str, str]:
+    """Return the variables that torch and DeepSpeed read; the caller updates `os.environ`."""
+    return {
+        "RANK": str(ranks.rank),
+        "WORLD_SIZE": str(ranks.world_size),
+        "LOCAL_RANK": str(ranks.local_rank),
+        "LOCAL_WORLD_SIZE": str(ranks.local_world_size),
+        "MASTER_ADDR": ranks.master_address,
+        "MASTER_PORT": str(ranks.master_port),
+    }
+
+
+def check_visible_devices(ranks: Ranks, environment: Mapping[str, str]) -> None:
+    """Raise UserError when CUDA_VISIBLE_DEVICES shows a rank fewer GPUs than its node has ranks.
+
+    Slurm's --gpus-per-task does that: each task sees one GPU, and GPU number LOCAL_RANK, which
+    torch and DeepSpeed take, is not there. To be called where GPUs are used.
+    """
+    value = environment.get("CUDA_VISIBLE_DEVICES")
+    if value is None:
+        return
+    devices = [device for device in value.split(",") if device.strip()]
+    if len(devices) < ranks.local_world_size:
+        raise UserError(
+            f"CUDA_VISIBLE_DEVICES={value}: {len(devices)} GPUs for {ranks.local_world_size} ranks "
+            "on the node; ask Slurm for --gpus-per-node and one task per GPU (not --gpus-per-task)"
+        )
+
+
+def _from_torchrun(environment: Mapping[str, str]) -> Ranks | None:
+    if "RANK" not in environment or "WORLD_SIZE" not in environment:
+        return None
+    rank, size = _integer(environment, "RANK"), _integer(environment, "WORLD_SIZE")
+    _check_same_task(environment, rank, size)
+    # One rank alone may do without the local variables
+    local_rank = _integer(environment, "LOCAL_RANK", 0 if size == 1 else None)
+    local_size = _integer(environment, "LOCAL_WORLD_SIZE", 1 if size == 1 else None)
+    return _ranks(environment, "torchrun", (rank, size, local_rank, local_size))
+
+
+def _check_same_task(environment: Mapping[str, str], rank: int, size: int) -> None:
+    """Refuse RANK and WORLD_SIZE set by hand, too early, to one value for all tasks of srun."""
+    if "TORCHELASTIC_RUN_ID" in environment or not _in_step(environment):
+        return
+    task = _integer(environment, "SLURM_PROCID")
+    tasks = _integer(environment, "SLURM_STEP_NUM_TASKS", 1)
+    if tasks > 1 and (rank, size) != (task, tasks):
+        raise UserError(
+            f"RANK={rank} WORLD_SIZE={size}: contradict srun, whose task {task} of {tasks} this "
+            "is; unset RANK and WORLD_SIZE"
+        )
+
+
+def _from_mpi(environment: Mapping[str, str], names: tuple[str, str, str, str]) -> Ranks | None:
+    if any(name not in environment for name in names):
+        return None
+    rank, size, local_rank, local_size = (_integer(environment, name) for name in names)
+    return _ranks(environment, "mpi", (rank, size, local_rank, local_size))
+
+
+def _from_slurm(environment: Mapping[str, str]) -> Ranks | None:
+    if not _in_step(environment):
+        return None
+    counts = expand_tasks_per_node(environment.get("SLURM_STEP_TASKS_PER_NODE", "1"))
+    node = _integer(environment, "SLURM_NODEID")
+    if node >= len(counts):
+        raise _stale(f"SLURM_NODEID={node} of {len(counts)} nodes")
+    place = (
+        _integer(environment, "SLURM_PROCID"),
+        _integer(environment, "SLURM_STEP_NUM_TASKS"),
+        _integer(environment, "SLURM_LOCALID"),
+        counts[node],
+    )
+    return _ranks(environment, "slurm", place)
+
+
+def _in_step(environment: Mapping[str, str]) -> bool:
+    """Tell whether this process is a task of srun, not the shell of sbatch or salloc."""
+    step = _integer(environment, "SLURM_STEP_ID", FIRST_SPECIAL_STEP)
+    return step < FIRST_SPECIAL_STEP and "SLURM_PROCID" in environment
+
+
+def _ranks(
+    environment: Mapping[str, str], launcher: str, place: tuple[int, int, int, int]
+) -> Ranks:
+    """Add the meeting point to (rank, size, rank on the node, size on the node)."""
+    rank, size, local_rank, local_size = place
+    address, port = "127.0.0.1", 0
+    if size > 1:
+        address = _address(environment, launcher, one_node=local_size == size)
+        port = _integer(environment, "MASTER_PORT", _port(environment, launcher))
+    return Ranks(
+        rank=rank,
+        world_size=size,
+        local_rank=local_rank,
+        local_world_size=local_size,
+        master_address=address,
+        master_port=port,
+        launcher=launcher,
+        job_id=_job_id(environment),
+        restart_count=_restart_count(environment),
+    )
+
+
+def _address(environment: Mapping[str, str], launcher: str, *, one_node: bool) -> str:
+    """Return the node of rank 0: MASTER_ADDR, this machine, or the first node Slurm names."""
+    if environment.get("MASTER_ADDR"):
+        return environment["MASTER_ADDR"]
+    if one_node:
+        return "127.0.0.1"
+    nodes = environment.get("SLURM_JOB_NODELIST", "")
+    if launcher == "slurm":  # mpirun's ranks may see the step of a helper instead of their own
+        nodes = environment.get("SLURM_STEP_NODELIST", nodes)
+    if not nodes:
+        raise UserError(
+            "MASTER_ADDR: not set, and there are several nodes; set it to the name of rank 0's "
+            "node, for Open MPI with `mpirun -x MASTER_ADDR=$(hostname) ...`"
+        )
+    return expand_hostlist(nodes)[0]
+
+
+def _port(environment: Mapping[str, str], launcher: str) -> int:
+    """Return the same port for all ranks of a run, and hardly ever another run's."""
+    name = _job_id(environment) or environment.get("PMIX_NAMESPACE", "")
+    number = int(name) if name.isdigit() else zlib.crc32(name.encode())
+    number += RESTART_STRIDE * _restart_count(environment)
+    if launcher == "slurm":
+        number += STEP_STRIDE * _integer(environment, "SLURM_STEP_ID")
+    return FIRST_PORT + number % PORTS
+
+
+def _job_id(environment: Mapping[str, str]) -> str | None:
+    return environment.get("SLURM_JOB_ID") or environment.get("PBS_JOBID")
+
+
+def _restart_count(environment: Mapping[str, str]) -> int:
+    return _integer(environment, "SLURM_RESTART_COUNT", 0)
+
+
+def _integer(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
+    """Return a variable as a number, or `default`; UserError when it is neither."""
+    text = environment.get(name)
+    if text is None and default is not None:
+        return default
+    if text is None:
+        raise UserError(
+            f"{name}: not set, but its companions are; start the ranks with one starter"
+        )
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"{name}={text}: must be a whole number; unset it") from None
+
+
+def _stale(what: str) -> UserError:
+    return UserError(
+        f"{what}: cannot be; unset RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE and what else an "
+        "earlier starter left behind, and start the ranks with one of srun, mpirun or torchrun"
+    )

@@ -1,0 +1,22 @@
+"""How a run ends when it does not end well, each told in one line."""
+
+__all__ = ["EXIT_FAILED", "EXIT_REQUEUE", "EXIT_USER", "Diverged", "Stopped", "UserError"]
+
+EXIT_FAILED = 1
+EXIT_USER = 2
+EXIT_REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: stopped in good order, start me again
+
+
+class UserError(ValueError):
+    """Bad input: the message names the value, the rule and the cure, in one line.
+
+    `hpc-llm` prints it without a traceback (with one under HPC_LLM_DEBUG=1) and exits with 2.
+    """
+
+
+class Stopped(Exception):
+    """The run was asked to stop; what was done is on disk and the same command goes on."""
+
+
+class Diverged(ArithmeticError):
+    """The loss or the gradient is not a number."""

@@ -1,0 +1,178 @@
+"""Bits per byte of held-out text: the only loss that is comparable across tokenizers.
+
+BPB = sum nll / (ln 2 * UTF-8 bytes of the raw text). Whole documents are scored in a sliding
+window: every token once, with as much left context as the window gives. The first token of a
+document is predicted from BOS (EOS for a tokenizer without BOS); EOS is not scored, since it
+spells no bytes. The rule is the same for every tokenizer.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from hpc_llm.evaluation.bootstrap import (
+    SAMPLES,
+    bits_per_byte,
+    draw_documents,
+    percentiles,
+    resampled_bpb,
+)
+from hpc_llm.evaluation.inference import inference, positions_of
+from hpc_llm.settings import EvaluationSettings
+
+__all__ = ["Bpb", "Window", "bits_per_byte", "document_nll", "document_windows", "measure_bpb"]
+
+LOGITS = 2**28  # logits of one forward pass at most: 1 GiB in fp32
+CHUNK_LOGITS = 2**24  # logits whose log-softmax is taken at once: 64 MiB in fp32
+UNSCORED = -100  # a target that cross_entropy passes over
+
+
+@dataclass(frozen=True)
+class Window:
+    """Inputs `begin` to `end` of a document, of which those from `scored` on predict a token."""
+
+    document: int
+    begin: int
+    scored: int
+    end: int
+
+    @property
+    def length(self) -> int:
+        """Tokens that the model sees."""
+        return self.end - self.begin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bpb:
+    """Bits per byte with a 95 % bootstrap interval over documents."""
+
+    value: float
+    low: float
+    high: float
+    bytes: int
+    """UTF-8 bytes of all documents."""
+    nll: np.ndarray = field(repr=False)
+    """Nats of each document, float64 (documents,)."""
+    byte_counts: np.ndarray = field(repr=False)
+    """UTF-8 bytes of each document, int64 (documents,)."""
+
+
+def measure_bpb(
+    model: torch.nn.Module,
+    encode: Callable[[list[str]], list[list[int]]],
+    texts: Sequence[str],
+    settings: EvaluationSettings,
+    first_token: int | None,
+    seed: int,
+) -> Bpb:
+    """Return the bits per byte of `model` on `texts`, one document each.
+
+    `encode` turns texts into token ids without special tokens; `first_token` stands before each
+    document (see `document_nll`); `seed` is that of the bootstrap. One document gives no
+    interval: low and high then equal the value. Raises `UserError` when there is no text.
+    """
+    byte_counts = np.array([len(text.encode()) for text in texts], dtype=np.int64)
+    nll = document_nll(model, encode(list(texts)), settings, first_token)
+    value = bits_per_byte(nll, byte_counts)
+    draws = draw_documents(byte_counts, SAMPLES, seed)
+    low, high = percentiles(resampled_bpb(nll, byte_counts, draws))
+    return Bpb(
+        value=value,
+        low=low,
+        high=high,
+        bytes=int(byte_counts.sum()),
+        nll=nll,
+        byte_counts=byte_counts,
+    )
+
+
+def document_nll(
+    model: torch.nn.Module,
+    encoded: list[list[int]],
+    settings: EvaluationSettings,
+    first_token: int | None,
+) -> np.ndarray:
+    """Return the negative log-likelihood of each document in nats, float64 (documents,).
+
+    `model` is called like a causal model of transformers, in evaluation mode and without
+    gradients, on the device of its parameters; a `PeftModel` will do. `encoded` holds token ids
+    without special tokens. The first token is predicted from `first_token`; None: nothing stands
+    before a document and its first token is not scored. An empty document has 0 nats.
+    """
+    sequences = encoded if first_token is None else [[first_token, *ids] for ids in encoded]
+    window = min(settings.window, positions_of(model) or settings.window)
+    windows = document_windows([len(ids) - 1 for ids in sequences], window, settings.stride)
+    tokens = min(settings.batch_tokens, LOGITS // model.config.get_text_config().vocab_size)
+    nll = np.zeros(len(encoded))
+    with inference(model):
+        for batch in _batches(windows, tokens):
+            losses = _batch_nll(model, sequences, batch)
+            np.add.at(nll, [w.document for w in batch], losses)
+    return nll
+
+
+def document_windows(predictions: Sequence[int], window: int, stride: int) -> list[Window]:
+    """Return the windows that score each of a document's `predictions[i]` predictions once.
+
+    The first window scores all that it holds, each later one the last `stride` tokens; the last
+    window is moved back so that it is full too. A stride above `window` counts as `window`.
+    """
+    stride = min(stride, window)
+    windows = []
+    for document, count in enumerate(predictions):
+        scored = 0
+        while scored < count:
+            end = min(count, scored + stride if scored else window)
+            windows.append(Window(document, max(0, end - window), scored, end))
+            scored = end
+    return windows
+
+
+def _batches(windows: list[Window], batch_tokens: int) -> Iterator[list[Window]]:
+    """Yield windows of like length, together at most `batch_tokens` tokens with their padding."""
+    batch: list[Window] = []
+    for window in sorted(windows, key=lambda w: w.length, reverse=True):
+        if batch and (len(batch) + 1) * batch[0].length > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(window)
+    if batch:
+        yield batch
+
+
+def _batch_nll(
+    model: torch.nn.Module, sequences: list[list[int]], batch: list[Window]
+) -> np.ndarray:
+    """Return the nats of each window of a batch, float64 (windows,).
+
+    Short windows are padded on the right, without an attention mask: in a causal model no
+    position sees what stands to its right, so padding reaches no scored token.
+    """
+    shape = (len(batch), max(w.length for w in batch))
+    inputs, targets = np.zeros(shape, np.int64), np.full(shape, UNSCORED, np.int64)
+    for row, w in enumerate(batch):
+        ids = sequences[w.document]
+        inputs[row, : w.length] = ids[w.begin : w.end]
+        targets[row, w.scored - w.begin : w.length] = ids[w.scored + 1 : w.end + 1]
+    device = next(model.parameters()).device
+    logits = model(input_ids=torch.from_numpy(inputs).to(device), use_cache=False).logits
+    losses = _token_nll(logits.flatten(0, 1), torch.from_numpy(targets).to(device).flatten())
+    return losses.view(shape).sum(1, dtype=torch.float64).cpu().numpy()
+
+
+def _token_nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return fp32 nats (tokens,) of `targets` (tokens,) under `logits` (tokens, vocab).
+
+    The log-softmax is taken in fp32, over a chunk of rows at a time: a second, wider copy of all
+    logits would be the largest tensor of the measurement.
+    """
+    rows = max(1, CHUNK_LOGITS // logits.shape[-1])
+    return torch.cat(
+        [
+            cross_entropy(chunk.float(), target, ignore_index=UNSCORED, reduction="none")
+            for chunk, target in zip(logits.split(rows), targets.split(rows), strict=True)
+        ]
+    )

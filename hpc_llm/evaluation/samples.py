@@ -1,0 +1,67 @@
+"""Greedy continuations for the report: what the model writes, the same at every run."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from hpc_llm.errors import UserError
+from hpc_llm.evaluation.inference import inference, positions_of
+
+__all__ = ["continue_texts"]
+
+
+def continue_texts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+) -> list[str]:
+    """Return the likeliest next tokens of each prompt as text, without the prompt itself.
+
+    Each prompt stands behind BOS (EOS where there is none), as documents do in training, and is
+    continued alone, so that no padding is needed; the end is EOS, `max_new_tokens` or the model's
+    last position. Raises `UserError` when a prompt leaves no position free.
+    """
+    with inference(model):
+        return [_continue(model, tokenizer, prompt, max_new_tokens) for prompt in prompts]
+
+
+def _continue(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, max_new_tokens: int
+) -> str:
+    first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    ids = [] if first is None else [first]
+    ids += tokenizer.encode(prompt, add_special_tokens=False)
+    free = (positions_of(model) or len(ids) + max_new_tokens) - len(ids)
+    if free < 1 or not ids:
+        raise UserError(
+            f"prompt of {len(ids)} tokens: must hold 1 to {len(ids) + free - 1}; give another one"
+        )
+    inputs = torch.tensor([ids], device=next(model.parameters()).device)
+    generation = GenerationConfig(
+        max_new_tokens=min(max_new_tokens, free),
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,  # what stands open here, the model's own configuration would fill
+        no_repeat_ngram_size=0,
+        use_cache=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.eos_token_id,
+    )
+    output = model.generate(
+        input_ids=inputs,
+        attention_mask=torch.ones_like(inputs),
+        generation_config=generation,
+    )
+    return _new_text(tokenizer, ids, output[0].tolist())
+
+
+def _new_text(tokenizer: PreTrainedTokenizerBase, prompt: list[int], whole: list[int]) -> str:
+    """Decode `whole` behind `prompt`; a character cut in the middle at the end is left out.
+
+    Decoded on its own, the continuation would lose the space it starts with.
+    """
+    start = tokenizer.decode(prompt, skip_special_tokens=True)
+    text = tokenizer.decode(whole, skip_special_tokens=True)
+    return text[len(start) :].rstrip("\N{REPLACEMENT CHARACTER}")

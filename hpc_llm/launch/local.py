@@ -1,0 +1,166 @@
+"""Several ranks on this machine: what srun does on a cluster, for a laptop or one node.
+
+Signals reach all ranks, the first failure ends all, and nothing stays behind: when this process
+is killed outright, the kernel kills the ranks (prctl(2), PR_SET_PDEATHSIG).
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import IO
+
+from hpc_llm.distributed import Ranks, export
+from hpc_llm.errors import EXIT_REQUEUE
+
+__all__ = ["run_ranks"]
+
+RANK_COMMAND = (sys.executable, "-m", "hpc_llm.app")
+FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL
+POLL_SECONDS = 0.05
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def run_ranks(
+    arguments: Sequence[str],
+    processes: int,
+    environment: Mapping[str, str],
+    *,
+    command: Sequence[str] = RANK_COMMAND,
+) -> int:
+    """Run `command` with `arguments` as `processes` ranks and return their common exit code.
+
+    Each rank gets `environment` and the variables of `export`; OMP_NUM_THREADS is this process's
+    cores / processes when unset. Rank 0 has the terminal; lines of the others begin with
+    `[rank 1] `. The code is 0 when all gave 0, EXIT_REQUEUE when some gave that and the rest 0,
+    else that of the first rank that failed (128 + signal for one that was killed); the others
+    then get SIGTERM and, 10 seconds later, SIGKILL. To be called in the main thread.
+    """
+    ranks: list[subprocess.Popen[bytes]] = []
+    copiers: list[threading.Thread] = []
+    with _forward_signals(ranks):
+        try:
+            for variables in _variables(processes, environment):
+                ranks.append(_start([*command, *arguments], variables))
+            copiers += _start_copiers(ranks)
+            return _wait(ranks)
+        finally:
+            _end(ranks)
+            for copier in copiers:  # a child of a rank may hold the pipe open: do not wait for it
+                copier.join(timeout=1)
+
+
+def _variables(processes: int, environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Yield the environment of each rank."""
+    threads = max(1, len(os.sched_getaffinity(0)) // processes)
+    port = _free_port()
+    for rank in range(processes):
+        place = Ranks(
+            rank=rank,
+            world_size=processes,
+            local_rank=rank,
+            local_world_size=processes,
+            master_port=port,
+        )
+        yield {"OMP_NUM_THREADS": str(threads), **environment, **export(place)}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _start(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start one rank in a session of its own: Ctrl-C then reaches it once, through us."""
+    first = environment["RANK"] == "0"
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdin=None if first else subprocess.DEVNULL,
+        stdout=None if first else subprocess.PIPE,
+        stderr=None if first else subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=_die_with(os.getpid()),
+    )
+
+
+def _die_with(parent: int) -> Callable[[], None]:
+    """Return what a rank does before it starts: ask to be killed when `parent` dies."""
+    libc = ctypes.CDLL(None)
+
+    def ask() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before we asked
+            os._exit(128 + signal.SIGKILL)
+
+    return ask
+
+
+def _start_copiers(ranks: list[subprocess.Popen[bytes]]) -> Iterator[threading.Thread]:
+    """Start the threads that pass on what ranks above 0 print."""
+    for number, process in enumerate(ranks):
+        for stream, target in ((process.stdout, 1), (process.stderr, 2)):
+            if stream is not None:
+                copier = threading.Thread(
+                    target=_copy, args=(stream, target, f"[rank {number}] ".encode()), daemon=True
+                )
+                copier.start()
+                yield copier
+
+
+def _copy(stream: IO[bytes], target: int, prefix: bytes) -> None:
+    """Copy lines to a file descriptor, each with `prefix` and in one write."""
+    with stream, open(target, "wb", closefd=False) as out:
+        for line in stream:
+            out.write(prefix + line.removesuffix(b"\n") + b"\n")
+            out.flush()
+
+
+@contextmanager
+def _forward_signals(ranks: list[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Inside, send on to all of `ranks` what this process is sent."""
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        for process in ranks:
+            process.send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in FORWARDED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait(ranks: list[subprocess.Popen[bytes]]) -> int:
+    """Wait until all ranks have ended in good order or one has failed; return the exit code."""
+    while True:
+        codes = [code for process in ranks if (code := process.poll()) is not None]
+        for code in codes:
+            if code not in (0, EXIT_REQUEUE):
+                return code if code > 0 else 128 - code
+        if len(codes) == len(ranks):
+            return max(codes)
+        time.sleep(POLL_SECONDS)
+
+
+def _end(ranks: list[subprocess.Popen[bytes]]) -> None:
+    """End the ranks that still run: SIGTERM, 10 seconds, SIGKILL to them and their children."""
+    for process in ranks:
+        process.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for process in ranks:
+        try:
+            process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

@@ -1,0 +1,76 @@
+"""The run folder `runs/<run>/`: the one place that tells what a run is and what it did."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpc_llm.rundir.atomic import append_line, read_jsonl
+
+__all__ = ["RunFolder"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of what lies in a run folder, and the record of its finished stages."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def record(self) -> Path:
+        """One line per finished stage."""
+        return self.path / "record.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """Every metric with its axes."""
+        return self.path / "events.jsonl"
+
+    @property
+    def ledger(self) -> Path:
+        """What was spent."""
+        return self.path / "ledger.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        """The figures of the run in one JSON object."""
+        return self.path / "summary.json"
+
+    @property
+    def model(self) -> Path:
+        """The result, which plain transformers loads."""
+        return self.path / "model"
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.path / "report" / "index.html"
+
+    def finished(self, stage: str) -> dict[str, Any] | None:
+        """Return the newest record of `stage`, or None."""
+        newest = None
+        for entry in read_jsonl(self.record):
+            if entry.get("stage") == stage:
+                newest = entry
+        return newest
+
+    def write_record(self, entry: dict[str, Any]) -> None:
+        """Append the record of a finished stage."""
+        append_line(self.record, entry)
+
+    def supersede(self, name: str) -> Path | None:
+        """Move the folder `name` of an earlier result aside; return where it went, or None."""
+        folder = self.path / name
+        if not folder.exists():
+            return None
+        number = 1
+        while (target := self.path / "superseded" / f"{name.replace('/', '-')}.{number}").exists():
+            number += 1
+        target.parent.mkdir(exist_ok=True)
+        shutil.move(folder, target)
+        return target

@@ -1,0 +1,41 @@
+"""Typed settings: one file for each group of `conf/`, and `RunConfig`, which holds them all.
+
+Nothing but the standard library is imported here, so every room may read its settings.
+Each value that a setting may take is checked in `__post_init__`, and a wrong one is a `UserError`.
+"""
+
+from hpc_llm.settings.corpus import CorpusSettings
+from hpc_llm.settings.correct import CorrectSettings
+from hpc_llm.settings.evaluation import EvaluationSettings
+from hpc_llm.settings.hardware import ClusterSettings, HardwareSettings
+from hpc_llm.settings.launch import LaunchSettings
+from hpc_llm.settings.model import ModelSettings
+from hpc_llm.settings.plan import PlanSettings
+from hpc_llm.settings.recipe import RecipeSettings
+from hpc_llm.settings.run import RunConfig
+from hpc_llm.settings.schedule import ScheduleSettings
+from hpc_llm.settings.tokenizer import TokenizerSettings
+from hpc_llm.settings.tracking import TrackingSettings
+from hpc_llm.settings.train import StageSettings, TrainSettings
+from hpc_llm.settings.transplant import TransplantSettings
+from hpc_llm.settings.zero import ZeroSettings
+
+__all__ = [
+    "ClusterSettings",
+    "CorpusSettings",
+    "CorrectSettings",
+    "EvaluationSettings",
+    "HardwareSettings",
+    "LaunchSettings",
+    "ModelSettings",
+    "PlanSettings",
+    "RecipeSettings",
+    "RunConfig",
+    "ScheduleSettings",
+    "StageSettings",
+    "TokenizerSettings",
+    "TrackingSettings",
+    "TrainSettings",
+    "TransplantSettings",
+    "ZeroSettings",
+]

@@ -1,0 +1,35 @@
+"""Settings of the foundation model (`conf/model/`)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hpc_llm.settings.checks import require_choice
+
+__all__ = ["ModelSettings"]
+
+
+@dataclass(kw_only=True)
+class ModelSettings:
+    """Which model is adapted, and how it is loaded."""
+
+    name: str | None
+    """What reports call it; null: the last part of `path`."""
+    path: str | None
+    """Local folder in the Hugging Face layout, or a hub id; null: no weights exist yet."""
+    revision: str | None
+    """Branch, tag or commit on the hub; null: its default."""
+    trust_remote_code: bool
+    """Run code that comes with the model. Off unless you have read that code."""
+    attention: str
+    """Attention implementation of transformers: sdpa, eager or flash_attention_2."""
+    architecture: dict[str, Any] | None
+    """A Hugging Face `config.json` as a mapping: `plan` reads it, `pretrain` builds it."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        require_choice("model.attention", self.attention, ("sdpa", "eager", "flash_attention_2"))
+
+    @property
+    def label(self) -> str:
+        """The name that reports show."""
+        return self.name or (self.path or "model").rstrip("/").rsplit("/", 1)[-1]

@@ -1,0 +1,27 @@
+"""Settings of `hpc-llm plan` (`conf/plan/`)."""
+
+from dataclasses import dataclass
+
+from hpc_llm.settings.checks import require_choice
+
+__all__ = ["TABLES", "PlanSettings"]
+
+TABLES = ("training", "memory", "inference", "claims", "h100")
+
+
+@dataclass(kw_only=True)
+class PlanSettings:
+    """What `plan` is asked."""
+
+    tokens: int | None
+    """Training tokens of each stage; null: what the stage's steps amount to."""
+    format: str
+    """table | json | csv."""
+    table: str | None
+    """Print a published table instead: training | memory | inference | claims | h100."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        require_choice("plan.format", self.format, ("table", "json", "csv"))
+        if self.table is not None:
+            require_choice("plan.table", self.table, TABLES)

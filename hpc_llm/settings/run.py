@@ -1,0 +1,47 @@
+"""`RunConfig`: the whole configuration of a run, one field for each group of `conf/`."""
+
+from dataclasses import dataclass
+
+from hpc_llm.settings.corpus import CorpusSettings
+from hpc_llm.settings.correct import CorrectSettings
+from hpc_llm.settings.evaluation import EvaluationSettings
+from hpc_llm.settings.hardware import ClusterSettings, HardwareSettings
+from hpc_llm.settings.launch import LaunchSettings
+from hpc_llm.settings.model import ModelSettings
+from hpc_llm.settings.plan import PlanSettings
+from hpc_llm.settings.recipe import RecipeSettings
+from hpc_llm.settings.schedule import ScheduleSettings
+from hpc_llm.settings.tokenizer import TokenizerSettings
+from hpc_llm.settings.tracking import TrackingSettings
+from hpc_llm.settings.train import TrainSettings
+from hpc_llm.settings.transplant import TransplantSettings
+from hpc_llm.settings.zero import ZeroSettings
+
+__all__ = ["RunConfig"]
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """Everything a run depends on; `runs/<run>/config.yaml` holds it resolved."""
+
+    run: str | None
+    """Name of the run folder; null: the model's name."""
+    runs_dir: str
+    """Folder of all run folders."""
+    seed: int
+    """Seed of every random choice."""
+    model: ModelSettings
+    corpus: CorpusSettings
+    tokenizer: TokenizerSettings
+    transplant: TransplantSettings
+    recipe: RecipeSettings
+    train: TrainSettings
+    zero: ZeroSettings
+    schedule: ScheduleSettings
+    correct: CorrectSettings
+    evaluation: EvaluationSettings
+    hardware: HardwareSettings
+    cluster: ClusterSettings
+    launch: LaunchSettings
+    tracking: TrackingSettings
+    plan: PlanSettings

@@ -1,0 +1,36 @@
+"""Settings of the new vocabulary (`conf/tokenizer/`)."""
+
+from dataclasses import dataclass
+
+from hpc_llm.errors import UserError
+from hpc_llm.settings.checks import require_choice, require_fraction, require_positive
+
+__all__ = ["TokenizerSettings"]
+
+
+@dataclass(kw_only=True)
+class TokenizerSettings:
+    """A new sentencepiece vocabulary; the settings that keep text lossless are not options."""
+
+    model_type: str
+    """unigram (Kudo 2018) or bpe, for comparison."""
+    vocab_size: int
+    """Pieces, special tokens and bytes included."""
+    source_share: float
+    """Share of source-language characters in the training text, so that it stays readable."""
+    max_characters: int
+    """Training text is sampled down to this many characters (memory grows with it)."""
+    threads: int
+    """Threads of the trainer; the vocabulary does not depend on it."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        require_choice("tokenizer.model_type", self.model_type, ("unigram", "bpe"))
+        require_positive("tokenizer.max_characters", self.max_characters)
+        require_positive("tokenizer.threads", self.threads)
+        require_fraction("tokenizer.source_share", self.source_share)
+        if self.vocab_size < 384:
+            raise UserError(
+                f"tokenizer.vocab_size={self.vocab_size}: must be at least 384 "
+                "(256 byte pieces and the alphabet); give a larger one"
+            )

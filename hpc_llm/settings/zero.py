@@ -1,0 +1,35 @@
+"""Settings of DeepSpeed ZeRO (`conf/zero/`)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hpc_llm.errors import UserError
+from hpc_llm.settings.checks import require_positive
+
+__all__ = ["ZeroSettings"]
+
+
+@dataclass(kw_only=True)
+class ZeroSettings:
+    """How states are divided among the ranks (Rajbhandari et al. 2020)."""
+
+    stage: int
+    """0: nothing, 1: optimizer states, 2: and gradients, 3: and parameters."""
+    offload_optimizer: bool
+    """Keep optimizer states in the memory of the host (stages 1 to 3)."""
+    offload_parameters: bool
+    """Keep parameters in the memory of the host (stage 3)."""
+    bucket_elements: int
+    """Elements of one reduce or all-gather bucket."""
+    extra: dict[str, Any]
+    """Anything else for the DeepSpeed configuration, passed through as it is."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.stage not in (0, 1, 2, 3):
+            raise UserError(f"zero.stage={self.stage}: must be 0, 1, 2 or 3")
+        if self.offload_parameters and self.stage != 3:
+            raise UserError(f"zero.offload_parameters=true: needs zero.stage=3, not {self.stage}")
+        if self.offload_optimizer and self.stage == 0:
+            raise UserError("zero.offload_optimizer=true: needs zero.stage=1, 2 or 3, not 0")
+        require_positive("zero.bucket_elements", self.bucket_elements)

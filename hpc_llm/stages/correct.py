@@ -1,0 +1,56 @@
+"""Stage `correct`: the merging factor phi on held-out text, in memory, then one merged model."""
+
+from typing import Any
+
+import numpy as np
+from peft import PeftModel
+
+from hpc_llm.evaluation.bits_per_byte import document_nll
+from hpc_llm.evaluation.lora_scale import scaled
+from hpc_llm.evaluation.merging_factor import PhiChoice, choose_phi
+from hpc_llm.rundir import replaced_folder, write_json
+from hpc_llm.stages.assemble import open_adapter
+from hpc_llm.stages.context import Context
+from hpc_llm.stages.texts import encoder, first_token, heldout
+from hpc_llm.surgery.loading import DTYPES, load_tokenizer
+from hpc_llm.surgery.merge import merge_adapter, save_model
+
+__all__ = ["run"]
+
+
+def run(context: Context, name: str) -> dict[str, Any]:
+    """Write correct/phi.json (the curve and the choice) and model/, the result of the run."""
+    cfg = context.cfg
+    model = open_adapter(context)
+    tokenizer = load_tokenizer(context.stage_folder("tokenizer"), cfg.model)
+    choice = _choose(context, model, tokenizer) if isinstance(model, PeftModel) else None
+    if isinstance(model, PeftModel) and choice:
+        model = merge_adapter(model, choice.value)
+    with replaced_folder(context.folder.model) as folder:
+        save_model(model, tokenizer, folder, DTYPES[cfg.train.precision])
+    value = choice.to_json() if choice else {"phi": None}
+    write_json(context.stage_folder(name) / "phi.json", value)
+    line = "no adapter in the recipe: nothing to choose"
+    if choice:
+        line = f"phi {choice.value:.3g} [{choice.low:.3g}, {choice.high:.3g}]"
+        line += " at the edge of correct.grid: a wider grid may do better" * choice.at_edge
+    return {"phi": value["phi"], "line": line}
+
+
+def _choose(context: Context, model: Any, tokenizer: Any) -> PhiChoice:
+    """Search phi on the tune documents, through the scale of the LoRA layers."""
+    cfg, encode, first = context.cfg, encoder(tokenizer), first_token(tokenizer)
+    losses, sizes = [], []
+    for language in ("target", "source"):
+        texts = heldout(context, language, "tune")
+        ids = encode(texts) if texts else []
+
+        def loss(phi: float, ids: list[list[int]] = ids) -> np.ndarray:
+            with scaled(model, phi):
+                return document_nll(model, ids, cfg.evaluation, first)
+
+        losses.append(loss if texts else None)
+        sizes.append(np.array([len(text.encode()) for text in texts]))
+    target, source = losses
+    assert target is not None  # the corpus stage leaves at least one tune document
+    return choose_phi(target, source, sizes[0], sizes[1], cfg.correct, cfg.seed)

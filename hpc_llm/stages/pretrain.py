@@ -1,0 +1,84 @@
+"""Stage `pretrain`: a base model made from the source language alone, for the embedded example.
+
+It is the same training as everywhere, with method `full` on an untrained model. The result is
+kept in `<runs_dir>/.cache/` by its fingerprint, so that other runs do not repeat it.
+"""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hpc_llm.corpus import read_texts
+from hpc_llm.rundir import read_json, replaced_folder, write_json
+from hpc_llm.stages.context import Context
+from hpc_llm.stages.texts import text_file
+from hpc_llm.stages.training import train_stage, training_result
+from hpc_llm.surgery.loading import DTYPES, build_model, load_tokenizer
+from hpc_llm.surgery.merge import save_model
+from hpc_llm.tokenizer.encode import encode_shards
+from hpc_llm.tokenizer.export import export_fast
+from hpc_llm.tokenizer.specials import SpecialTokens
+from hpc_llm.tokenizer.unigram import train_vocabulary
+from hpc_llm.training import process_group
+
+__all__ = ["run"]
+
+
+def run(context: Context, name: str) -> dict[str, Any]:
+    """Write pretrain/model/: a model folder with its own tokenizer."""
+    folder = context.stage_folder(name)
+    cache = folder.parent.parent / ".cache" / f"pretrain-{context.fingerprint(name)}"
+    if _copy(cache, folder, context):
+        result = read_json(folder / "done.json")
+        return {**result, "cached": True, "line": "taken from an earlier run with these settings"}
+    result = _pretrain(context, folder)
+    if context.ranks.is_first:
+        write_json(folder / "done.json", result)
+        with replaced_folder(cache) as temporary:
+            shutil.copytree(folder, temporary, dirs_exist_ok=True)
+    return result
+
+
+def _copy(cache: Path, folder: Path, context: Context) -> bool:
+    found = (cache / "done.json").exists()
+    process_group.barrier()  # all have looked before rank 0 may write it
+    if found and context.ranks.is_first:
+        with replaced_folder(folder) as temporary:
+            shutil.copytree(cache, temporary, dirs_exist_ok=True)
+    process_group.barrier()
+    return found
+
+
+def _pretrain(context: Context, folder: Path) -> dict[str, Any]:
+    cfg = context.cfg
+    architecture = cfg.model.architecture
+    assert architecture is not None  # the pipeline has checked it
+    work = folder / "vocabulary"
+    if context.ranks.is_first:
+        _vocabulary(context, work, architecture)
+    process_group.barrier()
+    tokenizer = load_tokenizer(work, cfg.model)
+    model = build_model(architecture, len(tokenizer), cfg.seed)
+    model.config.bos_token_id = tokenizer.bos_token_id
+    model.config.eos_token_id = tokenizer.eos_token_id
+    trained, job = train_stage(context, "pretrain", model, work / "source", folder)
+    if context.ranks.is_first:
+        with replaced_folder(folder / "model") as result:
+            save_model(job.trainable.causal, tokenizer, result, DTYPES[cfg.train.precision])
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    process_group.barrier()
+    return training_result(job, trained)
+
+
+def _vocabulary(context: Context, work: Path, architecture: dict[str, Any]) -> None:
+    """Train the base model's own vocabulary on the source language and encode its text."""
+    cfg = context.cfg
+    texts = text_file(context, "source", "train")
+    settings = replace(cfg.tokenizer, vocab_size=architecture["vocab_size"], source_share=0.0)
+    specials = SpecialTokens(unk="<unk>", bos="<s>", eos="</s>", pad=None, additional=())
+    with replaced_folder(work) as folder:
+        model_file = train_vocabulary(read_texts(texts), [], settings, specials, cfg.seed, folder)
+        positions = architecture["max_position_embeddings"]
+        export_fast(model_file, None, specials, positions, folder)
+        encode_shards(read_texts(texts), model_file, folder / "source")

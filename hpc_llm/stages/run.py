@@ -1,0 +1,199 @@
+"""Run the stages of a run folder that are not done yet, each once, and record them."""
+
+import fcntl
+import importlib
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from hpc_llm.accounting import Ledger
+from hpc_llm.corpus import expand_entries
+from hpc_llm.distributed import Ranks, StopFlag, say
+from hpc_llm.errors import Stopped, UserError
+from hpc_llm.rundir import RunFolder
+from hpc_llm.settings import RunConfig
+from hpc_llm.stages.bill import add_row
+from hpc_llm.stages.context import Context, commit, versions
+from hpc_llm.stages.pipeline import Stage, pipeline
+from hpc_llm.tracking import EventLog, NoView, WandbView, open_view
+
+__all__ = ["open_context", "run"]
+
+LIGHT = ("corpus", "report")  # stages that need no torch
+
+
+@contextmanager
+def open_context(cfg: RunConfig, folder: RunFolder, ranks: Ranks) -> Iterator[Context]:
+    """Give the surroundings of a run; the run folder is locked and W&B open inside the block."""
+    stop_file = folder.path / "stop" if ranks.is_first else None
+    stages = pipeline(
+        cfg,
+        {
+            "target": expand_entries(cfg.corpus.target, "corpus.target"),
+            "source": expand_entries(cfg.corpus.source, "corpus.source"),
+        },
+    )
+    with _locked(folder, ranks), StopFlag(stop_file=stop_file) as flag:
+        view: WandbView | NoView = NoView()
+        if ranks.is_first:
+            view = open_view(cfg.tracking, folder.path, folder.path.name, asdict(cfg))
+        try:
+            yield Context(
+                stages=tuple(stages),
+                cfg=cfg,
+                folder=folder,
+                ranks=ranks,
+                events=EventLog(folder.events),
+                view=view,
+                stop_reason=lambda: flag.reason,
+                base=cfg.model.path or folder.path / "pretrain" / "model",
+                segment=uuid.uuid4().hex[:12],
+            )
+        finally:
+            view.close()
+
+
+@contextmanager
+def _locked(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
+    """Keep a second process from the same run folder (rank 0 holds the lock)."""
+    if not ranks.is_first:
+        yield
+        return
+    with (folder.path / ".lock").open("a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            handle.seek(0)
+            raise UserError(
+                f"{folder.path}: is in use by {handle.read().strip() or 'another process'}; "
+                "wait for it, or give another run=NAME"
+            ) from error
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+        handle.flush()
+        yield
+
+
+def run(context: Context, verb: str) -> int:
+    """Run the stages of `verb` (adapt: all) that are not done; return how many were run."""
+    stages = context.stages
+    wanted = [stage for stage in stages if verb in ("adapt", stage.verb)]
+    todo = [stage for stage in wanted if not _is_done(context.folder, stage)]
+    done = {stage.name for stage in stages if _is_done(context.folder, stage)}
+    _say_plan(context, wanted, todo)
+    if context.ranks.world_size > 1 or any(stage.module not in LIGHT for stage in todo):
+        _meet(context)
+    for stage in todo:
+        if missing := [need for need in stage.needs if need not in done]:
+            raise UserError(
+                f"{stage.name}: needs {', '.join(missing)} first; run hpc-llm adapt, "
+                "or those verbs, with the same settings"
+            )
+        if reason := context.stop_reason():
+            raise Stopped(reason)
+        _run_stage(context, stage)
+        done.add(stage.name)
+    return len(todo)
+
+
+def _meet(context: Context) -> None:
+    """Start torch and the process group, in which ranks wait for the work of rank 0."""
+    from hpc_llm.training import process_group
+
+    process_group.start(context.ranks, context.cfg.train.threads)
+    process_group.barrier()  # all have read the record before rank 0 changes it
+
+
+def _is_done(folder: RunFolder, stage: Stage) -> bool:
+    record = folder.finished(stage.name)
+    return (
+        record is not None
+        and record["fingerprint"] == stage.fingerprint
+        and all((folder.path / output).exists() for output in stage.outputs)
+    )
+
+
+def _say_plan(context: Context, wanted: list[Stage], todo: list[Stage]) -> None:
+    folder = context.folder
+    if not todo:
+        say(f"{folder.path}: nothing to do, all {len(wanted)} stages are done with these settings")
+    elif len(todo) < len(wanted):
+        names = ", ".join(stage.name for stage in wanted if stage not in todo)
+        say(f"{folder.path}: already done and kept: {names}")
+
+
+def _run_stage(context: Context, stage: Stage) -> None:
+    work: Callable[[Context, str], dict[str, Any]]
+    work = importlib.import_module(f"hpc_llm.stages.{stage.module}").run
+    if context.ranks.is_first:
+        _set_aside(context.folder, stage)
+    before = _seconds(context)
+    began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    if stage.all_ranks:
+        result = work(context, stage.name)
+    else:
+        result = _on_first_rank(context, lambda: work(context, stage.name))
+    seconds = time.monotonic() - began
+    if not context.ranks.is_first:
+        return
+    context.folder.write_record(
+        {
+            "stage": stage.name,
+            "fingerprint": stage.fingerprint,
+            "started": started,
+            "seconds": round(seconds, 3),
+            "result": result,
+            "versions": versions(),
+            "commit": commit(),
+        }
+    )
+    add_row(context, stage.name, step=0, seconds=seconds - (_seconds(context) - before))
+    context.events.append(
+        "stage", stage=stage.name, axes={"wall_seconds": seconds}, metrics={"seconds": seconds}
+    )
+    context.view.update()
+    say(f"{stage.name:<20} {_line(result):<60} {seconds:7.1f} s")
+
+
+def _seconds(context: Context) -> float:
+    """Seconds in the ledger so far: what a training stage has billed by itself is in them."""
+    return Ledger(context.folder.ledger).totals().spent.seconds
+
+
+def _on_first_rank(context: Context, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Let rank 0 work while the others wait; when it fails, all end."""
+    if context.ranks.world_size == 1:
+        return work()
+    from hpc_llm.training import process_group
+
+    result: dict[str, Any] = {}
+    failed = 1
+    try:
+        if context.ranks.is_first:
+            result = work()
+        failed = 0
+    finally:
+        if context.ranks.is_first or not failed:
+            failed = process_group.broadcast_status(failed)
+    if failed:
+        raise Stopped("rank 0 failed; its message tells why")
+    return result
+
+
+def _set_aside(folder: RunFolder, stage: Stage) -> None:
+    """Move what an earlier run with other settings left, so that nothing is overwritten."""
+    record = folder.finished(stage.name)
+    if record is None or record["fingerprint"] == stage.fingerprint:
+        return
+    for name in stage.owns:
+        if moved := folder.supersede(name):
+            say(f"{stage.name}: settings changed; the earlier result is kept in {moved}")
+
+
+def _line(result: dict[str, Any]) -> str:
+    return str(result.get("line", ""))

@@ -1,0 +1,39 @@
+"""Where texts and vocabularies lie in a run folder, and how evaluation reads them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from hpc_llm.corpus import load_texts
+from hpc_llm.stages.context import Context
+
+__all__ = ["encoder", "first_token", "heldout", "text_file"]
+
+
+def text_file(context: Context, language: str, part: str) -> Path:
+    """The documents of a language (target, source) and part (train, tune, test)."""
+    return context.stage_folder("corpus") / language / f"{part}.jsonl"
+
+
+def heldout(context: Context, language: str, part: str) -> list[str]:
+    """Load held-out documents; [] when the run has no text in that language."""
+    path = text_file(context, language, part)
+    return load_texts(path) if path.exists() else []
+
+
+def encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[str]], list[list[int]]]:
+    """Return a function from texts to ids without special tokens."""
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return ids
+
+    return encode
+
+
+def first_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token before a document: BOS, or EOS where the vocabulary has no BOS."""
+    if tokenizer.bos_token_id is not None:
+        return int(tokenizer.bos_token_id)
+    return None if tokenizer.eos_token_id is None else int(tokenizer.eos_token_id)

@@ -1,0 +1,54 @@
+"""Stage `tokenizer`: a new vocabulary for the language, and the text in its tokens."""
+
+from typing import Any
+
+from hpc_llm.corpus import read_texts
+from hpc_llm.rundir import replaced_folder
+from hpc_llm.stages.context import Context
+from hpc_llm.stages.texts import encoder, heldout, text_file
+from hpc_llm.surgery.loading import check_model_folder, load_tokenizer
+from hpc_llm.tokenizer.encode import encode_shards
+from hpc_llm.tokenizer.export import export_fast
+from hpc_llm.tokenizer.measures import compare
+from hpc_llm.tokenizer.specials import special_tokens_of
+from hpc_llm.tokenizer.unigram import train_vocabulary
+
+__all__ = ["run"]
+
+
+def run(context: Context, name: str) -> dict[str, Any]:
+    """Write tokenizer/: the vocabulary, the fast tokenizer and the shards of the training text."""
+    cfg = context.cfg
+    check_model_folder(str(context.base))
+    base = load_tokenizer(context.base, cfg.model)
+    specials = special_tokens_of(base)
+    source = text_file(context, "source", "train")
+    with replaced_folder(context.stage_folder(name)) as folder:
+        model_file = train_vocabulary(
+            read_texts(text_file(context, "target", "train")),
+            read_texts(source) if source.exists() else [],
+            cfg.tokenizer,
+            specials,
+            cfg.seed,
+            folder,
+        )
+        new = export_fast(model_file, base, specials, base.model_max_length, folder)
+        (folder / "shards").mkdir()
+        shards = encode_shards(
+            read_texts(text_file(context, "target", "train")),
+            model_file,
+            folder / "shards" / "target",
+        )
+        measures = compare(encoder(base), encoder(new), heldout(context, "target", "tune"))
+    line = (
+        f"{len(new):,} pieces; tokens per word {measures['old']['tokens_per_word']:.2f} -> "
+        f"{measures['new']['tokens_per_word']:.2f}; {shards.tokens:,} training tokens"
+    )
+    return {
+        "vocab_size": len(new),
+        **measures,
+        "documents": shards.documents,
+        "tokens": shards.tokens,
+        "bytes": shards.bytes,
+        "line": line,
+    }

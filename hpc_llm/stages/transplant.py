@@ -1,0 +1,27 @@
+"""Stage `transplant`: the model takes the new vocabulary and keeps what it can of the old rows."""
+
+from typing import Any
+
+from hpc_llm.rundir import replaced_folder
+from hpc_llm.stages.context import Context
+from hpc_llm.surgery.loading import DTYPES, load_model, load_tokenizer
+from hpc_llm.surgery.merge import save_model
+from hpc_llm.surgery.transplant import transplant
+
+__all__ = ["run"]
+
+
+def run(context: Context, name: str) -> dict[str, Any]:
+    """Write transplant/: the model with new embeddings and LM head, and its tokenizer."""
+    cfg = context.cfg
+    model = load_model(context.base, cfg.model, cfg.train.precision)
+    old = load_tokenizer(context.base, cfg.model)
+    new = load_tokenizer(context.stage_folder("tokenizer"), cfg.model)
+    counts = transplant(model, old, new, cfg.transplant, cfg.seed)
+    with replaced_folder(context.stage_folder(name)) as folder:
+        save_model(model, new, folder, DTYPES[cfg.train.precision])
+    line = (
+        f"{counts['rows']:,} rows: {counts['copied']:,} copied, {counts['mean']:,} mean of pieces, "
+        f"{counts['special']} special, {counts['unknown']} unknown"
+    )
+    return {**counts, "line": line}

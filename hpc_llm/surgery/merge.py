@@ -1,0 +1,44 @@
+"""The one merged write at the end: W = W0 + phi * (alpha / r) * B A, tied weights kept tied."""
+
+import warnings
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["attach_adapter", "merge_adapter", "save_model"]
+
+
+def attach_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """Return `model` with the adapter that lies in `folder` (peft layout, safetensors)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=False)
+
+
+def merge_adapter(model: PeftModel, phi: float) -> PreTrainedModel:
+    """Fold the adapters into the weights with merging factor `phi`, accumulated in fp32.
+
+    Returns the plain causal model; the adapters are gone from it.
+    """
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, LoraLayer):
+                for name in layer.active_adapters:
+                    weight = layer.get_base_layer().weight
+                    delta = layer.get_delta_weight(name).float()  # (out, in), alpha / r included
+                    weight.copy_((weight.float() + phi * delta).to(weight.dtype))
+    return model.unload()
+
+
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, precision: torch.dtype
+) -> None:
+    """Write a model folder that plain transformers loads: safetensors, configuration, tokenizer."""
+    model.to(precision)
+    model.config.use_cache = True
+    model.save_pretrained(folder)
+    model.config.use_cache = False
+    tokenizer.save_pretrained(folder)

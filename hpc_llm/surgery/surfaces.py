@@ -1,0 +1,79 @@
+"""What a token stands for, in bytes, whatever the kind of its vocabulary.
+
+Two tokens of two vocabularies are namesakes when their surfaces are equal: the bytes of their
+text with a flag for the leading space. Three kinds are known: sentencepiece-like ("▁word",
+"<0xD0>"), byte-level BPE (GPT-2's letters for bytes) and plain text.
+"""
+
+import json
+import re
+from functools import cache
+
+from transformers import PreTrainedTokenizerBase
+
+__all__ = ["Surface", "pieces_of", "surfaces"]
+
+Surface = bytes
+"""The bytes of a token's text, its leading space included."""
+
+BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+PREFIXES = ("\n", "0", "!", "—", "a")
+
+
+@cache
+def _byte_letters() -> dict[str, int]:
+    """The letters that byte-level BPE writes for bytes (Radford et al. 2019): letter -> byte."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    letters = {chr(byte): byte for byte in printable}
+    letters.update({chr(256 + index): byte for index, byte in enumerate(others)})
+    return letters
+
+
+def _is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Tell whether a fast tokenizer writes bytes as letters."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return False
+    parts = json.loads(backend.to_str())
+    return "ByteLevel" in json.dumps([parts.get("pre_tokenizer"), parts.get("decoder")])
+
+
+def _surface(token: str, byte_level: bool) -> Surface:
+    if byte_level:
+        letters = _byte_letters()
+        if all(letter in letters for letter in token):
+            return bytes(letters[letter] for letter in token)
+        return token.encode()
+    if match := BYTE_PIECE.fullmatch(token):
+        return bytes([int(match.group(1), 16)])
+    return token.replace("▁", " ").encode()
+
+
+def surfaces(tokenizer: PreTrainedTokenizerBase) -> list[Surface | None]:
+    """Return the surface of every id from 0 to the largest; None for special and unused ids."""
+    special = set(tokenizer.all_special_ids)
+    byte_level = _is_byte_level(tokenizer)
+    tokens = {index: token for token, index in tokenizer.get_vocab().items()}
+    return [
+        None if index in special or index not in tokens else _surface(tokens[index], byte_level)
+        for index in range(max(tokens) + 1)
+    ]
+
+
+def pieces_of(surface: Surface, old: PreTrainedTokenizerBase) -> list[int]:
+    """Return the old ids that spell `surface`; [] when it is no text of its own or not known.
+
+    The text is encoded behind a prefix, whose ids are then taken off, so that the tokenizer adds
+    no space of its own in front; a prefix that melts into the text is passed over for another.
+    """
+    try:
+        text = surface.decode()
+    except UnicodeDecodeError:  # a lone byte of a longer character
+        return []
+    for prefix in PREFIXES:
+        head = old.encode(prefix, add_special_tokens=False)
+        whole = old.encode(prefix + text, add_special_tokens=False)
+        if whole[: len(head)] == head and len(whole) > len(head):
+            return [index for index in whole[len(head) :] if index != old.unk_token_id]
+    return []

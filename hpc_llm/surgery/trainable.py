@@ -1,0 +1,107 @@
+"""What learns: everything, the embeddings, the LM head, or LoRA adapters (peft) beside them."""
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel
+
+from hpc_llm.errors import UserError
+from hpc_llm.settings import StageSettings
+
+__all__ = ["Trainable", "make_trainable"]
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """A model whose `requires_grad` flags are set, and the names of its trained parameters."""
+
+    model: torch.nn.Module
+    """The model itself, or a `PeftModel` around it."""
+    causal: PreTrainedModel
+    """The causal language model inside."""
+    adapters: dict[str, torch.nn.Parameter]
+    """LoRA factors by name."""
+    embeddings: dict[str, torch.nn.Parameter]
+    """Trained input rows and LM head by the names they have in the plain model."""
+    body: dict[str, torch.nn.Parameter]
+    """Other trained parameters, by the same names."""
+
+    @property
+    def weights(self) -> dict[str, torch.nn.Parameter]:
+        """Trained parameters that the plain model has too, by name."""
+        return {**self.embeddings, **self.body}
+
+    @property
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """All trained parameters by name."""
+        return {**self.adapters, **self.weights}
+
+
+def make_trainable(
+    model: PreTrainedModel, stage: StageSettings, recompute: bool, seed: int
+) -> Trainable:
+    """Freeze what does not learn in `stage`, and add adapters where it asks for them.
+
+    Raises `UserError` when `targets` names a layer that the model does not have.
+    """
+    plain = dict(model.named_parameters())
+    ends = {id(p) for p in _embedding_parameters(model, stage)}
+    for parameter in plain.values():
+        parameter.requires_grad_(stage.method == "full" or id(parameter) in ends)
+    embeddings = {n: p for n, p in plain.items() if p.requires_grad and id(p) in ends}
+    body = {n: p for n, p in plain.items() if p.requires_grad and id(p) not in ends}
+    wrapped: torch.nn.Module = model
+    adapters: dict[str, torch.nn.Parameter] = {}
+    if stage.method == "lora":
+        torch.manual_seed(seed)
+        wrapped = add_adapters(model, stage)
+        for parameter in embeddings.values():
+            parameter.requires_grad_(True)  # peft froze them
+        adapters = {n: p for n, p in wrapped.named_parameters() if "lora_" in n}
+    if recompute:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        if stage.method != "full" and not embeddings:
+            model.enable_input_require_grads()
+    return Trainable(wrapped, model, adapters, embeddings, body)
+
+
+def _embedding_parameters(model: PreTrainedModel, stage: StageSettings) -> list[torch.Tensor]:
+    """The input rows and head rows that learn in `stage` (one tensor where they are tied)."""
+    inputs, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if stage.method in ("full", "embeddings"):
+        return [*inputs.parameters(), *head.parameters()]
+    if stage.method == "head":
+        return list(head.parameters())
+    return [*inputs.parameters(), *head.parameters()] if stage.train_embeddings else []
+
+
+def linear_layers(model: PreTrainedModel) -> list[str]:
+    """Return the last name parts of the body's linear layers, such as q_proj; not the head."""
+    head = model.get_output_embeddings()
+    kinds = ("Linear", "Conv1D")
+    return sorted(
+        {
+            name.rsplit(".", 1)[-1]
+            for name, module in model.named_modules()
+            if type(module).__name__ in kinds and module is not head
+        }
+    )
+
+
+def add_adapters(model: PreTrainedModel, stage: StageSettings) -> PeftModel:
+    """Put LoRA adapters of `stage.rank` and `stage.alpha` on the targets of `stage`."""
+    known = linear_layers(model)
+    targets = known if stage.targets == ["all"] else list(stage.targets)
+    if missing := sorted(set(targets) - set(known)):
+        raise UserError(
+            f"train.lora.targets={','.join(missing)}: the model has no such linear layer; "
+            f"it has {', '.join(known)}"
+        )
+    config = LoraConfig(
+        r=stage.rank, lora_alpha=stage.alpha, target_modules=targets, task_type="CAUSAL_LM"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return get_peft_model(model, config, autocast_adapter_dtype=False)

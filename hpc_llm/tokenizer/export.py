@@ -1,0 +1,145 @@
+"""The vocabulary as a transformers tokenizer that gives the same ids as sentencepiece.
+
+Transformers' own readers of a unigram `tokenizer.model` do not: `LlamaTokenizer` makes a BPE of it,
+`XLMRobertaTokenizer` shifts the ids, `T5Tokenizer` adds some and loses the byte pieces. So the fast
+tokenizer is put together here, part by part, and a test compares ids on real text.
+
+One difference is wanted: a special token's string in a text (`</s>`) is that special token here, as
+in every transformers tokenizer and as chat templates need; sentencepiece, which encodes the corpus,
+takes it for the letters it is written with.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from hpc_llm.tokenizer.autoload import keep_class
+from hpc_llm.tokenizer.specials import SpecialTokens
+
+__all__ = ["SENTENCEPIECE_NAME", "export_fast"]
+
+SENTENCEPIECE_NAME = "sentencepiece.model"  # under `tokenizer.model` transformers would misread it
+UNIGRAM = 1  # TrainerSpec.ModelType in sentencepiece_model.proto; BPE is 2
+CONTROL = 3  # ModelProto.SentencePiece.Type
+CUTS = "[0-9]|\n"
+
+
+def _model_of(proto: Any) -> Any:
+    """Return the `tokenizers` model with the pieces of `proto` in their order."""
+    from tokenizers.models import BPE, Unigram
+
+    pieces = [(piece.piece, piece.score) for piece in proto.pieces]
+    if proto.trainer_spec.model_type == UNIGRAM:
+        return Unigram(pieces, unk_id=proto.trainer_spec.unk_id, byte_fallback=True)
+    ranks = {piece: rank for rank, (piece, _) in enumerate(pieces)}
+    merges = [
+        (piece[:cut], piece[cut:])
+        for piece, _ in pieces
+        for cut in range(1, len(piece))
+        if piece[:cut] in ranks and piece[cut:] in ranks
+    ]
+    return BPE(ranks, merges, unk_token=pieces[0][0], fuse_unk=True, byte_fallback=True)
+
+
+def _assemble(proto: Any) -> Any:
+    """Return a `tokenizers.Tokenizer` that encodes and decodes as sentencepiece does.
+
+    Digits and newlines are cut off before the model: they are pieces of their own (`unigram.py`),
+    so no id changes, but a literal `<0x0A>` in a text cannot be taken for the byte piece.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+
+    tokenizer = Tokenizer(_model_of(proto))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(CUTS), behavior="isolated")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    return tokenizer
+
+
+def _added_tokens(proto: Any, base_tokenizer: Any | None) -> list[Any]:
+    """Return the control pieces as added tokens, with the marks that the base gives them."""
+    from tokenizers import AddedToken
+
+    known = {} if base_tokenizer is None else base_tokenizer.added_tokens_decoder.values()
+    of_base = {str(token): token for token in known}
+    return [
+        of_base.get(piece.piece) or AddedToken(piece.piece, special=True, normalized=False)
+        for piece in proto.pieces
+        if piece.type == CONTROL
+    ]
+
+
+def _framing(base_tokenizer: Any | None, specials: SpecialTokens) -> tuple[bool, bool]:
+    """Return whether a text gets BOS in front and EOS behind: as the base does, else BOS alone."""
+    if base_tokenizer is None:
+        return specials.bos is not None, False
+    ids = base_tokenizer("a")["input_ids"]
+    bos, eos = base_tokenizer.bos_token_id, base_tokenizer.eos_token_id
+    return (
+        bos is not None and len(ids) > 1 and ids[0] == bos,
+        eos is not None and len(ids) > 1 and ids[-1] == eos,
+    )
+
+
+def _post_processor(tokenizer: Any, specials: SpecialTokens, framing: tuple[bool, bool]) -> Any:
+    from tokenizers.processors import TemplateProcessing
+
+    front = f"{specials.bos} " if framing[0] else ""
+    behind = f" {specials.eos}" if framing[1] else ""
+    used = {
+        token
+        for token, is_used in zip((specials.bos, specials.eos), framing, strict=True)
+        if is_used and token is not None
+    }
+    return TemplateProcessing(
+        single=f"{front}$A{behind}",
+        pair=f"{front}$A{behind} {front}$B{behind}",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in sorted(used)],
+    )
+
+
+def export_fast(
+    model_file: Path,
+    base_tokenizer: Any | None,
+    specials: SpecialTokens,
+    model_max_length: int,
+    folder: Path,
+    model_type: str | None = None,
+) -> Any:
+    """Write the vocabulary `model_file` as a fast tokenizer into `folder`, and return it.
+
+    `AutoTokenizer.from_pretrained(folder)` gives the same. BOS and EOS are added as the base
+    tokenizer adds them (without a base: BOS alone); its chat template, padding side and the marks
+    of its special tokens are carried over. `sentencepiece.model` is kept beside it. `model_type`
+    is that of the `config.json` beside which the tokenizer will lie (see `autoload.py`).
+    """
+    from sentencepiece import sentencepiece_model_pb2
+    from transformers import PreTrainedTokenizerFast
+
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model_file.read_bytes())
+    tokenizer = _assemble(proto)
+    added = _added_tokens(proto, base_tokenizer)
+    tokenizer.add_tokens(added)
+    framing = _framing(base_tokenizer, specials)
+    tokenizer.post_processor = _post_processor(tokenizer, specials, framing)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token=specials.unk_piece,
+        bos_token=specials.bos,
+        eos_token=specials.eos,
+        pad_token=specials.pad,
+        additional_special_tokens=[
+            str(t) for t in added if t.special and str(t) in specials.additional
+        ],
+        model_max_length=model_max_length,
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
+        padding_side=getattr(base_tokenizer, "padding_side", "right"),
+    )
+    fast.chat_template = getattr(base_tokenizer, "chat_template", None)
+    fast.save_pretrained(folder)
+    keep_class(folder, model_type)
+    shutil.copyfile(model_file, folder / SENTENCEPIECE_NAME)
+    return fast

@@ -1,0 +1,69 @@
+"""What a vocabulary does to a text: how short it becomes, and how whole its words stay.
+
+Two vocabularies are compared on equal text only; from their token ratio follow training time,
+generation time and the key-value cache for that text (a token rate tells nothing across them).
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["Decode", "Encode", "compare", "measure"]
+
+Encode = Callable[[list[str]], list[list[int]]]
+"""Texts to ids, without BOS and EOS."""
+Decode = Callable[[list[list[int]]], list[str]]
+
+FREQUENT_WORDS = 10_000
+LETTERS = re.compile(r"[^\W\d_]+")
+
+
+def _one_token_share(encode: Encode, texts: list[str]) -> float:
+    """Return the share of the 10,000 most frequent words (runs of letters) that are one token.
+
+    A word counts in either of its forms, with the space in front of it or without: some
+    tokenizers put that space there themselves.
+    """
+    counts = Counter(word for text in texts for word in LETTERS.findall(text))
+    words = [word for word, _ in counts.most_common(FREQUENT_WORDS)]
+    inside = encode([f" {word}" for word in words])
+    alone = encode(words)
+    whole = sum(min(map(len, pair)) == 1 for pair in zip(inside, alone, strict=True))
+    return whole / max(1, len(words))
+
+
+def measure(encode: Encode, texts: list[str], decode: Decode | None = None) -> dict[str, float]:
+    """Return the measures of a vocabulary on `texts`; words are separated by white space.
+
+    With `decode`, `round_trip` is the share of texts that come back exactly (it must be 1).
+    Raises `ValueError` when the texts have no word.
+    """
+    words = sum(len(text.split()) for text in texts)
+    if not words:
+        raise ValueError("texts: there is no word in them; give some text")
+    ids = encode(texts)
+    tokens = sum(map(len, ids))
+    figures = {
+        "tokens": float(tokens),
+        "tokens_per_word": tokens / words,
+        "characters_per_token": sum(map(len, texts)) / tokens,
+        "bytes_per_token": sum(len(text.encode()) for text in texts) / tokens,
+        "share_one_token_words": _one_token_share(encode, texts),
+    }
+    if decode is not None:
+        same = sum(a == b for a, b in zip(decode(ids), texts, strict=True))
+        figures["round_trip"] = same / len(texts)
+    return figures
+
+
+def compare(
+    old: Encode, new: Encode, texts: list[str], decode_new: Decode | None = None
+) -> dict[str, Any]:
+    """Return `old` and `new` measures on equal texts, and `token_ratio`: new tokens per old one."""
+    figures_old, figures_new = measure(old, texts), measure(new, texts, decode_new)
+    return {
+        "old": figures_old,
+        "new": figures_new,
+        "token_ratio": figures_new["tokens"] / figures_old["tokens"],
+    }

@@ -1,0 +1,17 @@
+"""Events of a run, and two views of them: Weights & Biases and the console."""
+
+from hpc_llm.tracking.events import AXES, EVENTS, EventLog, read_events
+from hpc_llm.tracking.progress import Progress, progress
+from hpc_llm.tracking.wandb_view import NoView, WandbView, open_view
+
+__all__ = [
+    "AXES",
+    "EVENTS",
+    "EventLog",
+    "NoView",
+    "Progress",
+    "WandbView",
+    "open_view",
+    "progress",
+    "read_events",
+]

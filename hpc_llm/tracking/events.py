@@ -1,0 +1,93 @@
+"""`events.jsonl`: every metric of a run with all its axes, one JSON line for each event.
+
+This file is the truth; W&B, the console and the report are views of it. It is only ever appended
+to. A stage that goes on from a checkpoint says so with a `resume` event, and the reader then drops
+what was logged after that checkpoint: those steps are done again.
+"""
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hpc_llm.rundir import append_line, read_jsonl
+
+__all__ = ["AXES", "EVENTS", "EventLog", "plain", "read_events"]
+
+AXES = ("step", "tokens", "bytes", "flops", "pf_days", "gpu_hours", "wall_seconds", "money")
+"""What a metric may be plotted over; each counts up from the start of its stage."""
+EVENTS = ("train", "evaluate", "stage", "correct", "resume")
+
+
+def plain(value: Any) -> Any:
+    """Return `value` as JSON can hold it: numpy numbers unwrapped, NaN and infinity as None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if hasattr(value, "item"):
+        return plain(value.item())
+    raise TypeError(f"an event cannot hold a {type(value).__name__}: give numbers and text")
+
+
+class EventLog:
+    """The writer of `events.jsonl`; only rank 0 has one."""
+
+    def __init__(self, path: Path) -> None:
+        """Write to `path`, which may hold events already; its folder must exist."""
+        self.path = path
+
+    def append(
+        self, event: str, *, stage: str, axes: Mapping[str, Any], metrics: Mapping[str, Any]
+    ) -> None:
+        """Append one event, synced to the disk.
+
+        `event` is one of `EVENTS`, `axes` some of `AXES` (each cumulative within `stage`), and
+        `metrics` maps names like `train/loss` to numbers.
+        """
+        if event not in EVENTS:
+            raise ValueError(f"event={event}: not known; one of {', '.join(EVENTS)}")
+        if unknown := set(axes) - set(AXES):
+            raise ValueError(f"axes {sorted(unknown)}: not known; some of {', '.join(AXES)}")
+        line = {"event": event, "stage": stage, **axes, "time": time.time(), "metrics": metrics}
+        append_line(self.path, plain(line))
+
+    def resume(self, stage: str, step: int) -> None:
+        """Say that `stage` goes on after `step`: what it logged beyond that step is void.
+
+        `step=0` starts the stage over.
+        """
+        self.append("resume", stage=stage, axes={"step": step}, metrics={})
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """Return the surviving history, in the order in which it was logged.
+
+    A stage that turns back leaves no step twice: after a `resume` event the earlier train and
+    evaluate events of its stage with a larger step are gone, and a train event whose step is not
+    beyond the last one (a stage begun again without a checkpoint) takes the place of those from
+    that step on. Torn lines and the `resume` events are passed over; no file is an empty history.
+    """
+    history: list[dict[str, Any]] = []
+    farthest: dict[str, int] = {}
+    for line in read_jsonl(path):
+        event, stage, step = line.get("event"), line.get("stage", ""), line.get("step") or 0
+        if event == "resume":
+            history = [old for old in history if not _is_beyond(old, stage, step)]
+        elif event in EVENTS:
+            if event == "train" and step <= farthest.get(stage, -1):
+                history = [old for old in history if not _is_beyond(old, stage, step - 1)]
+            history.append(line)
+        if event in ("train", "resume"):
+            farthest[stage] = step
+    return history
+
+
+def _is_beyond(event: dict[str, Any], stage: str, step: int) -> bool:
+    measured = event["event"] in ("train", "evaluate") and event.get("stage") == stage
+    return measured and (event.get("step") or 0) > step

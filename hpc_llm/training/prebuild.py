@@ -1,0 +1,18 @@
+"""Compile DeepSpeed's shared-memory extension once: `python -m hpc_llm.training.prebuild`.
+
+The first training on a CPU would do it too (about half a minute); `make setup` does it before.
+"""
+
+from hpc_llm.distributed import detect_ranks
+from hpc_llm.training import process_group
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Start a process group of one rank, which compiles what is missing."""
+    process_group.start(detect_ranks({}), None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""The process group: one call starts torch.distributed and DeepSpeed for this rank.
+
+DeepSpeed compiles a small shared-memory extension the first time it runs on a CPU (about half a
+minute); it is kept beside the virtual environment, so one environment compiles once.
+"""
+
+import contextlib
+import io
+import logging
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+
+from hpc_llm.distributed import Ranks, export
+from hpc_llm.errors import UserError
+
+__all__ = ["all_sum", "all_sum_float", "barrier", "broadcast_status", "device_of", "quiet", "start"]
+
+WAIT = timedelta(hours=48)  # other ranks wait while rank 0 cleans, counts and encodes text
+
+_control: list[torch.distributed.ProcessGroup] = []
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what DeepSpeed prints off the console; it is shown when the block fails."""
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    kept = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(kept), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except BaseException:
+        sys.stderr.write(kept.getvalue())
+        raise
+
+
+def _prepare_environment(ranks: Ranks) -> None:
+    for key, value in export(ranks).items():
+        os.environ[key] = value
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    extensions = Path(sys.prefix) / "torch_extensions"
+    if os.access(sys.prefix, os.W_OK):
+        os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(extensions))
+    scripts = str(Path(sys.executable).parent)
+    if scripts not in os.environ.get("PATH", "").split(os.pathsep):  # ninja lies there
+        os.environ["PATH"] = scripts + os.pathsep + os.environ.get("PATH", "")
+    if not torch.cuda.is_available() and not (shutil.which("g++") or shutil.which("c++")):
+        raise UserError("no C++ compiler (g++): DeepSpeed needs one on a CPU; install g++")
+
+
+def start(ranks: Ranks, threads: int | None) -> None:
+    """Start the process group of this rank; a second call does nothing."""
+    if torch.distributed.is_initialized():
+        return
+    _prepare_environment(ranks)
+    if threads:
+        torch.set_num_threads(threads)
+    with quiet():
+        import deepspeed
+
+        if ranks.world_size == 1:  # needs no port
+            store = torch.distributed.HashStore()
+            torch.distributed.init_process_group(_backend(), store=store, rank=0, world_size=1)
+        deepspeed.init_distributed(_backend(), auto_mpi_discovery=False, timeout=WAIT)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())
+    if ranks.world_size > 1:
+        _control.append(torch.distributed.new_group(backend="gloo", timeout=WAIT))
+
+
+def _backend() -> str:
+    return "nccl" if torch.cuda.is_available() else "gloo"
+
+
+def device_of() -> torch.device:
+    """Return the device that this rank computes on."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def all_sum(values: list[int]) -> list[int]:
+    """Return the sums of integers over all ranks."""
+    if not _control:
+        return values
+    tensor = torch.tensor(values, dtype=torch.int64)
+    torch.distributed.all_reduce(tensor, group=_control[0])
+    return tensor.tolist()
+
+
+def all_sum_float(value: float) -> float:
+    """Return the sum of a number over all ranks."""
+    if not _control:
+        return value
+    tensor = torch.tensor([value], dtype=torch.float64)
+    torch.distributed.all_reduce(tensor, group=_control[0])
+    return float(tensor[0])
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    all_sum([0])
+
+
+def broadcast_status(status: int) -> int:
+    """Return rank 0's `status` on every rank."""
+    if not _control:
+        return status
+    tensor = torch.tensor([status], dtype=torch.int64)
+    torch.distributed.broadcast(tensor, 0, group=_control[0])
+    return int(tensor[0])

@@ -1,0 +1,170 @@
+"""Parameter counts against the modules of transformers, which are built without memory."""
+
+import pytest
+import torch
+import transformers
+
+from hpc_llm.accounting import Architecture, parameter_count
+from hpc_llm.errors import UserError
+
+SIZES = {
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 80,
+    "vocab_size": 131,
+    "max_position_embeddings": 64,
+}
+CONFIGS = {
+    "llama": SIZES,
+    "llama-gqa-bias": SIZES
+    | {"num_key_value_heads": 2, "attention_bias": True, "mlp_bias": True, "model_type": "llama"},
+    "llama-tied": SIZES | {"tie_word_embeddings": True, "head_dim": 16, "model_type": "llama"},
+    "mistral": SIZES | {"num_key_value_heads": 2},
+    "mixtral": SIZES | {"num_key_value_heads": 2, "num_local_experts": 5, "num_experts_per_tok": 2},
+    "qwen2": SIZES | {"num_key_value_heads": 2},
+    "qwen3": SIZES | {"num_key_value_heads": 2, "head_dim": 20},
+    "gemma": SIZES | {"num_key_value_heads": 1, "head_dim": 24},
+    "gemma2": SIZES | {"num_key_value_heads": 2, "head_dim": 24},
+    "opt": {
+        "hidden_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "ffn_dim": 80,
+        "vocab_size": 131,
+        "max_position_embeddings": 64,
+        "word_embed_proj_dim": 48,
+    },
+    "gpt2": {"n_embd": 48, "n_layer": 3, "n_head": 4, "vocab_size": 131, "n_positions": 64},
+    "gpt_neox": SIZES,
+    "bloom": {"hidden_size": 48, "n_layer": 3, "n_head": 4, "vocab_size": 131},
+    "bert": SIZES,
+    "roberta": SIZES,
+    "t5": {
+        "d_model": 48,
+        "d_kv": 10,
+        "d_ff": 80,
+        "num_layers": 3,
+        "num_decoder_layers": 2,
+        "num_heads": 4,
+        "vocab_size": 131,
+    },
+    "t5-gated": {
+        "model_type": "t5",
+        "d_model": 48,
+        "d_kv": 10,
+        "d_ff": 80,
+        "num_layers": 3,
+        "num_heads": 4,
+        "vocab_size": 131,
+        "feed_forward_proj": "gated-gelu",
+    },
+    "bart": {
+        "d_model": 48,
+        "encoder_layers": 3,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 80,
+        "decoder_ffn_dim": 80,
+        "vocab_size": 131,
+        "max_position_embeddings": 64,
+    },
+}
+CLASSES = {
+    "encoder": transformers.AutoModel,
+    "encoder-decoder": transformers.AutoModelForSeq2SeqLM,
+    "decoder": transformers.AutoModelForCausalLM,
+}
+
+
+def real_model(config: dict) -> torch.nn.Module:
+    settings = transformers.AutoConfig.for_model(**config)
+    kind = Architecture.from_config(config).kind
+    with torch.device("meta"):
+        model = CLASSES[kind].from_config(settings)
+    model.tie_weights()
+    return model
+
+
+def count(parameters) -> int:
+    return sum(p.numel() for p in {id(p): p for p in parameters}.values())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_count_is_that_of_transformers(name: str) -> None:
+    config = {"model_type": name, **CONFIGS[name]}
+    arch, model = Architecture.from_config(config), real_model(config)
+    counted = parameter_count(arch)
+    assert counted.total == count(model.parameters())
+    assert counted.total == counted.embedding + counted.head + counted.body
+    norms = [m for m in model.modules() if "norm" in type(m).__name__.lower()]
+    assert counted.norms == count(p for m in norms for p in m.parameters())
+    embedding = model.get_input_embeddings().weight
+    assert counted.embedding == embedding.numel()
+    head = model.get_output_embeddings()
+    assert counted.head == (0 if head is None or head.weight is embedding else head.weight.numel())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["llama", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "opt", "gpt2", "gpt_neox", "bert"],
+)
+def test_the_complete_configuration_of_transformers_reads_the_same(name: str) -> None:
+    config = {"model_type": name, **CONFIGS[name]}
+    complete = transformers.AutoConfig.for_model(**config).to_dict()
+    complete = Architecture.from_config(complete)
+    assert parameter_count(complete) == parameter_count(Architecture.from_config(config))
+
+
+def test_solar_and_mixtral_have_their_published_sizes() -> None:
+    solar = Architecture(
+        hidden_size=4096,
+        num_layers=48,
+        num_heads=32,
+        num_kv_heads=8,
+        ffn_size=14336,
+        vocab_size=32000,
+    )
+    assert parameter_count(solar).total == 10_731_524_096
+    mixtral = Architecture(
+        hidden_size=4096,
+        num_layers=32,
+        num_heads=32,
+        num_kv_heads=8,
+        ffn_size=14336,
+        vocab_size=32000,
+        num_experts=8,
+        experts_per_token=2,
+    )
+    assert parameter_count(mixtral).total == 46_702_792_704
+    assert parameter_count(mixtral).active == 12_879_925_248
+
+
+GOOD = {"hidden_size": 64, "num_layers": 2, "num_heads": 4, "ffn_size": 96, "vocab_size": 100}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"hidden_size": 0}, "hidden_size=0"),
+        ({"num_layers": -1}, "num_layers=-1"),
+        ({"hidden_size": 66}, "num_heads=4"),
+        ({"num_kv_heads": 3}, "num_kv_heads=3"),
+        ({"num_experts": 4}, "experts_per_token=0"),
+        ({"num_experts": 2, "experts_per_token": 3}, "experts_per_token=3"),
+        ({"kind": "diffusion"}, "encoder-decoder"),
+        ({"encoder_layers": 2}, "encoder_layers=2"),
+        ({"sliding_window": 8, "sliding_layers": (2,)}, "sliding_layers"),
+    ],
+)
+def test_impossible_sizes_are_refused(change: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Architecture(**(GOOD | change))
+
+
+def test_an_unknown_family_is_told_what_is_known() -> None:
+    with pytest.raises(UserError, match=r"model_type=mamba.*llama.*qwen2"):
+        Architecture.from_config({"model_type": "mamba"})
+    with pytest.raises(UserError, match="hidden_size"):
+        Architecture.from_config({"model_type": "llama", "num_attention_heads": 2})

@@ -1,0 +1,127 @@
+"""States, peaks and traffic against the published formulas and worked examples."""
+
+from dataclasses import replace
+
+import pytest
+
+from hpc_llm.accounting import (
+    Architecture,
+    Method,
+    TrainingSetup,
+    device,
+    fits,
+    memory,
+    network_seconds,
+    parameter_count,
+    zero_traffic,
+)
+from hpc_llm.accounting.hardware import cluster_catalogue
+from hpc_llm.errors import UserError
+
+SOLAR = Architecture(
+    hidden_size=4096, num_layers=48, num_heads=32, num_kv_heads=8, ffn_size=14336, vocab_size=32000
+)
+N = parameter_count(SOLAR).total
+SETUP = TrainingSetup(precision="bf16", sequence_length=4096, data_parallel=32)
+
+
+@pytest.mark.parametrize(
+    ("stage", "states"),
+    [(0, 16 * N), (1, 4 * N + 12 * N / 32), (2, 2 * N + 14 * N / 32), (3, 16 * N / 32)],
+)
+def test_states_of_each_zero_stage(stage: int, states: float) -> None:
+    plan = memory(SOLAR, Method.full(), replace(SETUP, zero_stage=stage))
+    assert plan.states == pytest.approx(states, rel=1e-8)
+
+
+def test_fp32_keeps_no_copy_of_the_weights() -> None:
+    plan = memory(SOLAR, Method.full(), replace(SETUP, precision="fp32"))
+    assert plan.states == 16 * N
+
+
+def test_frozen_parameters_cost_their_weights_only() -> None:
+    trained = 2 * 32000 * 4096
+    plan = memory(SOLAR, Method.embeddings(), SETUP)
+    assert (plan.weights, plan.gradients, plan.optimizer) == (2 * N, 2 * trained, 12 * trained)
+
+
+def test_solar_with_zero_3_and_recomputation_is_the_worked_example() -> None:
+    setup = replace(SETUP, zero_stage=3, micro_batch_size=2, bucket_elements=500_000_000)
+    again = memory(SOLAR, Method.full(recompute=True), setup)
+    assert round(again.states / 1e9, 1) == 5.4
+    assert round(again.live_parameters / 1e9, 1) == round(again.buckets / 1e9, 1) == 2.0
+    a_token = 12 * 32000 + 48 * 2 * 4096 + 8 * 4096 + 4 + 4 * 128  # loss, layers, norm, rotary
+    assert again.activations + again.logits == 8192 * a_token
+    plain = memory(SOLAR, Method.full(), setup)
+    assert (plain.total - again.total) / 1e9 == pytest.approx(75.8, abs=4)
+    assert fits(again, device("a100_sxm_80gb"))
+    assert not fits(plain, device("a100_sxm_80gb"))
+
+
+def test_a_large_vocabulary_shows_at_the_loss_unless_it_is_fused() -> None:
+    large = replace(SOLAR, vocab_size=128_000)
+    setup = replace(SETUP, micro_batch_size=2, fused_loss=False)
+    plan = memory(large, Method.lora(8), setup)
+    assert plan.logits * 3 / 2 / 1e9 == pytest.approx(12.6, abs=0.05)
+    assert memory(large, Method.lora(8), replace(setup, fused_loss=True)).logits == 0
+
+
+@pytest.mark.parametrize("method", [Method.full(), Method.embeddings(), Method.lora(16)])
+def test_a_higher_stage_and_more_ranks_never_need_more(method: Method) -> None:
+    totals = [
+        memory(SOLAR, method, replace(SETUP, zero_stage=stage, fused_loss=False)).states
+        for stage in range(4)
+    ]
+    assert totals == sorted(totals, reverse=True)
+    by_ranks = [
+        memory(SOLAR, method, replace(SETUP, zero_stage=2, data_parallel=ranks)).states
+        for ranks in (1, 2, 8, 64)
+    ]
+    assert by_ranks == sorted(by_ranks, reverse=True)
+
+
+def test_offloading_moves_states_to_the_host() -> None:
+    setup = replace(SETUP, zero_stage=3, offload_optimizer=True, offload_parameters=True)
+    plan = memory(SOLAR, Method.full(), setup)
+    assert plan.optimizer == plan.weights == 0
+
+
+def test_traffic_is_that_of_the_zero_paper() -> None:
+    three = replace(SETUP, zero_stage=3)
+    gathers = 2 * 2 * N * 31 / 32
+    sent = zero_traffic(SOLAR, Method.embeddings(), three)
+    assert gathers / 1e9 == pytest.approx(41.6, abs=0.05)
+    assert (sent - gathers) / 1e9 == pytest.approx(0.5, abs=0.05)
+    assert zero_traffic(SOLAR, Method.embeddings(), three, 4) == pytest.approx(4 * sent)
+    two = zero_traffic(SOLAR, Method.full(), replace(SETUP, zero_stage=2), 4)
+    assert two == pytest.approx(2 * 2 * N * 31 / 32)
+    assert zero_traffic(SOLAR, Method.full(), replace(SETUP, data_parallel=1)) == 0
+
+
+@pytest.mark.parametrize(("link", "seconds"), [(200.0, 0.24), (25.0, 1.93), (12.5, 3.86)])
+def test_seconds_on_the_network_of_the_worked_example(link: float, seconds: float) -> None:
+    cluster = replace(cluster_catalogue()["a100_4x8"], link_gb_per_second=link)
+    three = replace(SETUP, zero_stage=3)
+    assert network_seconds(SOLAR, Method.full(), three, cluster) == pytest.approx(seconds, abs=0.01)
+    unknown = replace(cluster, link_gb_per_second=None)
+    assert network_seconds(SOLAR, Method.full(), three, unknown) is None
+    assert network_seconds(SOLAR, Method.full(), three, replace(unknown, nodes=1)) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"precision": "int8"}, "bf16"),
+        ({"zero_stage": 4}, "zero_stage=4"),
+        ({"micro_batch_size": 0}, "micro_batch_size=0"),
+        ({"offload_parameters": True, "zero_stage": 2}, "zero_stage=3"),
+        ({"offload_optimizer": True}, "zero_stage=1"),
+    ],
+)
+def test_impossible_setups_are_refused(change: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        replace(SETUP, **change)
+
+
+def test_a_device_of_unknown_memory_is_not_judged() -> None:
+    assert fits(memory(SOLAR, Method.full(), SETUP), device("cpu")) is None

@@ -1,0 +1,28 @@
+"""Fixtures of all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data beside the repository.
+
+    Without it the test is skipped; under HPC_LLM_REQUIRE_SHARED=1, as in CI, it fails.
+    """
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if folder.is_dir():
+        return folder
+    if os.environ.get("HPC_LLM_REQUIRE_SHARED") == "1":
+        pytest.fail(f"HPC_LLM_REQUIRE_SHARED=1, and there is no {folder}")
+    pytest.skip(f"needs real data in {folder}")
+
+
+@pytest.fixture(scope="session")
+def default_config():
+    """The configuration as `conf/` gives it, with the example's model and text."""
+    from hpc_llm import config
+
+    return config.typed(config.compose(["experiment=example"]))

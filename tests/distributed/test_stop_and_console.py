@@ -1,0 +1,101 @@
+"""The stop flag with real signals, and what each rank prints."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpc_llm.distributed import Ranks, StopFlag, say, set_up_console
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_signal_only_sets_the_flag(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with StopFlag() as flag:
+        assert flag.reason is None
+        os.kill(os.getpid(), number)
+        assert flag.reason == number.name
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert flag.reason == number.name  # the first reason stays
+    assert signal.getsignal(number) == before
+
+
+def test_handlers_come_back_after_an_error() -> None:
+    seen: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: seen.append(number))
+    try:
+        with pytest.raises(RuntimeError), StopFlag():
+            raise RuntimeError
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert seen == [signal.SIGUSR1]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_signal_during_a_long_call() -> None:
+    with StopFlag() as flag:
+        sender = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
+        sender.start()
+        time.sleep(0.2)
+        sender.join()
+        assert flag.reason == "SIGTERM"
+
+
+def test_stop_file_and_deadline(tmp_path: Path) -> None:
+    with StopFlag(stop_file=tmp_path / "stop", deadline=time.time() + 3600) as flag:
+        assert flag.reason is None
+        (tmp_path / "stop").touch()
+        assert flag.reason == f"stop file {tmp_path / 'stop'}"
+    with StopFlag(deadline=time.time() - 1) as flag:
+        assert flag.reason == "deadline"
+
+
+@pytest.mark.parametrize(("error", "code"), [("Stopped", 75), ("ValueError", -signal.SIGTERM)])
+def test_rank_that_stopped_outlives_sigterm_on_its_way_out(error: str, code: int) -> None:
+    program = f"""if True:
+        import atexit, os, signal, sys
+        from hpc_llm.distributed import StopFlag
+        from hpc_llm.errors import Stopped
+        atexit.register(os.kill, os.getpid(), signal.SIGTERM)  # as srun does to the slower ranks
+        try:
+            with StopFlag():
+                raise {error}
+        except {error}:
+            sys.exit(75)
+    """
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    assert subprocess.run([sys.executable, "-c", program], env=environment).returncode == code
+
+
+@pytest.fixture
+def _console() -> Iterator[None]:
+    logger = logging.getLogger("hpc_llm")
+    before = (logger.handlers[:], logger.level, logger.propagate)
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
+
+
+@pytest.mark.usefixtures("_console")
+def test_only_the_first_rank_talks(capsys: pytest.CaptureFixture[str]) -> None:
+    warn = logging.getLogger("hpc_llm.training").warning
+    for rank in (0, 1):
+        set_up_console(Ranks(rank=rank, world_size=2, master_port=12345))
+        say("100 % read")
+        warn("slow")
+    set_up_console(Ranks())
+    say("alone")
+    streams = capsys.readouterr()
+    assert streams.err.splitlines() == [
+        "[rank 0] 100 % read",
+        "[rank 0] slow",
+        "[rank 1] slow",
+        "alone",
+    ]
+    assert streams.out == ""

@@ -1,0 +1,155 @@
+"""A run folder with invented figures, shaped like those that the stages write."""
+
+import math
+import random
+from typing import Any
+
+from hpc_llm.rundir import RunFolder, append_line, write_json, write_text
+from hpc_llm.tracking import EventLog
+
+SUMMARY: dict[str, Any] = {
+    "run": "demo-ru",
+    "recipe": "embeddings_then_lora",
+    "target_bpb": {
+        "base": 2.9412,
+        "transplant": 3.3871,
+        "embeddings": 2.2113,
+        "lora": 1.8842,
+        "corrected": 1.8901,
+    },
+    "source_bpb": {
+        "base": 1.6021,
+        "transplant": 1.9127,
+        "embeddings": 1.7410,
+        "lora": 1.8422,
+        "corrected": 1.7133,
+    },
+    "phi": {"value": 0.67, "low": 0.55, "high": 0.8},
+    "tokens_per_word": {"old": 4.81, "new": 1.93},
+    "flops": 3.71e14,
+    "pf_days": 4.29e-6,
+    "gpu_hours": None,
+    "wall_seconds": 431.2,
+    "money": {"amount": None, "currency": "USD"},
+    "model": "runs/demo-ru/model",
+}
+
+CONFIG = """run: demo-ru
+model:
+  name: null
+  path: /home/someone/models/tiny-en
+corpus:
+  target: ['sample:ru']
+  source: ['sample:en']
+"""
+
+
+def phi_curve() -> list[dict[str, Any]]:
+    curve = []
+    for phi in (0.0, 0.25, 0.33, 0.5, 0.6, 0.64, 0.67, 0.71, 0.75, 0.9, 1.0, 1.25):
+        target = 1.88 + 0.34 * (phi - 0.85) ** 2
+        source = 1.66 + 0.12 * phi**2
+        curve.append(
+            {
+                "phi": phi,
+                "target_bpb": target,
+                "target_low": target - 0.02,
+                "target_high": target + 0.021,
+                "source_bpb": source,
+                "source_low": source - 0.03,
+                "source_high": source + 0.03,
+                "objective": target + 0.5 * max(0.0, source - 1.66),
+                "from": "golden" if phi in (0.64, 0.71) else "grid",
+            }
+        )
+    return curve
+
+
+def train_result(steps: int, flops: float, trained: int, loss: float) -> dict[str, Any]:
+    return {
+        "steps": steps,
+        "tokens": steps * 4096,
+        "bytes": steps * 22000,
+        "flops": flops,
+        "seconds": steps * 0.5,
+        "trainable_parameters": trained,
+        "loss": loss,
+        "epochs": 1.7,
+    }
+
+
+RESULTS: dict[str, tuple[float, dict[str, Any]]] = {
+    "corpus": (
+        3.1,
+        {
+            side: {"documents": 5210, "characters": 6_911_120, "bytes": 12_310_422, "train": 5000}
+            | {"duplicates": 31, "dropped": 12, "tune": 80, "test": 130}
+            for side in ("target", "source")
+        },
+    ),
+    "tokenizer": (
+        9.4,
+        {
+            "vocab_size": 8192,
+            "old": {"tokens_per_word": 4.81, "characters_per_token": 1.4, "bytes_per_token": 2.5},
+            "new": {"tokens_per_word": 1.93, "characters_per_token": 3.6, "bytes_per_token": 6.3},
+            "tokens_ratio": 0.401,
+        },
+    ),
+    "evaluate/base": (
+        12.0,
+        {
+            "target": {"value": 2.9412, "low": 2.80, "high": 3.07},
+            "source": {"value": 1.6021, "low": 1.55, "high": 1.66},
+        },
+    ),
+    "transplant": (1.2, {"rows": 8192, "copied": 1120, "mean": 7066, "special": 4, "unknown": 2}),
+    "train/embeddings": (141.0, train_result(240, 1.21e14, 4_194_304, 3.912)),
+    "train/lora": (233.0, train_result(450, 2.5e14, 5_210_112, 3.214)),
+    "correct": (
+        41.0,
+        {
+            "samples": [
+                {
+                    "prompt": "Москва — ",
+                    "text": "город, в котором & <живут> люди.",
+                    "stage": "base",
+                },
+                {"prompt": "Москва — ", "text": "столица России.", "stage": "corrected"},
+            ]
+        },
+    ),
+}
+
+
+def write_events(folder: RunFolder) -> None:
+    noise = random.Random(0)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    log = EventLog(folder.events)
+    for stage, steps, high, low in (("embeddings", 240, 8.6, 3.9), ("lora", 450, 4.1, 3.2)):
+        for step in range(10, steps + 1, 10):
+            loss = low + (high - low) * math.exp(-4 * step / steps) + noise.gauss(0, 0.04)
+            axes = {"step": step, "tokens": 4096 * step}
+            log.append("train", stage=stage, axes=axes, metrics={"train/loss": loss})
+
+
+def write_run(folder: RunFolder) -> RunFolder:
+    write_events(folder)
+    write_json(folder.summary, SUMMARY)
+    write_text(folder.config, CONFIG)
+    for number, (stage, (seconds, result)) in enumerate(RESULTS.items()):
+        append_line(
+            folder.record,
+            {
+                "stage": stage,
+                "fingerprint": "0123456789abcdef",
+                "seconds": seconds,
+                "started": f"2026-01-01T10:{number:02d}:00+00:00",
+                "result": result,
+                "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
+                "commit": "1a2b3c4",
+            },
+        )
+    correction = {"phi": SUMMARY["phi"], "beta": 0.5, "curve": phi_curve()}
+    write_json(folder.path / "correct" / "phi.json", correction)
+    return folder

@@ -1,0 +1,65 @@
+import io
+
+import pytest
+from made_up_run import SUMMARY, write_run
+
+from hpc_llm.report import print_summary
+from hpc_llm.report.text import change, clock, compact, interval, money, scientific
+from hpc_llm.rundir import RunFolder, write_json
+
+
+def printed(folder):
+    stream = io.StringIO()
+    print_summary(folder, stream)
+    return stream.getvalue()
+
+
+def test_a_pipe_gets_a_plain_table_of_80_columns(tmp_path):
+    folder = write_run(RunFolder(tmp_path / ("long" * 20)))
+    folder.model.mkdir()
+    text = printed(folder)
+    lines = text.splitlines()
+    assert "\x1b" not in text
+    assert max(len(line) for line in lines[:-1]) <= 80
+    assert lines[-1] == f"  model   {folder.model}"  # whole, so that it can be copied
+    row = next(line for line in lines if "corrected" in line)
+    assert row.split() == ["corrected", "1.890", "−35.7", "%", "1.713", "+6.9", "%"]
+    assert any("4.81 → 1.93" in line for line in lines)
+    assert any("0.67 (0.55 to 0.80)" in line for line in lines)
+
+
+def test_the_name_of_a_run_is_not_read_as_markup(tmp_path):
+    folder = RunFolder(tmp_path)
+    write_json(folder.summary, SUMMARY | {"run": "a[red]b"})
+    assert "a[red]b" in printed(folder)
+
+
+def test_a_summary_of_nulls_prints(tmp_path):
+    folder = RunFolder(tmp_path / "half")
+    write_json(folder.summary, dict.fromkeys(SUMMARY))
+    text = printed(folder)
+    assert "half" in text  # the folder's name stands in for the run's
+    assert text.count("n/a") == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (scientific(3.71e14), "3.71×10¹⁴"),
+        (scientific(4.29e-6), "4.29×10⁻⁶"),
+        (scientific(0.25), "0.25"),
+        (scientific(1234.5), "1,234"),
+        (scientific(0), "0"),
+        (compact(12_345_678), "12.3M"),
+        (compact(999), "999"),
+        (clock(3671.6), "1:01:12"),
+        (clock(0), "0:00:00"),
+        (change(1.5, 2.0), "−25.0\xa0%"),
+        (change(1.5, None), "n/a"),
+        (interval({"value": 0.5, "low": None, "high": None}), "0.50"),
+        (money({"amount": 1234.5, "currency": "USD"}), "1,234.50 USD"),
+        (money({"amount": None, "currency": "USD"}), "n/a"),
+    ],
+)
+def test_figures_read_well(text, expected):
+    assert text == expected

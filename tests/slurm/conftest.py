@@ -1,0 +1,196 @@
+"""A real Slurm of two nodes on this machine, started once for all tests that ask for it."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[1]
+CLUSTER = HERE / "cluster"
+PROGRAMS = ("munged", "sbatch", "scancel", "scontrol", "slurmctld", "slurmd", "squeue", "srun")
+SYSTEM_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+# What an outer allocation or starter would tell the commands of the tests
+FOREIGN = ("SLURM", "SBATCH", "SRUN", "PMI", "OMPI", "MASTER_", "RANK", "WORLD_SIZE", "LOCAL_")
+
+# In the place of hpc-llm: writes where it is and what it was given to the folder PLACES, then does
+# what the variable ACT says, in Python
+STUB = f"""\
+#!{sys.executable}
+import glob, json, os, signal, sys, time
+from dataclasses import asdict
+sys.path.insert(0, {str(REPOSITORY)!r})
+from hpc_llm.distributed import StopFlag, detect_ranks
+from hpc_llm.errors import Stopped
+ranks = detect_ranks(os.environ)
+place = dict(asdict(ranks), argv=sys.argv[1:], environment=dict(os.environ))
+name = f"{{os.environ['PLACES']}}/{{ranks.job_id}}.{{ranks.restart_count}}.{{ranks.rank}}.json"
+def write():
+    with open(name + "_", "w") as handle:
+        json.dump(place, handle)
+    os.rename(name + "_", name)
+def barrier():
+    "Wait until every rank has written its place."
+    while len(glob.glob(name.removesuffix(f"{{ranks.rank}}.json") + "*.json")) < ranks.world_size:
+        time.sleep(0.02)
+write()
+try:
+    with StopFlag() as flag:
+        exec(os.environ.get("ACT", ""))
+except Stopped:  # the ranks leave one after the other
+    time.sleep(0.5 * ranks.rank)
+    sys.exit(75)
+"""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running Slurm, a stub in the place of hpc-llm, and a folder to work in."""
+
+    slurm_conf: Path
+    folder: Path
+    """Working folder of one test; logs of jobs land here."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the commands of a test see: this cluster, and no other starter."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
+        return kept | {
+            "SLURM_CONF": str(self.slurm_conf),
+            "PATH": f"{self.folder / 'bin'}:{Path(sys.executable).parent}:{SYSTEM_PATH}",
+            "PYTHONPATH": str(REPOSITORY),
+            "PLACES": str(self.folder / "places"),
+            "OMP_NUM_THREADS": "1",
+        }
+
+    @property
+    def accounting(self) -> bool:
+        """Whether sacct knows the jobs."""
+        return "accounting_storage/slurmdbd" in self.slurm_conf.read_text()
+
+    @property
+    def named_nodes(self) -> bool:
+        """Whether node1 and node2 are names that resolve on the nodes (needs root)."""
+        return (self.slurm_conf.parent / "hosts").exists()
+
+    def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end; its output, with the errors, is in `stdout`."""
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.environment | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def output(self, *command: str, **variables: str) -> str:
+        """Run a command that must succeed and return what it printed."""
+        done = self.run(*command, **variables)
+        assert done.returncode == 0, done.stdout
+        return done.stdout.strip()
+
+    def state(self, job: str) -> str:
+        """Return the job's state, for example COMPLETED, and its restarts, as `COMPLETED 1`."""
+        fields = self.output("scontrol", "show", "job", "--oneliner", job).split()
+        values = dict(field.split("=", 1) for field in fields if "=" in field)
+        return f"{values['JobState']} {values['Restarts']}"
+
+    def wait_for(self, *names: str) -> None:
+        """Wait until files of the working folder are there."""
+        deadline = time.monotonic() + 60
+        while missing := [name for name in names if not (self.folder / name).exists()]:
+            assert time.monotonic() < deadline, f"{missing} are not there: {self.logs()}"
+            time.sleep(0.05)
+
+    def wait_for_state(self, job: str, state: str) -> None:
+        """Wait until a job is in `state`, as `state()` tells it."""
+        deadline = time.monotonic() + 60
+        while (now := self.state(job)) != state:
+            assert time.monotonic() < deadline, f"{now}, not {state}: {self.logs()}"
+            time.sleep(0.1)
+
+    def places(self, job: str, restart: int = 0) -> list[dict[str, Any]]:
+        """Return what the stub's ranks of a job saw, by rank."""
+        files = (self.folder / "places").glob(f"{job}.{restart}.*.json")
+        return sorted((json.loads(f.read_text()) for f in files), key=lambda place: place["rank"])
+
+    def logs(self) -> str:
+        """Return the logs of this test's jobs."""
+        return "\n".join(path.read_text() for path in sorted(self.folder.glob("*.out")))
+
+
+def _refuse(reason: str) -> None:
+    """Skip, or fail where Slurm has to be there."""
+    if os.environ.get("HPC_LLM_REQUIRE_SLURM") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def _first_port() -> int:
+    """Return the first of 300 free ports, above those of jobs and below the ephemeral ones."""
+    bases = range(30_000, 32_700, 300)
+    turn = os.getpid() % len(bases)  # test processes that start together do not race for one
+    for base in (*bases[turn:], *bases[:turn]):
+        if all(_is_free(port) for port in (base, base + 1, base + 2, base + 11, base + 12)):
+            return base
+    return pytest.fail("no free ports for Slurm from 30000 to 32699")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.fixture(scope="session")
+def slurm_conf() -> Iterator[Path]:
+    """Start the cluster; stop it, by the pids it wrote down, when the tests are over."""
+    missing = [name for name in PROGRAMS if shutil.which(name, path=SYSTEM_PATH) is None]
+    if missing:
+        _refuse(f"Slurm is not installed: {', '.join(missing)} missing; see tests/slurm/cluster")
+    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # short, for its unix sockets
+    variables = os.environ | {"SLURM_CLUSTER_PORT": str(_first_port())}
+    try:
+        started = subprocess.run(
+            [CLUSTER / "start.sh", folder, "2", "4", "2"],
+            env=variables,
+            stdout=(folder / "start.log").open("w"),
+            stderr=subprocess.STDOUT,
+            timeout=120,
+            check=False,
+        )
+        if started.returncode != 0:
+            pytest.fail((folder / "start.log").read_text())
+        yield folder / "slurm.conf"
+    finally:
+        subprocess.run([CLUSTER / "stop.sh", folder], timeout=120, check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def slurm_cluster(slurm_conf: Path, tmp_path: Path) -> Cluster:
+    """A running Slurm with a folder of its own for this test."""
+    cluster = Cluster(slurm_conf=slurm_conf, folder=tmp_path)
+    for name in ("bin", "places"):
+        (tmp_path / name).mkdir()
+    stub = tmp_path / "bin" / "hpc-llm"
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+    return cluster

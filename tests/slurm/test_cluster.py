@@ -1,0 +1,25 @@
+"""The private cluster itself: what the other tests rest on."""
+
+import pytest
+
+pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+
+
+def test_step_on_two_nodes(slurm_cluster) -> None:
+    out = slurm_cluster.output("srun", "-Q", "-N2", "-n2", "bash", "-c", "echo $SLURMD_NODENAME")
+    assert sorted(out.split()) == ["node1", "node2"]
+
+
+def test_pretend_gpus(slurm_cluster) -> None:
+    show = ("bash", "-c", "echo $CUDA_VISIBLE_DEVICES")
+    assert slurm_cluster.output("srun", "-Q", "-n1", "--gpus-per-node=2", *show) == "0,1"
+
+
+def test_accounting_knows_a_failed_job(slurm_cluster) -> None:
+    if not slurm_cluster.accounting:
+        pytest.skip("mariadb-server and slurmdbd are not installed")
+    done = slurm_cluster.run("sbatch", "--wait", "--parsable", "-o/dev/null", "--wrap", "exit 3")
+    assert done.returncode == 3
+    job = done.stdout.strip()
+    wait = "until sacct -nXP -o state,exitcode -j $0 | grep 'FAILED|3:0'; do sleep 0.1; done"
+    assert "FAILED|3:0" in slurm_cluster.output("timeout", "30", "bash", "-c", wait, job)

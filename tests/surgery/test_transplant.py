@@ -1,0 +1,105 @@
+"""The vocabulary transplant on real tokenizers and models."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from hpc_llm.surgery.surfaces import pieces_of, surfaces
+from hpc_llm.surgery.transplant import row_sources, transplant
+
+
+@pytest.fixture
+def stories(shared):
+    folder = shared / "data/models/stories260K-hf"
+    return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture
+def llama32k(shared):
+    return AutoTokenizer.from_pretrained(shared / "data/tokenizers/llama2-32k")
+
+
+def test_surfaces_know_both_kinds_of_vocabulary(shared, llama32k):
+    from transformers import GPT2Tokenizer
+
+    gpt2 = GPT2Tokenizer.from_pretrained(shared / "data/tokenizers/gpt2")
+    found = surfaces(gpt2)
+    assert found[gpt2.convert_tokens_to_ids("Ġhello")] == b" hello"
+    assert found[gpt2.convert_tokens_to_ids("Ċ")] == b"\n"
+    assert found[gpt2.eos_token_id] is None
+    llama = surfaces(llama32k)
+    assert llama[llama32k.convert_tokens_to_ids("▁hello")] == b" hello"
+    assert llama[llama32k.convert_tokens_to_ids("<0xD0>")] == b"\xd0"
+
+
+def test_pieces_have_no_false_leading_space(llama32k):
+    for text in ("интеллект", " интеллект", "ing", " the", "\n\n", "!"):
+        ids = pieces_of(text.encode(), llama32k)
+        assert llama32k.decode(llama32k.encode("a", add_special_tokens=False) + ids) == "a" + text
+    assert len(pieces_of("интеллект".encode(), llama32k)) == 3  # инте лле кт
+    assert pieces_of(b"\xd0", llama32k) == []
+
+
+def test_rows_move_by_string_and_means_are_means(stories, llama32k):
+    model, old = stories
+    before = model.get_input_embeddings().weight.detach().clone()
+    counts = transplant_of(model, old, llama32k)
+    after = model.get_input_embeddings().weight.detach()
+    assert after.shape == (32000, 64)
+    for token in ("▁the", "▁Lily", "a", "<0x41>", "<s>", "</s>"):
+        where = old.convert_tokens_to_ids(token), llama32k.convert_tokens_to_ids(token)
+        if where[0] != old.unk_token_id:
+            assert torch.equal(after[where[1]], before[where[0]])
+    new_id = llama32k.convert_tokens_to_ids("▁lifetime")
+    pieces = old.encode("lifetime", add_special_tokens=False)
+    torch.testing.assert_close(after[new_id], before[pieces].mean(0))
+    assert counts["rows"] == sum(counts[k] for k in ("special", "copied", "mean", "unknown"))
+    assert counts["copied"] > 400
+    assert counts["special"] == 3
+
+
+def transplant_of(model, old, new, **settings):
+    from hpc_llm.settings import TransplantSettings
+
+    values = {"mode": "replace", "input": "mean", "output": "mean"} | settings
+    return transplant(model, old, new, TransplantSettings(**values), seed=1)
+
+
+def test_the_same_vocabulary_changes_nothing(stories):
+    model, tokenizer = stories
+    ids = torch.tensor([[1, 400, 300, 20]])
+    before = model(ids).logits
+    counts = transplant_of(model, tokenizer, tokenizer)
+    assert counts["copied"] + counts["special"] == 512
+    assert torch.equal(model(ids).logits, before)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_tied_stays_tied_and_untied_has_its_own_head(stories, llama32k, tied):
+    _, old = stories
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+        vocab_size=512, tie_word_embeddings=tied,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    head = model.get_output_embeddings().weight.detach().clone()
+    transplant_of(model, old, llama32k)
+    inputs, outputs = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    assert (inputs.data_ptr() == outputs.data_ptr()) == tied
+    the = llama32k.convert_tokens_to_ids("▁the")
+    assert torch.equal(outputs[the], head[old.convert_tokens_to_ids("▁the")])
+    assert model.config.vocab_size == 32000
+
+
+def test_random_differs_from_mean_only_where_there_is_no_namesake(stories, llama32k):
+    model, old = stories
+    sources, _ = row_sources(old, llama32k)
+    mean = torch.tensor([len(s) != 1 for s in sources])
+    transplant_of(model, old, llama32k)
+    first = model.get_input_embeddings().weight.detach().clone()
+    again = AutoModelForCausalLM.from_pretrained(old.name_or_path)
+    transplant_of(again, old, llama32k, input="random", output="random")
+    second = again.get_input_embeddings().weight.detach()
+    assert torch.equal(first[~mean], second[~mean])
+    assert not torch.isclose(first[mean], second[mean]).all(1).any()

@@ -1,0 +1,167 @@
+import re
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from sentencepiece import SentencePieceProcessor
+
+from hpc_llm.errors import UserError
+from hpc_llm.settings import TokenizerSettings
+from hpc_llm.tokenizer import SpecialTokens, train_vocabulary
+from hpc_llm.tokenizer.sample import chunks_of, draw
+
+Sample = dict[str, list[str]]
+Settings = Callable[..., TokenizerSettings]
+
+
+def pieces_of(model: Path) -> list[str]:
+    processor = SentencePieceProcessor(model_file=str(model))
+    return [processor.id_to_piece(i) for i in range(len(processor))]
+
+
+def test_pieces(vocabulary: Path) -> None:
+    pieces = pieces_of(vocabulary)
+    assert len(pieces) == len(set(pieces)) == 1024
+    assert pieces[:3] == ["<unk>", "<s>", "</s>"]
+    assert {f"<0x{i:02X}>" for i in range(256)} <= set(pieces)
+    words = [piece for piece in pieces[3:] if not piece.startswith("<0x")]
+    for alone in (*"0123456789", "\n", "\t"):
+        assert [piece for piece in words if alone in piece] == [alone]
+    assert all("▁" not in piece.lstrip("▁") for piece in words)  # no piece crosses a word
+
+
+def test_no_text_is_lost(vocabulary: Path, sample: Sample, nasty: list[str]) -> None:
+    processor = SentencePieceProcessor(model_file=str(vocabulary))
+    texts = [*sample["ru"], *sample["en"], *nasty]
+    ids = processor.encode(texts)
+    assert processor.decode(ids) == texts
+    assert all(processor.unk_id() not in document for document in ids)
+
+
+def test_equal_input_gives_equal_bytes(sample: Sample, settings: Settings, tmp_path: Path) -> None:
+    models = [
+        train_vocabulary(
+            iter(sample["ru"]), sample["en"], settings(threads=threads), SpecialTokens(), 1, folder
+        ).read_bytes()
+        for threads, folder in ((1, tmp_path / "a"), (2, tmp_path / "b"), (2, tmp_path / "c"))
+    ]
+    assert models[0] == models[1] == models[2]
+
+
+def test_the_largest_vocabulary(sample: Sample, settings: Settings, tmp_path: Path) -> None:
+    def train(size: int) -> list[str]:
+        plan = settings(vocab_size=size, source_share=0)
+        return pieces_of(train_vocabulary(sample["ru"], [], plan, SpecialTokens(), 1, tmp_path))
+
+    with pytest.raises(UserError) as error:
+        train(65_536)
+    message = str(error.value)
+    most = int(re.findall(r"vocab_size=(\d+)", message)[1])
+    assert message == (
+        f"tokenizer.vocab_size=65536: the text supports at most {most} pieces; "
+        f"give vocab_size={most} or more text"
+    )
+    assert len(train(most)) == most
+    with pytest.raises(UserError, match=f"at most {most} pieces"):
+        train(most + 1)
+
+
+def test_a_vocabulary_too_small_for_its_letters(settings: Settings, tmp_path: Path) -> None:
+    letters = " ".join(chr(0x4E00 + i) for i in range(400))
+    with pytest.raises(UserError, match=r"vocab_size=384: .* alone are 6\d\d pieces"):
+        train_vocabulary([letters], [], settings(vocab_size=384), SpecialTokens(), 1, tmp_path)
+
+
+@pytest.mark.parametrize("texts", [[], [""]])
+def test_no_text(texts: list[str], settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no text to train a vocabulary on; give corpus.target"):
+        train_vocabulary(texts, [], settings(), SpecialTokens(), 1, tmp_path)
+
+
+def test_too_little_memory(
+    sample: Sample, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "3")  # MiB: 78,643 characters of 40 bytes
+    with pytest.raises(UserError, match=r"tokenizer.max_characters: .* give max_characters=78643"):
+        train_vocabulary(sample["ru"], [], settings(), SpecialTokens(), 1, tmp_path)
+    plan = settings(max_characters=50_000, source_share=0, vocab_size=600)
+    assert train_vocabulary(sample["ru"], [], plan, SpecialTokens(), 1, tmp_path).exists()
+
+
+@pytest.mark.parametrize(
+    ("share", "has_latin", "has_cyrillic"), [(0, 0, 1), (0.5, 1, 1), (1, 1, 0)]
+)
+def test_source_share(
+    share: float,
+    has_latin: bool,
+    has_cyrillic: bool,
+    sample: Sample,
+    settings: Settings,
+    tmp_path: Path,
+) -> None:
+    plan = settings(source_share=share, max_characters=60_000, vocab_size=512)
+    pieces = pieces_of(
+        train_vocabulary(sample["ru"], sample["en"], plan, SpecialTokens(), 1, tmp_path)
+    )
+    assert any(re.fullmatch("▁?[a-z]{2,}", piece) for piece in pieces) == has_latin
+    assert any(re.fullmatch("▁?[а-я]{2,}", piece) for piece in pieces) == has_cyrillic
+
+
+@pytest.mark.parametrize(
+    "specials",
+    [
+        SpecialTokens("<unk>", "<s>", "</s>", "<unk>"),
+        SpecialTokens("<|eot|>", "<|eot|>", "<|eot|>"),
+        SpecialTokens(None, None, "</s>", "<pad>", ("<|im_start|>", "<|im_end|>", "</s>")),
+    ],
+)
+def test_special_strings_are_control_pieces(
+    specials: SpecialTokens, sample: Sample, settings: Settings, tmp_path: Path
+) -> None:
+    plan = settings(source_share=0, vocab_size=512)
+    model = train_vocabulary(sample["ru"], [], plan, specials, 1, tmp_path)
+    processor = SentencePieceProcessor(model_file=str(model))
+    assert len(processor) == 512
+    assert processor.id_to_piece(processor.unk_id()) == "<unk>"
+    assert processor.id_to_piece(processor.eos_id()) == specials.eos
+    for token in {specials.bos, specials.eos, specials.pad, *specials.additional} - {None}:
+        assert processor.id_to_piece(processor.piece_to_id(token)) == token
+        written = processor.encode(f"a {token} b")
+        assert processor.piece_to_id(token) not in written
+        assert processor.decode(written) == f"a {token} b"
+
+
+TEXTS = ["Абзац один.\n\nАбзац два." * 900, "слово " * 5000, "x" * 9000, "a  " * 3000, "", "short"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_chunks_are_the_text(text: str) -> None:
+    chunks = list(chunks_of(text))
+    assert "".join(chunks) == text
+    assert all(0 < len(chunk) <= 4096 for chunk in chunks)
+    if "\n" in text:
+        assert all(chunk.endswith("\n") for chunk in chunks[:-1])
+    elif " " in text:
+        assert all(chunk[0] == " " and chunk[-1] != " " for chunk in chunks[1:-1])
+
+
+def test_chunks_have_the_ids_of_the_text(vocabulary: Path, sample: Sample) -> None:
+    processor = SentencePieceProcessor(model_file=str(vocabulary))
+    for glue in ("\n", " ", "  "):
+        text = glue.join(sample["ru"][:30])
+        ids = processor.encode(list(chunks_of(text)))
+        assert list(chain(*ids)) == processor.encode(text)
+
+
+def test_draw_takes_from_everywhere() -> None:
+    texts = [f"{i:06d} " + "x" * 93 for i in range(2000)]
+    drawn = draw(iter(texts), 20_000, seed=1)
+    places = [int(text[:6]) for text in drawn]
+    assert len(drawn) == 200
+    assert places == sorted(set(places))
+    assert 700 < sum(places) / len(places) < 1300  # the head alone has a mean of 100
+    assert drawn == draw(texts, 20_000, seed=1)
+    assert drawn != draw(texts, 20_000, seed=2)
+    assert draw(texts, 10**9, seed=1) == texts
+    assert draw(texts, 0, seed=1) == []
