@@ -3,7 +3,8 @@
 The time of a run is its FLOPs over the peak of all devices, over the share of the peak that
 training reaches, over the share of the time that ends up in the result. The FLOPs are those that
 the machine carries out (dense attention, recomputation included), the share is a prior from
-published measurements, and the hours of a whole run cannot be told better than to about 35 %.
+published measurements of full training, which leave recomputation out of their FLOPs: with it the
+hours are on the cautious side. Those of a whole run cannot be told better than to about 35 %.
 
 A figure that is not in the catalogue stays None here and is printed as n/a.
 """

@@ -47,7 +47,13 @@ def open_folder(cfg: RunConfig, ranks: Ranks) -> RunFolder:
     folder = RunFolder(Path(cfg.runs_dir).expanduser() / (cfg.run or cfg.model.label))
     if not ranks.is_first:
         return folder
-    folder.path.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
+        raise UserError(
+            f"runs_dir={cfg.runs_dir}: no folder can be made at {folder.path} ({error.strerror}); "
+            "give another runs_dir"
+        ) from error
     if folder.config.exists():
         for line in config.differences(config.load(folder.config), cfg):
             say(f"{folder.path}: changed {line}")

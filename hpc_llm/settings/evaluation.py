@@ -17,8 +17,12 @@ class EvaluationSettings:
     """Tokens by which the window moves on; the rest of it is context."""
     batch_tokens: int
     """Tokens of one forward pass."""
+    test_bytes: int
+    """Test documents of each language are measured up to this many bytes."""
+    tune_bytes: int
+    """The same for the tune documents, which are measured once for every phi."""
 
     def __post_init__(self) -> None:
         """Check the values."""
-        for key in ("window", "stride", "batch_tokens"):
+        for key in ("window", "stride", "batch_tokens", "test_bytes", "tune_bytes"):
             require_positive(f"evaluation.{key}", getattr(self, key))

@@ -80,5 +80,7 @@ def _vocabulary(context: Context, work: Path, architecture: dict[str, Any]) -> N
     with replaced_folder(work) as folder:
         model_file = train_vocabulary(read_texts(texts), [], settings, specials, cfg.seed, folder)
         positions = architecture["max_position_embeddings"]
-        export_fast(model_file, None, specials, positions, folder)
-        encode_shards(read_texts(texts), model_file, folder / "source")
+        kind = architecture["model_type"]
+        export_fast(model_file, None, specials, positions, folder, kind)
+        threads = cfg.tokenizer.threads
+        encode_shards(read_texts(texts), model_file, folder / "source", threads)

@@ -17,9 +17,20 @@ def text_file(context: Context, language: str, part: str) -> Path:
 
 
 def heldout(context: Context, language: str, part: str) -> list[str]:
-    """Load held-out documents; [] when the run has no text in that language."""
+    """Load held-out documents up to `evaluation.<part>_bytes`, at least one.
+
+    [] when the run has no text in that language.
+    """
     path = text_file(context, language, part)
-    return load_texts(path) if path.exists() else []
+    limit: int = getattr(context.cfg.evaluation, f"{part}_bytes")
+    texts: list[str] = []
+    size = 0
+    for text in load_texts(path) if path.exists() else []:
+        size += len(text.encode())
+        if texts and size > limit:
+            break
+        texts.append(text)
+    return texts
 
 
 def encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[str]], list[list[int]]]:

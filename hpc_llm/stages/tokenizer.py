@@ -6,7 +6,7 @@ from hpc_llm.corpus import read_texts
 from hpc_llm.rundir import replaced_folder
 from hpc_llm.stages.context import Context
 from hpc_llm.stages.texts import encoder, heldout, text_file
-from hpc_llm.surgery.loading import check_model_folder, load_tokenizer
+from hpc_llm.surgery.loading import check_model_folder, load_tokenizer, model_type
 from hpc_llm.tokenizer.encode import encode_shards
 from hpc_llm.tokenizer.export import export_fast
 from hpc_llm.tokenizer.measures import compare
@@ -32,14 +32,17 @@ def run(context: Context, name: str) -> dict[str, Any]:
             cfg.seed,
             folder,
         )
-        new = export_fast(model_file, base, specials, base.model_max_length, folder)
+        kind = model_type(context.base, cfg.model)
+        new = export_fast(model_file, base, specials, base.model_max_length, folder, kind)
         (folder / "shards").mkdir()
         shards = encode_shards(
             read_texts(text_file(context, "target", "train")),
             model_file,
             folder / "shards" / "target",
+            cfg.tokenizer.threads,
         )
-        measures = compare(encoder(base), encoder(new), heldout(context, "target", "tune"))
+        texts = heldout(context, "target", "tune")
+        measures = compare(encoder(base), encoder(new), texts, new.decode)
     line = (
         f"{len(new):,} pieces; tokens per word {measures['old']['tokens_per_word']:.2f} -> "
         f"{measures['new']['tokens_per_word']:.2f}; {shards.tokens:,} training tokens"

@@ -4,7 +4,6 @@ Weights are safetensors; pickle is never loaded, and code that comes with a mode
 unless `model.trust_remote_code` says so.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ __all__ = [
     "check_model_folder",
     "load_model",
     "load_tokenizer",
+    "model_type",
     "quiet_transformers",
 ]
 
@@ -128,7 +128,9 @@ def _copy(parameter: torch.nn.Parameter, value: torch.Tensor) -> None:
             parameter.copy_(value)
 
 
-def hidden_size(folder: str | Path) -> int:
-    """Read the width of a model from its configuration."""
-    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    return int(config.get("hidden_size") or config.get("n_embd") or config["d_model"])
+def model_type(path: str | Path, settings: ModelSettings) -> str:
+    """Return the kind of a model (llama, qwen2, ...) from its configuration."""
+    config = AutoConfig.from_pretrained(
+        path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+    )
+    return str(config.model_type)

@@ -4,7 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from hpc_llm.accounting import Architecture, Machine, Method, device, pf_days, project, step_flops
+from hpc_llm.accounting import (
+    Architecture,
+    Machine,
+    Method,
+    device,
+    pf_days,
+    project,
+    step_flops,
+    utilisation_metrics,
+)
 from hpc_llm.accounting.hardware import cluster_catalogue
 from hpc_llm.accounting.projection import project_flops
 
@@ -65,3 +74,18 @@ def test_twice_the_devices_take_half_the_hours_and_the_same_money(machine: Machi
     one, two = project_flops(10**21, machine), project_flops(10**21, double)
     assert two.mid.hours == pytest.approx(one.mid.hours / 2)
     assert two.mid.money == pytest.approx(one.mid.money)
+
+
+def test_utilisation_by_each_convention(machine: Machine) -> None:
+    step = step_flops(SOLAR, Method.full(recompute=True), 8, 4096)
+    seconds = step.model / machine.flops_per_second  # as fast as the peak
+    metrics = utilisation_metrics(
+        seconds,
+        machine.flops_per_second,
+        exact=step.model,
+        six_n=6 * 10_731_524_096 * 8 * 4096,
+        hardware=step.total,
+    )
+    assert metrics["perf/mfu_exact"] == pytest.approx(1)
+    assert metrics["perf/mfu_6n"] == pytest.approx(64.389 / 73.26, abs=1e-3)
+    assert metrics["perf/hfu"] == pytest.approx(21.25 / 16.96, abs=1e-3)

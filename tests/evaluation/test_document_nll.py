@@ -10,12 +10,14 @@ from hpc_llm.evaluation import bits_per_byte
 from hpc_llm.evaluation.bits_per_byte import document_nll, document_windows
 from hpc_llm.settings import EvaluationSettings
 
+SIZES = {"test_bytes": 10**6, "tune_bytes": 10**6}
+
 BOS = 1
 LENGTHS = [0, 1, 2, 7, 8, 9, 10, 16, 17, 31]
 
 
 def settings(window=64, stride=32, batch_tokens=1000):
-    return EvaluationSettings(window=window, stride=stride, batch_tokens=batch_tokens)
+    return EvaluationSettings(window=window, stride=stride, batch_tokens=batch_tokens, **SIZES)
 
 
 def documents(lengths, vocab_size=61):

@@ -14,7 +14,9 @@ from hpc_llm.evaluation.bits_per_byte import bits_per_byte, measure_bpb
 from hpc_llm.evaluation.samples import continue_texts
 from hpc_llm.settings import EvaluationSettings
 
-SETTINGS = EvaluationSettings(window=512, stride=256, batch_tokens=4096)
+SIZES = {"test_bytes": 10**6, "tune_bytes": 10**6}
+
+SETTINGS = EvaluationSettings(window=512, stride=256, batch_tokens=4096, **SIZES)
 
 
 def letters(texts):

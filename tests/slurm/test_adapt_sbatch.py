@@ -93,17 +93,21 @@ def test_virtual_environment_beside_the_job_is_used(slurm_cluster) -> None:
     activate = f'export VIRTUAL_ENV={folder}/.venv PATH="{folder}/.venv/bin:$PATH"\n'
     (folder / ".venv" / "bin" / "activate").write_text(activate)
     (place,) = slurm_cluster.places(job_id(slurm_cluster.output(*WAIT, str(SCRIPT))))
-    extensions = f"{folder}/.venv/torch_extensions/main"
-    assert place["environment"]["TORCH_EXTENSIONS_DIR"] == extensions
+    assert place["environment"]["VIRTUAL_ENV"] == f"{folder}/.venv"
 
 
 def test_exit_75_starts_the_job_again(slurm_cluster) -> None:
-    act = "barrier()\nif ranks.restart_count == 0: raise Stopped"
+    act = "barrier()\n"
+    act += "os.mkdir(os.environ['TORCH_EXTENSIONS_DIR']) if ranks.is_first else None\n"
+    act += "if ranks.restart_count == 0: raise Stopped"
     job = job_id(slurm_cluster.output(*WAIT, "-N2", str(SCRIPT), "a=b c", ACT=act))
     slurm_cluster.wait_for_state(job, "COMPLETED 1")
     for restart in (0, 1):
         places = slurm_cluster.places(job, restart)
         assert [p["argv"] for p in places] == [["adapt", "a=b c"]] * 2
+        (compiled,) = {p["environment"]["TORCH_EXTENSIONS_DIR"] for p in places}
+        assert compiled.endswith(f"-{job}-{restart}")  # no lock of a killed start is met again
+        assert not Path(compiled).exists()
     assert "restart 1 of at most 20" in slurm_cluster.logs()  # the first run's words are kept
 
 
@@ -165,9 +169,12 @@ def test_adapt_on_two_nodes(slurm_cluster) -> None:
     program.write_text(f'#!/bin/bash\nexec {sys.executable} -m hpc_llm.app "$@"\n')
     runs = slurm_cluster.folder / "runs"
     overrides = ["experiment=example", "tracking=off", "run=slurm", f"runs_dir={runs}"]
-    address = {} if slurm_cluster.named_nodes else {"MASTER_ADDR": "127.0.0.1"}
+    # What `make setup` has compiled; nodes without names meet at this machine's address
+    variables = {"TORCH_EXTENSIONS_DIR": f"{sys.prefix}/torch_extensions"}
+    if not slurm_cluster.named_nodes:
+        variables["MASTER_ADDR"] = "127.0.0.1"
     submit = (*WAIT, "-N2", "--ntasks-per-node=1", str(SCRIPT), *overrides)
-    done = slurm_cluster.run(*submit, **address)
+    done = slurm_cluster.run(*submit, **variables)
     assert done.returncode == 0, slurm_cluster.logs()
     corrected = json.loads((runs / "slurm" / "summary.json").read_text())["target_bpb"]["corrected"]
     figures = corrected.values() if isinstance(corrected, dict) else [corrected]

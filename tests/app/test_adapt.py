@@ -1,0 +1,201 @@
+"""`hpc-llm adapt` from the outside: the tiny example, again, changed, stopped and killed."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from tiny import TINY, adapt, hpc_llm, records, summary
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def example(runs):
+    """The uninterrupted run that the others are compared with."""
+    done = adapt(runs)
+    return runs / "example", done
+
+
+def weights(folder):
+    files = ["model/model.safetensors", "train/embeddings/weights.safetensors"]
+    files += ["train/lora/weights.safetensors", "train/lora/adapter/adapter_model.safetensors"]
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files}
+
+
+def test_the_summary_has_every_figure(example):
+    folder, _ = example
+    found = summary(folder)
+    points = ["base", "transplant", "embeddings", "lora", "corrected"]
+    assert list(found["target_bpb"]) == list(found["source_bpb"]) == points
+    assert all(v > 0 for v in [*found["target_bpb"].values(), *found["source_bpb"].values()])
+    assert found["target_bpb"]["corrected"] < found["target_bpb"]["transplant"]
+    assert found["phi"]["low"] <= found["phi"]["value"] <= found["phi"]["high"]
+    assert found["tokens_per_word"]["new"] < found["tokens_per_word"]["old"]
+    assert isinstance(found["flops"], int)
+    assert found["pf_days"] == pytest.approx(found["flops"] / 8.64e19)
+    assert found["gpu_hours"] == 0
+    assert found["money"]["currency"] == "USD"
+    assert found["recipe"] == "example"
+
+
+def test_the_console_ends_with_the_table_and_the_paths(example):
+    folder, done = example
+    for word in ("corrected", "tokens per word", "phi", "PF-days", "index.html"):
+        assert word in done.stdout
+    assert str(folder / "model") in done.stdout.replace("\n", "")
+    assert (folder / "report" / "index.html").stat().st_size > 10_000
+
+
+def test_the_model_loads_in_plain_transformers_with_equal_logits(example):
+    from safetensors.torch import load_file
+
+    folder, _ = example
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    model = AutoModelForCausalLM.from_pretrained(folder / "model").eval()
+    assert model.config.vocab_size == len(tokenizer)
+    assert model.config.bos_token_id == tokenizer.bos_token_id
+    assert model.config.use_cache
+    phi = summary(folder)["phi"]["value"]
+    # the run's own parts, put together by hand: transplant, trained rows, phi * (alpha / r) B A
+    own = AutoModelForCausalLM.from_pretrained(folder / "transplant").eval()
+    adapter = load_file(folder / "train/lora/adapter/adapter_model.safetensors")
+    with torch.no_grad():
+        for name, value in load_file(folder / "train/lora/weights.safetensors").items():
+            own.get_parameter(name).copy_(value)
+        for name, a in adapter.items():
+            if "lora_A" in name:
+                b = adapter[name.replace("lora_A", "lora_B")]
+                target = name.removeprefix("base_model.model.").replace(".lora_A", "")
+                own.get_parameter(target).add_(phi * 2.0 * b @ a)
+    ids = torch.tensor([tokenizer("Москва — столица России.").input_ids])
+    torch.testing.assert_close(model(ids).logits, own(ids).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_the_same_command_again_does_nothing(example, runs):
+    folder, _ = example
+    before = weights(folder), records(folder)
+    done = adapt(runs)
+    assert "nothing to do" in done.stderr
+    assert (weights(folder), records(folder)) == before
+
+
+def test_a_changed_setting_redoes_what_depends_on_it(example, runs):
+    folder, _ = example
+    before = len(records(folder))
+    done = adapt(runs, "correct.beta=5")
+    assert records(folder)[before:] == ["correct", "evaluate/corrected", "report"]
+    assert "changed correct.beta: 0.1 -> 5" in done.stderr
+    assert (folder / "superseded" / "model.1" / "model.safetensors").exists()
+    adapt(runs)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "train/embeddings", "train/lora"])
+def test_killed_and_started_again_it_ends_with_the_same_bytes(example, tmp_path, stage):
+    folder, _ = example
+    words = ["adapt", *TINY, f"runs_dir={tmp_path}", "train.checkpoint_minutes=0.0001"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hpc_llm.app", *words], stderr=subprocess.DEVNULL
+    )
+    checkpoints = tmp_path / "example" / stage / "checkpoints"
+    wait_for(lambda: any(checkpoints.glob("step-0000000[3-6]")) or process.poll() is not None)
+    assert process.poll() is None, "it ended before it could be killed"
+    process.kill()
+    process.wait()
+    done = hpc_llm(*words)
+    assert "going on from step" in done.stderr
+    assert weights(tmp_path / "example") == weights(folder)
+
+
+def test_asked_to_stop_it_saves_and_says_75(example, tmp_path):
+    folder, _ = example
+    words = ["adapt", *TINY, f"runs_dir={tmp_path}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hpc_llm.app", *words], stderr=subprocess.PIPE, text=True
+    )
+    events = tmp_path / "example" / "events.jsonl"
+    wait_for(lambda: events.exists() and '"embeddings", "step": 4' in events.read_text())
+    process.send_signal(signal.SIGUSR1)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 75, said
+    assert "stopped (SIGUSR1)" in said
+    assert list((tmp_path / "example/train/embeddings/checkpoints").glob("step-*/state.json"))
+    hpc_llm(*words)
+    assert weights(tmp_path / "example") == weights(folder)
+
+
+def wait_for(condition, seconds=300):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.002)
+
+
+def losses(folder):
+    lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    return {
+        (line["stage"], line["step"]): line["metrics"]["train/loss"]
+        for line in lines
+        if line["event"] == "train"
+    }
+
+
+def test_two_ranks_give_the_loss_of_one(example, tmp_path):
+    folder, _ = example
+    adapt(tmp_path, "launch.processes=2")
+    one, two = losses(folder), losses(tmp_path / "example")
+    assert one.keys() == two.keys()
+    assert len(one) == 14
+    for key in one:
+        assert two[key] == pytest.approx(one[key], abs=1e-5), key
+
+
+def test_a_second_process_is_kept_from_a_run_in_use(example, runs):
+    import fcntl
+
+    folder, _ = example
+    with (folder / ".lock").open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        done = adapt(runs, check=False)
+    assert done.returncode == 2
+    assert "is in use by process" in done.stderr
+
+
+def test_wandb_gets_the_curve_offline_and_a_broken_one_stops_nothing(example, tmp_path):
+    folder, _ = example
+    assert list((folder / "wandb").glob("**/*.wandb"))
+    (tmp_path / "wandb.py").write_text("raise RuntimeError('broken')")
+    done = adapt(tmp_path / "runs", "train.pretrain.steps=2", PYTHONPATH=str(tmp_path))
+    assert (tmp_path / "runs/example/summary.json").exists()
+    assert "broken" in done.stderr
+
+
+def test_a_single_verb_needs_what_comes_before(tmp_path):
+    done = hpc_llm("train", *TINY, f"runs_dir={tmp_path}", check=False)
+    assert done.returncode == 2
+    assert "pretrain: needs corpus first; run hpc-llm adapt" in done.stderr
+    hpc_llm("corpus", *TINY, f"runs_dir={tmp_path}")
+    assert records(tmp_path / "example") == ["corpus"]
+
+
+def test_ctrl_c_is_no_traceback(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hpc_llm.app", "adapt", *TINY, f"runs_dir={tmp_path}"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ},
+    )
+    wait_for(lambda: (tmp_path / "example" / "record.jsonl").exists())
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said

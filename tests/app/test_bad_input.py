@@ -1,0 +1,160 @@
+"""Bad input: one line that names the value, the rule and the cure; exit code 2; nothing left."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+from tiny import hpc_llm
+
+from hpc_llm.app.main import main
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run the command in this process; it must refuse with one line and exit code 2."""
+
+    def run(*arguments):
+        code = main(list(arguments))
+        said = capsys.readouterr().err
+        lines = [line for line in said.splitlines() if line.startswith("hpc-llm: ")]
+        assert (code, len(lines)) == (2, 1), said
+        assert "Traceback" not in said
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture
+def model(shared):
+    return shared / "data/models/stories260K-hf"
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "ru.jsonl"
+    lines = [json.dumps({"text": f"Жил-был кот номер {i}. Он любил молоко."}) for i in range(50)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("tokenizr.vocab_size=9", ["tokenizr.vocab_size", "did you mean tokenizer.vocab_size"]),
+        ("tokenizer.vocab_sise=9", ["did you mean tokenizer.vocab_size"]),
+        ("+new.key=1", ["new.key", "no such setting"]),
+        ("zero=stage9", ["stage9", "stage0, stage1, stage2, stage3"]),
+        ("zero.stage=7", ["zero.stage=7", "must be 0, 1, 2 or 3"]),
+        ("train.lora.steps=many", ["train.lora.steps", "many", "Integer"]),
+        ("train.lora.steps=0", ["train.lora.steps=0", "above 0"]),
+        ("train.batch_tokens=1000", ["train.batch_tokens=1000", "multiple"]),
+        ("tokenizer.vocab_size=100", ["tokenizer.vocab_size=100", "at least 384"]),
+        ("recipe.stages=[lora,lora]", ["twice"]),
+        ("corpus.target=[", ["'['"]),
+    ],
+)
+def test_wrong_settings(refused, override, words, tmp_path):
+    line = refused("adapt", override, f"runs_dir={tmp_path}/runs")
+    for word in words:
+        assert word in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_wrong_words(refused):
+    assert "did you mean adapt?" in refused("adpt")
+    assert "--colour" in refused("adapt", "--colour")
+    assert "a verb comes first" in refused("run=x")
+
+
+@pytest.fixture
+def bad_run(refused, tmp_path, model):
+    """Run the recipe on a model and a text; return the refusal."""
+
+    def run(target, *more, path=model):
+        return refused(
+            "adapt", f"model.path={path}", f"corpus.target={target}",
+            f"runs_dir={tmp_path}/runs", "run=bad", "tokenizer.vocab_size=512", *more,
+        )  # fmt: skip
+
+    return run
+
+
+def test_a_missing_file(bad_run, tmp_path):
+    line = bad_run(tmp_path / "no.jsonl")
+    assert "corpus.target=" in line
+    assert "no such file" in line
+
+
+def test_an_empty_corpus(bad_run, tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    assert "empty.jsonl" in bad_run(tmp_path / "empty.jsonl")
+    assert not (tmp_path / "runs/bad/corpus").exists()
+    assert not list((tmp_path / "runs/bad").glob(".*.tmp"))
+
+
+def test_text_that_is_not_utf8(bad_run, tmp_path):
+    path = tmp_path / "cp1251.txt"
+    path.write_bytes("Жил-был кот. ".encode("cp1251") * 100)
+    line = bad_run(path)
+    assert "cp1251.txt" in line
+    assert "UTF-8" in line
+    assert "iconv" in line
+
+
+def test_a_vocabulary_larger_than_the_text_supports(bad_run, tmp_path, text):
+    line = bad_run(text, "tokenizer.vocab_size=4096")
+    assert "tokenizer.vocab_size=4096" in line
+    assert "at most" in line
+    assert not (tmp_path / "runs/bad/tokenizer").exists()
+
+
+def test_a_model_without_weights(bad_run, tmp_path, model, text):
+    folder = tmp_path / "empty-model"
+    folder.mkdir()
+    assert "holds no config.json" in bad_run(text, path=folder)
+    shutil.copy(model / "config.json", folder)
+    assert "holds no weights" in bad_run(text, path=folder)
+    (folder / "pytorch_model.bin").write_bytes(b"")
+    assert "pickled weights (*.bin) are not loaded" in bad_run(text, path=folder)
+    assert "no such folder" in bad_run(text, path=tmp_path / "gone")
+
+
+def test_a_folder_that_is_no_run(refused, tmp_path):
+    (tmp_path / "example").mkdir()
+    (tmp_path / "example" / "thesis.tex").write_text("mine")
+    line = refused("adapt", f"runs_dir={tmp_path}")
+    assert "no run folder" in line
+    assert (tmp_path / "example" / "thesis.tex").read_text() == "mine"
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A file system of 64 KiB: what a full disk does, it does."""
+    place = tmp_path / "small"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_full_disk(refused, full_disk):
+    line = refused("adapt", f"runs_dir={full_disk}", "tracking=off")
+    assert "the disk is full" in line
+    assert not (full_disk / "example" / "corpus").exists()
+    assert not list((full_disk / "example").glob(".*.tmp"))
+
+
+def test_a_place_without_write_access(refused, full_disk):
+    subprocess.run(["mount", "-o", "remount,ro", str(full_disk)], check=True)
+    assert "read-only" in refused("adapt", f"runs_dir={full_disk}/runs")
+    assert "/proc/runs" in refused("adapt", "runs_dir=/proc/runs")
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    done = hpc_llm("adapt", "zero.stage=7", check=False, HPC_LLM_DEBUG="1")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr

@@ -1,0 +1,76 @@
+"""Which stages a changed setting touches."""
+
+from dataclasses import replace
+
+import pytest
+
+from hpc_llm import config
+from hpc_llm.errors import UserError
+from hpc_llm.stages.pipeline import pipeline
+
+ENTRIES = {"target": ["sample:ru"], "source": ["sample:en"]}
+
+
+def changed(*overrides):
+    before = {s.name: s.fingerprint for s in pipeline(typed(), ENTRIES)}
+    after = {s.name: s.fingerprint for s in pipeline(typed(*overrides), ENTRIES)}
+    return {name for name in before if before[name] != after[name]}
+
+
+def typed(*overrides):
+    return config.typed(config.compose(["experiment=example", *overrides]))
+
+
+EVERYTHING = {s.name for s in pipeline(typed(), ENTRIES)}
+AFTER_LORA = {"train/lora", "evaluate/lora", "correct", "evaluate/corrected", "report"}
+AFTER_EMBEDDINGS = AFTER_LORA | {"train/embeddings", "evaluate/embeddings"}
+AFTER_TRANSPLANT = AFTER_EMBEDDINGS | {"transplant", "evaluate/transplant"}
+MEASURED = {name for name in EVERYTHING if "evaluate" in name} | {"correct", "report"}
+AFTER_TOKENIZER = AFTER_TRANSPLANT | {"tokenizer", "evaluate/base"}
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("train.lora.alpha=32", AFTER_LORA),
+        ("train.embeddings.steps=3", AFTER_EMBEDDINGS),
+        ("transplant.input=random", AFTER_TRANSPLANT),
+        ("tokenizer.vocab_size=900", AFTER_TOKENIZER),
+        ("correct.beta=1", {"correct", "evaluate/corrected", "report"}),
+        ("evaluation.stride=100", MEASURED),
+        ("seed=2", EVERYTHING),
+        ("train.pretrain.steps=3", EVERYTHING - {"corpus"}),
+        ("train.weight_decay=0.1", EVERYTHING - {"corpus"}),
+        ("hardware=a100_sxm_80gb", {"report"}),
+        ("train.log_steps=3", set()),
+        ("zero=stage2", set()),
+        ("tracking=off", set()),
+        ("launch.processes=2", set()),
+        ("run=other", set()),
+    ],
+)  # fmt: skip
+def test_a_setting_touches_what_depends_on_it_and_only_that(override, expected):
+    assert changed(override) == expected
+
+
+def test_a_file_counts_by_its_content(tmp_path):
+    def corpus(name, text):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        cfg = replace(typed(), corpus=replace(typed().corpus, target=[str(path)]))
+        return pipeline(cfg, {"target": [str(path)], "source": []})[0].fingerprint
+
+    assert corpus("a.txt", "один") != corpus("a.txt", "два")
+
+
+def test_no_model_and_no_pretraining_is_told():
+    cfg = config.typed(config.compose(["corpus=sample"]))
+    with pytest.raises(UserError, match=r"no model to adapt; give model\.path="):
+        pipeline(cfg, ENTRIES)
+
+
+def test_all_needs_come_before():
+    seen = set()
+    for stage in pipeline(typed(), ENTRIES):
+        assert set(stage.needs) <= seen
+        seen.add(stage.name)

@@ -1,0 +1,58 @@
+"""The embedded example made tiny, and the command line as a user runs it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TINY = [
+    "experiment=example",
+    "corpus.max_documents=60",
+    "model.architecture.hidden_size=32",
+    "model.architecture.intermediate_size=64",
+    "model.architecture.num_hidden_layers=2",
+    "model.architecture.vocab_size=512",
+    "tokenizer.vocab_size=512",
+    "train.sequence_length=256",
+    "train.batch_tokens=1024",
+    "train.log_steps=2",
+    "train.pretrain.steps=8",
+    "train.embeddings.steps=8",
+    "train.lora.steps=12",
+    "evaluation.tune_bytes=4000",
+    "correct.grid=[0.5,1.0,1.5]",
+    "correct.bootstrap_samples=50",
+]
+
+
+def hpc_llm(*arguments, check=True, **environment):
+    """Run `hpc-llm` as a process of its own; return what it said and its exit code."""
+    done = subprocess.run(
+        [sys.executable, "-m", "hpc_llm.app", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        env={**os.environ, "WANDB_SILENT": "true", **environment},
+    )
+    if check:
+        assert done.returncode == 0, done.stderr[-4000:]
+    return done
+
+
+def adapt(runs: Path, *overrides, check=True, **environment):
+    """Run the tiny example in `runs`."""
+    words = ["adapt", *TINY, f"runs_dir={runs}", *overrides]
+    return hpc_llm(*words, check=check, **environment)
+
+
+def summary(folder: Path):
+    """Read the summary of a run folder."""
+    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+
+
+def records(folder: Path):
+    """Return the names in the record, in order."""
+    lines = (folder / "record.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["stage"] for line in lines]
