@@ -43,9 +43,9 @@ def barrier():
     "Wait until every rank has written its place."
     while len(glob.glob(name.removesuffix(f"{{ranks.rank}}.json") + "*.json")) < ranks.world_size:
         time.sleep(0.02)
-write()
 try:
     with StopFlag() as flag:
+        write()
         exec(os.environ.get("ACT", ""))
 except Stopped:  # the ranks leave one after the other
     time.sleep(0.5 * ranks.rank)

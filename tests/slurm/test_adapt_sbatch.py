@@ -15,7 +15,6 @@ SCRIPT = Path(__file__).resolve().parents[2] / "slurm" / "adapt.sbatch"
 WAIT = ("sbatch", "--wait", "--parsable")
 
 STOP_AT_A_SIGNAL = """
-open(f"{name}.ready", "w").close()
 while flag.reason is None and ranks.restart_count == 0:
     time.sleep(0.02)
 place["reason"] = flag.reason
@@ -123,7 +122,7 @@ def test_signal_before_the_time_limit_saves_and_restarts(slurm_cluster, number: 
     # As --signal=USR1@300 does: to the steps, not to the batch shell
     submit = ("sbatch", "--parsable", "-N2", str(SCRIPT))
     job = job_id(slurm_cluster.output(*submit, ACT=STOP_AT_A_SIGNAL))
-    slurm_cluster.wait_for(*(f"places/{job}.0.{rank}.json.ready" for rank in (0, 1)))
+    slurm_cluster.wait_for(*(f"places/{job}.0.{rank}.json" for rank in (0, 1)))
     slurm_cluster.output("scancel", "-s", number, job)
     slurm_cluster.wait_for_state(job, "COMPLETED 1")
     assert [p["reason"] for p in slurm_cluster.places(job, 0)] == [f"SIG{number}"] * 2
@@ -143,14 +142,14 @@ def test_lost_node_starts_the_job_again(slurm_cluster) -> None:
 def test_scancel_saves_and_does_not_restart(slurm_cluster) -> None:
     submit = ("sbatch", "--parsable", "-N2", str(SCRIPT))
     job = job_id(slurm_cluster.output(*submit, ACT=STOP_AT_A_SIGNAL))
-    slurm_cluster.wait_for(*(f"places/{job}.0.{rank}.json.ready" for rank in (0, 1)))
+    slurm_cluster.wait_for(*(f"places/{job}.0.{rank}.json" for rank in (0, 1)))
     slurm_cluster.output("scancel", job)
     slurm_cluster.wait_for_state(job, "CANCELLED 0")
     assert [p["reason"] for p in slurm_cluster.places(job)] == ["SIGTERM"] * 2
 
 
 def test_one_dead_rank_ends_its_peers(slurm_cluster) -> None:
-    act = "time.sleep(600) if ranks.is_first else sys.exit(7)"  # longer than run() waits
+    act = "barrier(); time.sleep(600) if ranks.is_first else sys.exit(7)"  # run() waits 300 s
     done = slurm_cluster.run(*WAIT, "-N2", str(SCRIPT), ACT=act)
     assert done.returncode == 137  # rank 0 notes SIGTERM and hangs on, so SIGKILL ends it
     slurm_cluster.wait_for_state(job_id(done.stdout), "FAILED 0")
@@ -169,6 +168,7 @@ def test_adapt_on_two_nodes(slurm_cluster) -> None:
     program.write_text(f'#!/bin/bash\nexec {sys.executable} -m hpc_llm.app "$@"\n')
     runs = slurm_cluster.folder / "runs"
     overrides = ["experiment=example", "tracking=off", "run=slurm", f"runs_dir={runs}"]
+    overrides += [f"train.{stage}.steps=4" for stage in ("pretrain", "embeddings", "lora")]
     # What `make setup` has compiled; nodes without names meet at this machine's address
     variables = {"TORCH_EXTENSIONS_DIR": f"{sys.prefix}/torch_extensions"}
     if not slurm_cluster.named_nodes:
