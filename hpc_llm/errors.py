@@ -1,6 +1,15 @@
 """How a run ends when it does not end well, each told in one line."""
 
-__all__ = ["EXIT_FAILED", "EXIT_REQUEUE", "EXIT_USER", "Diverged", "Stopped", "UserError"]
+__all__ = [
+    "EXIT_FAILED",
+    "EXIT_REQUEUE",
+    "EXIT_USER",
+    "Diverged",
+    "FirstRankFailed",
+    "Stopped",
+    "UserError",
+    "exit_code",
+]
 
 EXIT_FAILED = 1
 EXIT_USER = 2
@@ -20,3 +29,21 @@ class Stopped(Exception):
 
 class Diverged(ArithmeticError):
     """The loss or the gradient is not a number."""
+
+
+class FirstRankFailed(Exception):
+    """Rank 0 failed while this rank waited; rank 0 tells why, and both end with its code."""
+
+    def __init__(self, code: int) -> None:
+        """`code` is the exit code of rank 0."""
+        super().__init__(f"rank 0 failed with exit code {code}")
+        self.code = code
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code that an error ends the command with."""
+    if isinstance(error, UserError):
+        return EXIT_USER
+    if isinstance(error, Stopped):
+        return EXIT_REQUEUE
+    return error.code if isinstance(error, FirstRankFailed) else EXIT_FAILED

@@ -13,7 +13,14 @@ import traceback
 from hpc_llm.app.arguments import Arguments, parse
 from hpc_llm.app.help import help_text
 from hpc_llm.app.verbs import VERBS
-from hpc_llm.errors import EXIT_FAILED, EXIT_REQUEUE, EXIT_USER, Diverged, Stopped, UserError
+from hpc_llm.errors import (
+    EXIT_USER,
+    Diverged,
+    FirstRankFailed,
+    Stopped,
+    UserError,
+    exit_code,
+)
 
 __all__ = ["main"]
 
@@ -39,12 +46,12 @@ def main(argv: list[str] | None = None) -> int:
             print(hpc_llm.__version__)
             return 0
         return _run(arguments)
-    except UserError as error:
-        return _tell(str(error), EXIT_USER)
     except Stopped as error:
-        return _tell(f"stopped ({error}); the same command goes on from here", EXIT_REQUEUE)
-    except Diverged as error:
-        return _tell(str(error), EXIT_FAILED)
+        return _tell(f"stopped ({error}); the same command goes on from here", exit_code(error))
+    except (UserError, Diverged) as error:
+        return _tell(str(error), exit_code(error))
+    except FirstRankFailed as error:
+        return error.code
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise

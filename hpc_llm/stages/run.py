@@ -14,7 +14,7 @@ from typing import Any
 from hpc_llm.accounting import Ledger
 from hpc_llm.corpus import expand_entries
 from hpc_llm.distributed import Ranks, StopFlag, say
-from hpc_llm.errors import Stopped, UserError
+from hpc_llm.errors import FirstRankFailed, Stopped, UserError, exit_code
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
 from hpc_llm.stages.bill import add_row
@@ -94,7 +94,7 @@ def run(context: Context, verb: str) -> int:
                 f"{stage.name}: needs {', '.join(missing)} first; run hpc-llm adapt, "
                 "or those verbs, with the same settings"
             )
-        if reason := context.stop_reason():
+        if reason := _agreed_stop(context):
             raise Stopped(reason)
         _run_stage(context, stage)
         done.add(stage.name)
@@ -172,17 +172,29 @@ def _on_first_rank(context: Context, work: Callable[[], dict[str, Any]]) -> dict
     from hpc_llm.training import process_group
 
     result: dict[str, Any] = {}
-    failed = 1
-    try:
-        if context.ranks.is_first:
+    failure: Exception | None = None
+    if context.ranks.is_first:
+        try:
             result = work()
-        failed = 0
-    finally:
-        if context.ranks.is_first or not failed:
-            failed = process_group.broadcast_status(failed)
-    if failed:
-        raise Stopped("rank 0 failed; its message tells why")
+        except Exception as error:  # told to the other ranks, then raised again
+            failure = error
+    code = process_group.broadcast_status(exit_code(failure) if failure else 0)
+    if failure:
+        raise failure
+    if code:
+        raise FirstRankFailed(code)
     return result
+
+
+def _agreed_stop(context: Context) -> str | None:
+    """Why to stop before the next stage, on any rank; None: go on."""
+    reason = context.stop_reason()
+    if context.ranks.world_size == 1:
+        return reason
+    from hpc_llm.training import process_group
+
+    (asked,) = process_group.all_sum([int(reason is not None)])
+    return (reason or "another rank was asked to stop") if asked else None
 
 
 def _set_aside(folder: RunFolder, stage: Stage) -> None:

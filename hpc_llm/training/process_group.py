@@ -5,6 +5,7 @@ minute); it is kept beside the virtual environment, so one environment compiles 
 """
 
 import contextlib
+import fcntl
 import io
 import logging
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from hpc_llm.distributed import Ranks, export
+from hpc_llm.distributed import Ranks, check_visible_devices, export
 from hpc_llm.errors import UserError
 
 __all__ = ["all_sum", "all_sum_float", "barrier", "broadcast_status", "device_of", "quiet", "start"]
@@ -63,8 +64,13 @@ def start(ranks: Ranks, threads: int | None) -> None:
     _prepare_environment(ranks)
     if threads:
         torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        check_visible_devices(ranks, os.environ)
     with quiet():
         import deepspeed
+
+        if not torch.cuda.is_available():
+            _compile_once()
 
         if ranks.world_size == 1:  # needs no port
             store = torch.distributed.HashStore()
@@ -74,6 +80,25 @@ def start(ranks: Ranks, threads: int | None) -> None:
         torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())
     if ranks.world_size > 1:
         _control.append(torch.distributed.new_group(backend="gloo", timeout=WAIT))
+
+
+def _compile_once() -> None:
+    """Compile and load DeepSpeed's CPU extension, one process of a machine at a time.
+
+    torch marks a build that is going on by a file `lock`, which stays when the build is killed and
+    which every later start then waits for. Under our own lock, which ends with its process, such
+    a file can only be a stale one.
+    """
+    from deepspeed.comm.torch import build_shm_op
+    from torch.utils.cpp_extension import get_default_build_root
+
+    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".hpc_llm.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        for stale in folder.glob("**/lock"):
+            stale.unlink(missing_ok=True)
+        build_shm_op()
 
 
 def _backend() -> str:

@@ -1,0 +1,125 @@
+"""Draw the rooms of the package from what import-linter checks: `python docs/house.py`.
+
+The order of the rooms and the colours come from the contracts in `setup.cfg`, the words from each
+room's own docstring, so the picture cannot say something else than the code. `mkdocs build` runs
+it too (a hook in `mkdocs.yml`). It writes `docs/images/house.svg`, and only when that changes.
+"""
+
+import ast
+from configparser import ConfigParser
+from html import escape
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PICTURE = ROOT / "docs" / "images" / "house.svg"
+WIDTH, MARGIN, GAP, ROOM_HEIGHT, LEGEND_HEIGHT = 960, 16, 10, 64, 44  # pixels
+LETTER = 6.7  # pixels of a letter of the description, on average
+COLOURS = {"torch": "#fde8d3", "light": "#dcebf7", "hydra": "#e3f1de"}
+MEANINGS = {
+    "torch": "may use torch, DeepSpeed, transformers, peft",
+    "light": "never reaches them: starts in a moment",
+    "hydra": "the only room that knows Hydra",
+}
+
+
+def contracts() -> ConfigParser:
+    """Read setup.cfg."""
+    parser = ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    return parser
+
+
+def layers(parser: ConfigParser) -> list[list[str]]:
+    """Return the rooms of each layer, from the top down."""
+    lines = parser["importlinter:contract:layers"]["layers"].split("\n")
+    return [[room.strip() for room in line.split("|")] for line in lines if line.strip()]
+
+
+def kind(room: str, parser: ConfigParser) -> str:
+    """Return which contract a room is coloured by."""
+
+    def sources(contract: str) -> list[str]:
+        return parser[f"importlinter:contract:{contract}"]["source_modules"].split()
+
+    if room != "errors" and f"hpc_llm.{room}" not in sources("hydra"):
+        return "hydra"
+    return "light" if room == "errors" or f"hpc_llm.{room}" in sources("light") else "torch"
+
+
+def description(room: str) -> str:
+    """Return the first sentence of a room's docstring."""
+    folder = ROOT / "hpc_llm" / room
+    source = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+    text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+    return " ".join(text.split("\n\n")[0].replace("`", "").split())
+
+
+def draw_room(room: str, left: float, top: float, width: float, colour: str) -> str:
+    """Return one box with its name and what it is for."""
+    lines = wrap(description(room), int((width - 24) / LETTER))[:2]
+    words = "".join(
+        f'<text x="{left + 12:.0f}" y="{top + 40 + 15 * i:.0f}" class="words">{escape(line)}</text>'
+        for i, line in enumerate(lines)
+    )
+    return (
+        f'<rect x="{left:.0f}" y="{top:.0f}" width="{width:.0f}" height="{ROOM_HEIGHT}" rx="6" '
+        f'fill="{colour}" stroke="#8a94a0"/>'
+        f'<text x="{left + 12:.0f}" y="{top + 22:.0f}" class="room">{room}</text>{words}'
+    )
+
+
+def legend(top: float) -> str:
+    """Return what the colours mean."""
+    parts = []
+    for i, (name, meaning) in enumerate(MEANINGS.items()):
+        left = MARGIN + i * (WIDTH - 2 * MARGIN) / len(MEANINGS)
+        parts.append(
+            f'<rect x="{left:.0f}" y="{top:.0f}" width="14" height="14" '
+            f'fill="{COLOURS[name]}" stroke="#8a94a0"/>'
+            f'<text x="{left + 20:.0f}" y="{top + 12:.0f}" class="words">{meaning}</text>'
+        )
+    return "".join(parts)
+
+
+def draw() -> str:
+    """Return the picture as SVG."""
+    parser = contracts()
+    floors = layers(parser)
+    height = 2 * MARGIN + LEGEND_HEIGHT + len(floors) * (ROOM_HEIGHT + GAP)
+    parts = [legend(MARGIN)]
+    for floor, rooms in enumerate(floors):
+        top = MARGIN + LEGEND_HEIGHT + floor * (ROOM_HEIGHT + GAP)
+        width = (WIDTH - 2 * MARGIN - GAP * (len(rooms) - 1)) / len(rooms)
+        for i, room in enumerate(rooms):
+            colour = COLOURS[kind(room, parser)]
+            parts.append(draw_room(room, MARGIN + i * (width + GAP), top, width, colour))
+    style = (
+        "text{font-family:system-ui,sans-serif;fill:#1c2733}"
+        ".room{font-size:15px;font-weight:600}.words{font-size:12px}"
+    )
+    body = "\n".join(parts)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
+        f'aria-label="The rooms of hpc_llm; a room imports only from rooms below it">\n'
+        f'<style>{style}</style>\n<rect width="100%" height="100%" fill="#ffffff"/>\n'
+        f"{body}\n</svg>\n"
+    )
+
+
+def main() -> None:
+    """Write the picture if it differs from the one that is there."""
+    picture = draw()
+    if not PICTURE.exists() or PICTURE.read_text(encoding="utf-8") != picture:
+        PICTURE.write_text(picture, encoding="utf-8")
+
+
+def on_pre_build(config: Any) -> None:
+    """Draw before MkDocs builds the pages."""
+    del config
+    main()
+
+
+if __name__ == "__main__":
+    main()
