@@ -41,7 +41,7 @@ docs: setup ## the documentation in site/
 	$(BIN)/mkdocs build --strict
 
 bench: setup ## speed and quality beside a plain HF Trainer with peft
-	$(BIN)/python bench/trainer.py
+	$(BIN)/python bench/trainer.py $(BENCH)
 
 slurm-test: setup ## everything that needs a Slurm (apt-get install slurm-wlm munge slurmdbd mariadb-server)
 	HPC_LLM_REQUIRE_SLURM=1 $(BIN)/python -m pytest -m slurm tests/slurm

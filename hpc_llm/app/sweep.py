@@ -20,7 +20,11 @@ def run_sweep(arguments: Arguments) -> int:
 
     code = 0
     for number, overrides in enumerate(config.combinations(arguments.overrides)):
-        cfg = config.typed(config.compose(overrides, example=arguments.verb == "adapt"))
+        composed = config.compose(overrides, example=arguments.verb == "adapt")
+        if arguments.show_config:
+            print(f"# trial {number}: {' '.join(overrides)}\n{config.as_yaml(composed)}")
+            continue
+        cfg = config.typed(composed)
         name = f"{cfg.run or cfg.model.label}-{number}"
         say(f"trial {number}: {' '.join(overrides)} -> {cfg.runs_dir}/{name}")
         words = [str(arguments.verb), *overrides, f"run={name}"]

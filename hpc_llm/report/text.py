@@ -75,7 +75,9 @@ def interval(value: dict[str, Any] | None) -> str:
 
 
 def money(value: dict[str, Any] | None) -> str:
-    """Return `12.30 USD` for {amount, currency}."""
+    """Return `12.30 USD` for {amount, currency}; less than 1 with two significant digits."""
     if not value or value.get("amount") is None:
         return NOT_KNOWN
-    return f"{value['amount']:,.2f} {value.get('currency') or ''}".strip()
+    amount = value["amount"]
+    text = f"{amount:,.2f}" if amount >= 1 or amount == 0 else f"{amount:.2g}"
+    return f"{text} {value.get('currency') or ''}".strip()

@@ -63,3 +63,11 @@ def test_a_summary_of_nulls_prints(tmp_path):
 )
 def test_figures_read_well(text, expected):
     assert text == expected
+
+
+def test_small_amounts_are_not_rounded_away():
+    from hpc_llm.report.text import money
+
+    assert money({"amount": 0.00474, "currency": "USD"}) == "0.0047 USD"
+    assert money({"amount": 1234.5, "currency": "EUR"}) == "1,234.50 EUR"
+    assert money({"amount": None, "currency": "USD"}) == "n/a"
