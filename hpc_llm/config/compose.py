@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hpc_llm.config.suggest import explain
+from hpc_llm.config.suggest import OPEN_ENDED, explain
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import conf_dir, write_text
 from hpc_llm.settings import RunConfig
@@ -42,7 +42,7 @@ def compose(overrides: list[str], example: bool = False) -> DictConfig:
         parsed = _parse(overrides)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         try:
-            config = hydra_compose("config", [_as_list(override) for override in parsed])
+            config = hydra_compose("config", [_as_meant(override) for override in parsed])
             schema = OmegaConf.structured(RunConfig)
             resolved = OmegaConf.to_container(config, resolve=True)
             return OmegaConf.merge(schema, resolved)  # type: ignore[return-value]
@@ -121,11 +121,17 @@ def _parse(overrides: list[str]) -> list[Override]:
         ) from error
 
 
-def _as_list(override: Override) -> str:
-    """One value given for a field that holds a list is a list of one: corpus.target=a.jsonl."""
+def _as_meant(override: Override) -> str:
+    """Return an override as Hydra wants it.
+
+    One value given for a field that holds a list is a list of one: corpus.target=a.jsonl. A key of
+    a mapping that takes any key needs no plus sign: zero.extra.wall_clock_breakdown=true.
+    """
     line: str = override.input_line or ""
     if override.is_delete() or override.is_sweep_override():
         return line
+    if override.key_or_group.startswith(OPEN_ENDED):
+        return f"++{line.lstrip('+')}"
     if _holds_list(override.key_or_group) and not isinstance(override.value(), list):
         key, value = line.split("=", 1)
         return f"{key}=[{value}]"

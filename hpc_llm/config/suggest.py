@@ -8,7 +8,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from hpc_llm.errors import UserError
 
-__all__ = ["explain", "known_keys"]
+__all__ = ["OPEN_ENDED", "explain", "known_keys"]
+
+OPEN_ENDED = ("zero.extra.", "model.architecture.")  # mappings that take any key
 
 
 def known_keys(config: DictConfig) -> list[str]:
@@ -34,7 +36,7 @@ def explain(error: Exception, keys: list[str], base: DictConfig, conf: Path) -> 
         options = sorted(p.stem for p in (conf / plain.replace(".", "/")).glob("*.yaml"))
         if options and f"'{plain}/" in text:
             return UserError(f"{text.rstrip('.')}; known for {plain}: {', '.join(options)}")
-        if plain not in known and not _open_ended(plain, base):
+        if not options and plain not in known and not plain.startswith(OPEN_ENDED):
             near = difflib.get_close_matches(plain, known, n=3, cutoff=0.6)
             hint = f"did you mean {' or '.join(near)}?" if near else "see hpc-llm --cfg job"
             return UserError(f"{plain}: no such setting; {hint}")
@@ -43,8 +45,3 @@ def explain(error: Exception, keys: list[str], base: DictConfig, conf: Path) -> 
     full = getattr(error.__cause__ or error, "full_key", None)
     place = f"{full}: " if full and str(full) not in text else ""
     return UserError(f"{place}{text}; hpc-llm --cfg job shows all settings and their values")
-
-
-def _open_ended(key: str, base: DictConfig) -> bool:
-    """Tell whether `key` lies in a mapping that takes any key (zero.extra, model.architecture)."""
-    return key.startswith(("zero.extra.", "model.architecture."))

@@ -1,0 +1,72 @@
+"""From `conf/` and overrides to typed settings."""
+
+import pytest
+
+from hpc_llm import config
+from hpc_llm.errors import UserError
+from hpc_llm.rundir import conf_dir
+
+OPTIONS = [
+    f"{path.parent.name}={path.stem}"
+    for path in sorted(conf_dir().glob("*/*.yaml"))
+    if path.parent.name != "experiment"
+]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_and_is_typed(option):
+    cfg = config.typed(config.compose([option]))
+    group = option.split("=")[0]
+    assert getattr(cfg, group) is not None
+
+
+def test_every_file_starts_with_a_word_about_itself():
+    for path in conf_dir().glob("**/*.yaml"):
+        assert path.read_text(encoding="utf-8").startswith("#"), path
+
+
+def test_without_arguments_the_example_is_meant_and_with_a_model_it_is_not():
+    assert config.typed(config.compose([], example=True)).run == "example"
+    assert config.typed(config.compose(["run=mine"], example=True)).recipe.name == "example"
+    other = config.typed(config.compose(["model.path=x", "corpus.target=y"], example=True))
+    assert (other.run, other.recipe.stages) == (None, ["embeddings", "lora"])
+
+
+def test_one_value_is_a_list_of_one():
+    overrides = ["corpus.target=a b.jsonl", "train.lora.targets=[q_proj,v_proj]"]
+    cfg = config.typed(config.compose(overrides))
+    assert cfg.corpus.target == ["a b.jsonl"]
+    assert cfg.train.lora.targets == ["q_proj", "v_proj"]
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    cfg = config.typed(
+        config.compose(["experiment=example", "zero.extra.wall_clock_breakdown=true"])
+    )
+    config.write(cfg, tmp_path / "config.yaml")
+    assert config.load(tmp_path / "config.yaml") == cfg
+    assert cfg.zero.extra == {"wall_clock_breakdown": True}
+
+
+def test_a_file_of_another_version_is_told(tmp_path):
+    (tmp_path / "config.yaml").write_text("modle: {}\n")
+    with pytest.raises(UserError, match="start a new run=NAME"):
+        config.load(tmp_path / "config.yaml")
+
+
+def test_differences_name_the_key_and_both_values():
+    one, two = (config.typed(config.compose([f"train.lora.rank={r}"])) for r in (8, 16))
+    assert config.differences(one, two) == ["train.lora.rank: 8 -> 16"]
+
+
+def test_a_sweep_is_every_combination():
+    found = config.combinations(["run=x", "train.lora.rank=8,16", "seed=range(1,3)"])
+    assert found == [
+        ["run=x", f"train.lora.rank={rank}", f"seed={seed}"] for rank in (8, 16) for seed in (1, 2)
+    ]
+
+
+def test_the_rate_follows_the_width(default_config):
+    stage = default_config.train.embeddings
+    assert stage.peak_rate(64) == pytest.approx(0.02)
+    assert stage.peak_rate(4096) == pytest.approx(3.125e-4)
