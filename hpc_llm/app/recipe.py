@@ -76,7 +76,7 @@ def _work(cfg: RunConfig, folder: RunFolder, ranks: Ranks, verb: str) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     from hpc_llm.stages import open_context, run
 
-    with open_context(cfg, folder, ranks) as context:
+    with open_context(cfg, folder, ranks, verb) as context:
         run(context, verb)
     if ranks.is_first and verb in ("adapt", "report") and folder.summary.exists():
         from hpc_llm.report import print_summary

@@ -5,7 +5,7 @@ import importlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -28,8 +28,11 @@ LIGHT = ("corpus", "report")  # stages that need no torch
 
 
 @contextmanager
-def open_context(cfg: RunConfig, folder: RunFolder, ranks: Ranks) -> Iterator[Context]:
-    """Give the surroundings of a run; the run folder is locked and W&B open inside the block."""
+def open_context(cfg: RunConfig, folder: RunFolder, ranks: Ranks, verb: str) -> Iterator[Context]:
+    """Give the surroundings of a run; inside the block its folder is locked.
+
+    W&B is open too, where `verb` has something to do.
+    """
     stop_file = folder.path / "stop" if ranks.is_first else None
     stages = pipeline(
         cfg,
@@ -40,7 +43,7 @@ def open_context(cfg: RunConfig, folder: RunFolder, ranks: Ranks) -> Iterator[Co
     )
     with _locked(folder, ranks), StopFlag(stop_file=stop_file) as flag:
         view: WandbView | NoView = NoView()
-        if ranks.is_first:
+        if ranks.is_first and _todo(folder, stages, verb):
             view = open_view(cfg.tracking, folder.path, folder.path.name, asdict(cfg))
         try:
             yield Context(
@@ -82,8 +85,8 @@ def _locked(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
 def run(context: Context, verb: str) -> int:
     """Run the stages of `verb` (adapt: all) that are not done; return how many were run."""
     stages = context.stages
-    wanted = [stage for stage in stages if verb in ("adapt", stage.verb)]
-    todo = [stage for stage in wanted if not _is_done(context.folder, stage)]
+    wanted = _wanted(stages, verb)
+    todo = _todo(context.folder, stages, verb)
     done = {stage.name for stage in stages if _is_done(context.folder, stage)}
     _say_plan(context, wanted, todo)
     if context.ranks.world_size > 1 or any(stage.module not in LIGHT for stage in todo):
@@ -99,6 +102,14 @@ def run(context: Context, verb: str) -> int:
         _run_stage(context, stage)
         done.add(stage.name)
     return len(todo)
+
+
+def _wanted(stages: Sequence[Stage], verb: str) -> list[Stage]:
+    return [stage for stage in stages if verb in ("adapt", stage.verb)]
+
+
+def _todo(folder: RunFolder, stages: Sequence[Stage], verb: str) -> list[Stage]:
+    return [stage for stage in _wanted(stages, verb) if not _is_done(folder, stage)]
 
 
 def _meet(context: Context) -> None:

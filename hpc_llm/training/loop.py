@@ -25,8 +25,8 @@ __all__ = ["train"]
 def train(job: StageJob, hooks: Hooks) -> TrainedStage:
     """Train one stage to its last step.
 
-    Raises `Stopped` after saving when `hooks.stop_reason` says so on any rank, and `Diverged`
-    when the loss is not finite.
+    Raises `Stopped` after saving when `hooks.stop_reason` says so on any rank, and `Diverged`,
+    without saving, when the loss is not finite on any.
     """
     snapshot = newest(job.folder, job.fingerprint)
     engine = start_engine(job.trainable, job, snapshot)
@@ -38,7 +38,10 @@ def train(job: StageJob, hooks: Hooks) -> TrainedStage:
     while progress.step < job.steps:
         rows = [job.reader.read(part) for part in job.plan.indices(progress.step, job.ranks.rank)]
         due = time.monotonic() - saved > 60 * job.train.checkpoint_minutes
-        counts, save, stop = _agree(rows, due, hooks.stop_reason())
+        wishes = (due, hooks.stop_reason() is not None, not meter.finite)
+        counts, (save, stop, diverged) = _agree(rows, wishes)
+        if diverged:
+            raise _diverged(job, progress.step)
         if (save or stop) and progress.step:
             _save(job, engine, progress)
             saved = time.monotonic()
@@ -48,15 +51,22 @@ def train(job: StageJob, hooks: Hooks) -> TrainedStage:
     return _result(job, progress)
 
 
-def _agree(rows: list[Rows], due: bool, reason: str | None) -> tuple[list[int], bool, bool]:
-    """Let all ranks agree on the step's token counts and on whether to save or stop before it."""
-    tokens = sum(r.tokens for r in rows)
-    labels = sum(r.label_tokens for r in rows)
-    squares = sum(r.squared_lengths for r in rows)
-    *counts, save, stop = process_group.all_sum(
-        [tokens, labels, squares, int(due), int(reason is not None)]
+def _agree(rows: list[Rows], wishes: tuple[bool, ...]) -> tuple[list[int], list[bool]]:
+    """Let all ranks agree on the step's token counts, and on what any of them wishes before it."""
+    counts = [
+        sum(r.tokens for r in rows),
+        sum(r.label_tokens for r in rows),
+        sum(r.squared_lengths for r in rows),
+    ]
+    sums = process_group.all_sum([*counts, *map(int, wishes)])
+    return sums[: len(counts)], [wish > 0 for wish in sums[len(counts) :]]
+
+
+def _diverged(job: StageJob, step: int) -> Diverged:
+    return Diverged(
+        f"train.{job.name}: the loss is not a number at step {step}; give a smaller "
+        f"train.{job.name}.learning_rate (it was {job.peak_rate:g})"
     )
-    return counts, save > 0, stop > 0
 
 
 def _save(job: StageJob, engine: Engine, progress: Progress) -> None:
@@ -74,6 +84,11 @@ class _Meter:
         self.job, self.hooks = job, hooks
         self.loss_sum = torch.zeros((), dtype=torch.float64)
         self.last = replace(progress)
+
+    @property
+    def finite(self) -> bool:
+        """Whether this rank's losses since the last log line are numbers."""
+        return math.isfinite(float(self.loss_sum))
 
     def step(
         self, engine: Engine, rows: list[Rows], counts: list[int], progress: Progress
@@ -100,10 +115,7 @@ class _Meter:
         labels = progress.label_tokens - self.last.label_tokens
         loss = process_group.all_sum_float(float(self.loss_sum)) / labels
         if not math.isfinite(loss):
-            raise Diverged(
-                f"train.{self.job.name}: the loss is {loss} at step {progress.step}; give a "
-                f"smaller train.{self.job.name}.learning_rate (it was {self.job.peak_rate:g})"
-            )
+            raise _diverged(self.job, progress.step)
         seconds = progress.seconds - self.last.seconds
         tokens = progress.tokens - self.last.tokens
         metrics: dict[str, float] = {

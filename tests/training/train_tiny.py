@@ -1,8 +1,8 @@
 """One rank that trains tiny models one after the other: `python train_tiny.py TASKS`.
 
-TASKS is a JSON list of {"folder", "zero", "method", "micro", "stop_at", "precision"}. Prints a
-JSON list with the losses and the hash of each; with `stop_at` a task is asked to stop when it is
-about to make that step, saves, and its entry is null.
+TASKS is a JSON list of {"folder", "zero", "method", "micro", "stop_at", "precision", "poison"}.
+Prints a JSON list with the losses and the hash of each; with `stop_at` a task is asked to stop
+when it is about to make that step, saves, and its entry is null; `poison` puts NaN into a weight.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from hpc_llm import config
 from hpc_llm.distributed import detect_ranks
-from hpc_llm.errors import Stopped
+from hpc_llm.errors import Diverged, Stopped
 from hpc_llm.surgery.trainable import make_trainable
 from hpc_llm.training import process_group
 from hpc_llm.training.batches import plan_batches
@@ -49,7 +49,9 @@ def build(task):
     cfg = config.typed(config.compose(["experiment=example"]))
     shared = replace(
         cfg.train, sequence_length=32, batch_tokens=256, micro_batch_tokens=task.get("micro"),
-        log_steps=1, precision=task.get("precision", "fp32"), weight_decay=0.1,
+        log_steps=100 if task.get("poison") else 1,
+        precision=task.get("precision", "fp32"), weight_decay=0.1,
+        checkpoint_minutes=1e-9 if task.get("poison") else 10,
     )  # fmt: skip
     torch.manual_seed(0)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[shared.precision]
@@ -58,6 +60,8 @@ def build(task):
         vocab_size=64, tie_word_embeddings=False,
     )  # fmt: skip
     model = LlamaForCausalLM(architecture).to(dtype)
+    if task.get("poison"):
+        torch.nn.init.constant_(model.lm_head.weight[:1], float("nan"))
     stage = replace(shared.stage(task["method"]), rank=4)
     documents = Documents()
     ranks = detect_ranks(os.environ)
@@ -65,7 +69,8 @@ def build(task):
     return StageJob(
         name=task["method"], trainable=make_trainable(model, stage, False, seed=1),
         reader=PackedReader(documents, documents.sizes, 32, seed=1),
-        plan=plan_batches(shared, ranks.world_size, 32), steps=STEPS, peak_rate=0.01,
+        plan=plan_batches(shared, ranks.world_size, 32),
+        steps=STEPS, peak_rate=0.01,
         stage=stage, train=shared, zero=replace(cfg.zero, stage=task["zero"]),
         schedule=cfg.schedule, ranks=ranks, seed=1, folder=Path(task["folder"]), fingerprint="x",
     )  # fmt: skip
@@ -90,6 +95,8 @@ def result(task):
         trained = train(job, hooks)
     except Stopped:
         return None
+    except Diverged as error:
+        return {"error": str(error)}
     digest = hashlib.sha256()
     for name, value in sorted({**trained.weights, **trained.adapters}.items()):
         digest.update(name.encode())
