@@ -26,3 +26,12 @@ def default_config():
     from hpc_llm import config
 
     return config.typed(config.compose(["experiment=example"]))
+
+
+@pytest.fixture(autouse=True)
+def _environment():
+    """Put back the environment after each test: starting a process group writes into it."""
+    saved = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(saved)

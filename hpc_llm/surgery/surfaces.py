@@ -1,20 +1,28 @@
 """What a token stands for, in bytes, whatever the kind of its vocabulary.
 
 Two tokens of two vocabularies are namesakes when their surfaces are equal: the bytes of their
-text with a flag for the leading space. Three kinds are known: sentencepiece-like ("▁word",
+text, the leading space included. Three kinds are known: sentencepiece-like ("▁word",
 "<0xD0>"), byte-level BPE (GPT-2's letters for bytes) and plain text.
 """
 
 import json
 import re
 from functools import cache
+from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 __all__ = ["Surface", "pieces_of", "surfaces"]
 
-Surface = bytes
-"""The bytes of a token's text, its leading space included."""
+
+class Surface(NamedTuple):
+    """What a token stands for."""
+
+    text: bytes
+    """The bytes of its text, its leading space included."""
+    lone_byte: bool
+    """A byte piece such as <0x41>, kept for what has no other piece; no letter A."""
+
 
 BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 PREFIXES = ("\n", "0", "!", "—", "a")
@@ -43,11 +51,11 @@ def _surface(token: str, byte_level: bool) -> Surface:
     if byte_level:
         letters = _byte_letters()
         if all(letter in letters for letter in token):
-            return bytes(letters[letter] for letter in token)
-        return token.encode()
+            return Surface(bytes(letters[letter] for letter in token), False)
+        return Surface(token.encode(), False)
     if match := BYTE_PIECE.fullmatch(token):
-        return bytes([int(match.group(1), 16)])
-    return token.replace("▁", " ").encode()
+        return Surface(bytes([int(match.group(1), 16)]), True)
+    return Surface(token.replace("▁", " ").encode(), False)
 
 
 def surfaces(tokenizer: PreTrainedTokenizerBase) -> list[Surface | None]:
@@ -61,7 +69,7 @@ def surfaces(tokenizer: PreTrainedTokenizerBase) -> list[Surface | None]:
     ]
 
 
-def pieces_of(surface: Surface, old: PreTrainedTokenizerBase) -> list[int]:
+def pieces_of(surface: bytes, old: PreTrainedTokenizerBase) -> list[int]:
     """Return the old ids that spell `surface`; [] when it is no text of its own or not known.
 
     The text is encoded behind a prefix, whose ids are then taken off, so that the tokenizer adds

@@ -52,13 +52,19 @@ def row_sources(
         if index in roles:
             sources.append([roles[index]])
             counts["special"] += 1
-        elif surface is not None and surface in anchors:
-            sources.append([anchors[surface]])
+        elif surface is not None and (namesake := _namesake(surface, anchors)) is not None:
+            sources.append([namesake])
             counts["copied"] += 1
         else:
-            sources.append(pieces_of(surface, old) if surface is not None else [])
+            sources.append(pieces_of(surface.text, old) if surface is not None else [])
             counts["mean" if sources[-1] else "unknown"] += 1
     return sources, RowCounts(rows=len(sources), **counts)
+
+
+def _namesake(surface: Surface, anchors: dict[Surface, int]) -> int | None:
+    """Return the old token of the same text; a letter before its byte piece, and vice versa."""
+    other = Surface(surface.text, not surface.lone_byte)
+    return anchors.get(surface, anchors.get(other))
 
 
 def _special_rows(old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> dict[int, int]:

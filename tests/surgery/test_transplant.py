@@ -24,19 +24,19 @@ def test_surfaces_know_both_kinds_of_vocabulary(shared, llama32k):
 
     gpt2 = GPT2Tokenizer.from_pretrained(shared / "data/tokenizers/gpt2")
     found = surfaces(gpt2)
-    assert found[gpt2.convert_tokens_to_ids("Ġhello")] == b" hello"
-    assert found[gpt2.convert_tokens_to_ids("Ċ")] == b"\n"
+    assert found[gpt2.convert_tokens_to_ids("Ġhello")] == (b" hello", False)
+    assert found[gpt2.convert_tokens_to_ids("Ċ")] == (b"\n", False)
     assert found[gpt2.eos_token_id] is None
     llama = surfaces(llama32k)
-    assert llama[llama32k.convert_tokens_to_ids("▁hello")] == b" hello"
-    assert llama[llama32k.convert_tokens_to_ids("<0xD0>")] == b"\xd0"
+    assert llama[llama32k.convert_tokens_to_ids("▁hello")] == (b" hello", False)
+    assert llama[llama32k.convert_tokens_to_ids("<0xD0>")] == (b"\xd0", True)
 
 
 def test_pieces_have_no_false_leading_space(llama32k):
     for text in ("интеллект", " интеллект", "ing", " the", "\n\n", "!"):
         ids = pieces_of(text.encode(), llama32k)
         assert llama32k.decode(llama32k.encode("a", add_special_tokens=False) + ids) == "a" + text
-    assert len(pieces_of("интеллект".encode(), llama32k)) == 3  # инте лле кт
+    assert len(pieces_of(" интеллект".encode(), llama32k)) == 3  # инте лле кт
     assert pieces_of(b"\xd0", llama32k) == []
 
 
@@ -46,10 +46,11 @@ def test_rows_move_by_string_and_means_are_means(stories, llama32k):
     counts = transplant_of(model, old, llama32k)
     after = model.get_input_embeddings().weight.detach()
     assert after.shape == (32000, 64)
-    for token in ("▁the", "▁Lily", "a", "<0x41>", "<s>", "</s>"):
-        where = old.convert_tokens_to_ids(token), llama32k.convert_tokens_to_ids(token)
-        if where[0] != old.unk_token_id:
-            assert torch.equal(after[where[1]], before[where[0]])
+    both = old.get_vocab().keys() & llama32k.get_vocab().keys()
+    assert len(both) > 400
+    for token in both:
+        new_row, old_row = (t.convert_tokens_to_ids(token) for t in (llama32k, old))
+        assert torch.equal(after[new_row], before[old_row]), token
     new_id = llama32k.convert_tokens_to_ids("▁lifetime")
     pieces = old.encode("lifetime", add_special_tokens=False)
     torch.testing.assert_close(after[new_id], before[pieces].mean(0))
@@ -103,3 +104,11 @@ def test_random_differs_from_mean_only_where_there_is_no_namesake(stories, llama
     second = again.get_input_embeddings().weight.detach()
     assert torch.equal(first[~mean], second[~mean])
     assert not torch.isclose(first[mean], second[mean]).all(1).any()
+
+
+def test_a_letter_is_not_its_byte_piece(stories, llama32k):
+    _, old = stories
+    sources, _ = row_sources(old, llama32k)
+    for token in ("A", "<0x41>", "z", "<0x7A>"):
+        new_id, old_id = (t.convert_tokens_to_ids(token) for t in (llama32k, old))
+        assert sources[new_id] == [old_id], token

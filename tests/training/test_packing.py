@@ -41,10 +41,10 @@ def test_every_token_is_packed_once(capacity):
 
 
 def test_documents_that_fit_are_never_cut():
-    lengths = np.random.default_rng(0).integers(1, 60, 500)
+    lengths = np.random.default_rng(0).integers(1, 60, 5000)
     packing = pack(lengths, 64, seed=1)
     assert (packing.lengths == lengths[packing.documents]).all()
-    assert packing.efficiency > 0.97
+    assert packing.efficiency > 0.99
 
 
 def test_positions_restart_and_labels_stay_inside_a_document():
