@@ -12,6 +12,11 @@ from hpc_llm.settings import RunConfig
 
 __all__ = ["open_folder", "run_recipe"]
 
+# OpenMP threads that wait spin for this many rounds before they sleep. At its default (300,000) a
+# second busy program on the same cores makes training 28 times slower, at this one 6 times; alone
+# it costs 3 % (2 threads, 2 cores, rows of 512 tokens). Read when torch is imported.
+SPIN_COUNT = "10000"
+
 
 def run_recipe(arguments: Arguments) -> int:
     """Run a verb on its run folder, on this rank or on `launch.processes` ranks started here."""
@@ -31,13 +36,26 @@ def run_recipe(arguments: Arguments) -> int:
             print(config.as_yaml(composed), end="")
             return 0
         cfg = config.typed(composed)
+    return _run(cfg, ranks, str(arguments.verb))
+
+
+def _run(cfg: RunConfig, ranks: Ranks, verb: str) -> int:
+    from hpc_llm.report import print_summary
+    from hpc_llm.stages import open_context, pipeline, run
+
+    stages = pipeline(cfg)  # what is missing is told before anything is made
     folder = open_folder(cfg, ranks)
     if cfg.launch.processes > 1 and ranks.launcher == "none":
         from hpc_llm.launch import run_ranks
 
-        words = [str(arguments.verb), "--config", str(folder.config)]
+        words = [verb, "--config", str(folder.config)]
         return run_ranks(words, cfg.launch.processes, os.environ)
-    return _work(cfg, folder, ranks, str(arguments.verb))
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    with open_context(cfg, stages, folder, ranks, verb) as context:
+        run(context, verb)
+    if ranks.is_first and verb in ("adapt", "report"):
+        print_summary(folder, sys.stdout)
+    return 0
 
 
 def open_folder(cfg: RunConfig, ranks: Ranks) -> RunFolder:
@@ -64,22 +82,3 @@ def open_folder(cfg: RunConfig, ranks: Ranks) -> RunFolder:
         )
     config.write(cfg, folder.config)
     return folder
-
-
-# OpenMP threads that wait spin for this many rounds before they sleep. At its default (300,000) a
-# second busy program on the same cores makes training 28 times slower, at this one 6 times; alone
-# it costs 3 % (2 threads, 2 cores, rows of 512 tokens). Read when torch is imported.
-SPIN_COUNT = "10000"
-
-
-def _work(cfg: RunConfig, folder: RunFolder, ranks: Ranks, verb: str) -> int:
-    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-    from hpc_llm.stages import open_context, run
-
-    with open_context(cfg, folder, ranks, verb) as context:
-        run(context, verb)
-    if ranks.is_first and verb in ("adapt", "report") and folder.summary.exists():
-        from hpc_llm.report import print_summary
-
-        print_summary(folder, sys.stdout)
-    return 0

@@ -43,11 +43,19 @@ def compose(overrides: list[str], example: bool = False) -> DictConfig:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         try:
             config = hydra_compose("config", [_as_meant(override) for override in parsed])
-            schema = OmegaConf.structured(RunConfig)
-            resolved = OmegaConf.to_container(config, resolve=True)
-            return OmegaConf.merge(schema, resolved)  # type: ignore[return-value]
+            OmegaConf.resolve(config)
+            if any(override.is_add() for override in parsed):  # "+" slips past the schema
+                return _through_schema(config)
+            return config
         except (HydraException, OmegaConfBaseException) as error:
-            raise explain(error, keys, hydra_compose("config"), conf_dir()) from error
+            raise explain(error, keys, conf_dir()) from error
+
+
+def _through_schema(config: DictConfig) -> DictConfig:
+    """Return `config` merged into the schema once more, which refuses keys it does not know."""
+    merged = OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.to_container(config))
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def typed(config: DictConfig) -> RunConfig:

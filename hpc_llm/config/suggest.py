@@ -1,36 +1,32 @@
 """Hydra's errors told in one line, with the nearest key that exists."""
 
 import difflib
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from hpc_llm.errors import UserError
+from hpc_llm.settings import RunConfig
 
 __all__ = ["OPEN_ENDED", "explain", "known_keys"]
 
 OPEN_ENDED = ("zero.extra.", "model.architecture.")  # mappings that take any key
 
 
-def known_keys(config: DictConfig) -> list[str]:
-    """Return every dotted key of a configuration, groups included."""
+def known_keys(settings: Any = RunConfig, prefix: str = "") -> list[str]:
+    """Return every dotted key of the settings, groups included."""
     keys: list[str] = []
-
-    def walk(value: Any, prefix: str) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                keys.append(f"{prefix}{key}")
-                walk(inner, f"{prefix}{key}.")
-
-    walk(OmegaConf.to_container(config), "")
+    for field in fields(settings):
+        keys.append(f"{prefix}{field.name}")
+        if is_dataclass(field.type):
+            keys += known_keys(field.type, f"{prefix}{field.name}.")
     return keys
 
 
-def explain(error: Exception, keys: list[str], base: DictConfig, conf: Path) -> UserError:
+def explain(error: Exception, keys: list[str], conf: Path) -> UserError:
     """Return the `UserError` that tells what is wrong with one of the overridden `keys`."""
     text = str(error.__cause__ or error).splitlines()[0]
-    known = known_keys(base)
+    known = known_keys()
     for key in keys:
         plain = key.split("@")[0].replace("/", ".")
         options = sorted(p.stem for p in (conf / plain.replace(".", "/")).glob("*.yaml"))

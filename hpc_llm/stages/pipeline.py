@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hpc_llm.corpus import expand_entries
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import fingerprint, fingerprint_path
 from hpc_llm.settings import RunConfig
+from hpc_llm.surgery.folders import check_model_folder
 
 __all__ = ["VERBS", "Stage", "pipeline"]
 
@@ -75,13 +77,17 @@ class _Builder:
         )
 
 
-def pipeline(cfg: RunConfig, entries: dict[str, list[str]]) -> list[Stage]:
-    """Return the stages of `cfg`; `entries` are the corpus files of each language, globs expanded.
+def pipeline(cfg: RunConfig) -> list[Stage]:
+    """Return the stages of `cfg`.
 
-    Raises `UserError` when the model's weights are neither given nor made by the recipe.
+    Reads the corpus files and the model folder for their fingerprints and writes nothing. Raises
+    `UserError` when a file is missing, or when the model's weights are neither given nor made by
+    the recipe.
     """
     build = _Builder(cfg.seed)
-    corpus = {**asdict(cfg.corpus), **{key: _contents(e) for key, e in entries.items()}}
+    corpus = asdict(cfg.corpus)
+    for key in ("target", "source"):
+        corpus[key] = _contents(expand_entries(corpus[key], f"corpus.{key}"))
     build.add("corpus", (), corpus, ("corpus/target/train.jsonl",))
     base = _add_base(build, cfg)
     shards = "tokenizer/shards/target.idx"
@@ -138,6 +144,7 @@ def _model_key(cfg: RunConfig) -> Any:
     """What stands for the base model: the content of a folder, or a hub id and its revision."""
     if cfg.model.path is None:
         return None
+    check_model_folder(cfg.model.path)
     folder = Path(cfg.model.path).expanduser()
     return fingerprint_path(folder) if folder.is_dir() else [cfg.model.path, cfg.model.revision]
 

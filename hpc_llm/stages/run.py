@@ -12,14 +12,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hpc_llm.accounting import Ledger
-from hpc_llm.corpus import expand_entries
 from hpc_llm.distributed import Ranks, StopFlag, say
 from hpc_llm.errors import FirstRankFailed, Stopped, UserError, exit_code
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
 from hpc_llm.stages.bill import add_row
 from hpc_llm.stages.context import Context, commit, versions
-from hpc_llm.stages.pipeline import Stage, pipeline
+from hpc_llm.stages.pipeline import Stage
 from hpc_llm.tracking import EventLog, NoView, WandbView, open_view
 
 __all__ = ["open_context", "run"]
@@ -28,19 +27,14 @@ LIGHT = ("corpus", "report")  # stages that need no torch
 
 
 @contextmanager
-def open_context(cfg: RunConfig, folder: RunFolder, ranks: Ranks, verb: str) -> Iterator[Context]:
+def open_context(
+    cfg: RunConfig, stages: Sequence[Stage], folder: RunFolder, ranks: Ranks, verb: str
+) -> Iterator[Context]:
     """Give the surroundings of a run; inside the block its folder is locked.
 
     W&B is open too, where `verb` has something to do.
     """
     stop_file = folder.path / "stop" if ranks.is_first else None
-    stages = pipeline(
-        cfg,
-        {
-            "target": expand_entries(cfg.corpus.target, "corpus.target"),
-            "source": expand_entries(cfg.corpus.source, "corpus.source"),
-        },
-    )
     with _locked(folder, ranks), StopFlag(stop_file=stop_file) as flag:
         view: WandbView | NoView = NoView()
         if ranks.is_first and _todo(folder, stages, verb):

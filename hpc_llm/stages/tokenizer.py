@@ -6,7 +6,7 @@ from hpc_llm.corpus import read_texts
 from hpc_llm.rundir import replaced_folder
 from hpc_llm.stages.context import Context
 from hpc_llm.stages.texts import encoder, heldout, text_file
-from hpc_llm.surgery.loading import check_model_folder, load_tokenizer, model_type
+from hpc_llm.surgery.loading import load_tokenizer, model_type
 from hpc_llm.tokenizer.encode import encode_shards
 from hpc_llm.tokenizer.export import export_fast
 from hpc_llm.tokenizer.measures import compare
@@ -19,7 +19,6 @@ __all__ = ["run"]
 def run(context: Context, name: str) -> dict[str, Any]:
     """Write tokenizer/: the vocabulary, the fast tokenizer and the shards of the training text."""
     cfg = context.cfg
-    check_model_folder(str(context.base))
     base = load_tokenizer(context.base, cfg.model)
     specials = special_tokens_of(base)
     source = text_file(context, "source", "train")

@@ -21,12 +21,12 @@ from transformers.utils import logging as transformers_logging
 
 from hpc_llm.errors import UserError
 from hpc_llm.settings import ModelSettings
+from hpc_llm.surgery.folders import check_model_folder
 
 __all__ = [
     "DTYPES",
     "apply_weights",
     "build_model",
-    "check_model_folder",
     "load_model",
     "load_tokenizer",
     "model_type",
@@ -40,26 +40,6 @@ def quiet_transformers() -> None:
     """Keep transformers' progress bars and hints off the console: ours tell what happens."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-
-
-def check_model_folder(path: str) -> None:
-    """Raise `UserError` when `path` is a local folder without configuration or weights.
-
-    A `path` that is no local folder is taken as a hub id and left to transformers.
-    """
-    folder = Path(path).expanduser()
-    if not folder.exists():
-        if path.count("/") != 1 or path.startswith((".", "/", "~")):
-            raise UserError(f"model.path={path}: no such folder; give a folder or OWNER/NAME")
-        return
-    if not (folder / "config.json").is_file():
-        raise UserError(f"model.path={path}: holds no config.json; give a Hugging Face folder")
-    if any(folder.glob("*.safetensors")):
-        return
-    cure = "give a folder with *.safetensors"
-    if any(folder.glob("*.bin")):
-        cure = "pickled weights (*.bin) are not loaded; convert them to safetensors"
-    raise UserError(f"model.path={path}: holds no weights; {cure}")
 
 
 def load_model(path: str | Path, settings: ModelSettings, precision: str) -> PreTrainedModel:

@@ -85,6 +85,7 @@ def test_a_missing_file(bad_run, tmp_path):
     line = bad_run(tmp_path / "no.jsonl")
     assert "corpus.target=" in line
     assert "no such file" in line
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_empty_corpus(bad_run, tmp_path):
@@ -119,6 +120,7 @@ def test_a_model_without_weights(bad_run, tmp_path, model, text):
     (folder / "pytorch_model.bin").write_bytes(b"")
     assert "pickled weights (*.bin) are not loaded" in bad_run(text, path=folder)
     assert "no such folder" in bad_run(text, path=tmp_path / "gone")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_folder_that_is_no_run(refused, tmp_path):

@@ -8,12 +8,10 @@ from hpc_llm import config
 from hpc_llm.errors import UserError
 from hpc_llm.stages.pipeline import pipeline
 
-ENTRIES = {"target": ["sample:ru"], "source": ["sample:en"]}
-
 
 def changed(*overrides):
-    before = {s.name: s.fingerprint for s in pipeline(typed(), ENTRIES)}
-    after = {s.name: s.fingerprint for s in pipeline(typed(*overrides), ENTRIES)}
+    before = {s.name: s.fingerprint for s in pipeline(typed())}
+    after = {s.name: s.fingerprint for s in pipeline(typed(*overrides))}
     return {name for name in before if before[name] != after[name]}
 
 
@@ -21,7 +19,7 @@ def typed(*overrides):
     return config.typed(config.compose(["experiment=example", *overrides]))
 
 
-EVERYTHING = {s.name for s in pipeline(typed(), ENTRIES)}
+EVERYTHING = {s.name for s in pipeline(typed())}
 AFTER_LORA = {"train/lora", "evaluate/lora", "correct", "evaluate/corrected", "report"}
 AFTER_EMBEDDINGS = AFTER_LORA | {"train/embeddings", "evaluate/embeddings"}
 AFTER_TRANSPLANT = AFTER_EMBEDDINGS | {"transplant", "evaluate/transplant"}
@@ -58,7 +56,7 @@ def test_a_file_counts_by_its_content(tmp_path):
         path = tmp_path / name
         path.write_text(text, encoding="utf-8")
         cfg = replace(typed(), corpus=replace(typed().corpus, target=[str(path)]))
-        return pipeline(cfg, {"target": [str(path)], "source": []})[0].fingerprint
+        return pipeline(cfg)[0].fingerprint
 
     assert corpus("a.txt", "один") != corpus("a.txt", "два")
 
@@ -66,11 +64,11 @@ def test_a_file_counts_by_its_content(tmp_path):
 def test_no_model_and_no_pretraining_is_told():
     cfg = config.typed(config.compose(["corpus=sample"]))
     with pytest.raises(UserError, match=r"no model to adapt; give model\.path="):
-        pipeline(cfg, ENTRIES)
+        pipeline(cfg)
 
 
 def test_all_needs_come_before():
     seen = set()
-    for stage in pipeline(typed(), ENTRIES):
+    for stage in pipeline(typed()):
         assert set(stage.needs) <= seen
         seen.add(stage.name)
