@@ -88,11 +88,11 @@ def as_yaml(config: DictConfig) -> str:
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
-    """Return `key: old -> new` for every setting that differs."""
+    """Return `key: old -> new` for every setting that differs, but for the run's own place."""
     before, after = (_flat(asdict(config)) for config in (old, new))
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"
-        for key in sorted({*before, *after})
+        for key in sorted({*before, *after} - {"run", "runs_dir"})
         if before.get(key) != after.get(key)
     ]
 

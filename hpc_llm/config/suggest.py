@@ -34,10 +34,12 @@ def explain(error: Exception, keys: list[str], conf: Path) -> UserError:
             return UserError(f"{text.rstrip('.')}; known for {plain}: {', '.join(options)}")
         if not options and plain not in known and not plain.startswith(OPEN_ENDED):
             near = difflib.get_close_matches(plain, known, n=3, cutoff=0.6)
-            hint = f"did you mean {' or '.join(near)}?" if near else "see hpc-llm --cfg job"
+            hint = f"did you mean {' or '.join(near)}?" if near else "see hpc-llm adapt --cfg job"
             return UserError(f"{plain}: no such setting; {hint}")
     if "Ambiguous value" in text:
         return UserError(f"{text}; write a list as KEY=[A,B], or a sweep with -m")
+    if "float' could not be converted to Integer" in text:
+        text += " (whole numbers are written out: 5_000_000_000)"
     full = getattr(error.__cause__ or error, "full_key", None)
     place = f"{full}: " if full and str(full) not in text else ""
-    return UserError(f"{place}{text}; hpc-llm --cfg job shows all settings and their values")
+    return UserError(f"{place}{text}; hpc-llm adapt --cfg job shows all settings and their values")

@@ -131,9 +131,10 @@ def build_corpus(
     train = _write(folder / "train.jsonl", texts)
     if len(corpus.seen) < 3:
         raise UserError(
-            f"{key}={','.join(entries) or '[]'}: {len(corpus.seen)} documents of at least "
-            f"{settings.min_characters} characters ({corpus.duplicates} copies and "
-            f"{corpus.dropped} shorter ones dropped); give at least 3"
+            f"{key}={','.join(entries) or '[]'}: documents of at least "
+            f"{settings.min_characters} characters: {len(corpus.seen)} (dropped: "
+            f"{corpus.duplicates} copies, {corpus.dropped} shorter); give at least 3 documents "
+            "(a .txt below 64 KiB is one document, a line of .jsonl is one)"
         )
     return CorpusCounts(
         documents=len(corpus.seen),

@@ -2,6 +2,7 @@
 
 from hpc_llm.rundir.atomic import (
     append_line,
+    publish,
     read_json,
     read_jsonl,
     replaced_folder,
@@ -18,6 +19,7 @@ __all__ = [
     "conf_dir",
     "fingerprint",
     "fingerprint_path",
+    "publish",
     "read_json",
     "read_jsonl",
     "replaced_folder",

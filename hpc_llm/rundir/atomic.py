@@ -10,6 +10,7 @@ from typing import Any
 
 __all__ = [
     "append_line",
+    "publish",
     "read_json",
     "read_jsonl",
     "replaced_folder",
@@ -82,6 +83,24 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 yield value
 
 
+def publish(temporary: Path, path: Path) -> None:
+    """Give a finished file its name: synced, and readable for whom the umask lets read.
+
+    Libraries that write weights leave them readable for their owner alone.
+    """
+    _open_to_readers(temporary)
+    with temporary.open("rb") as handle:
+        os.fsync(handle.fileno())
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def _open_to_readers(path: Path) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
     """Give an empty temporary folder that becomes `path` when the block ends without error.
@@ -93,6 +112,8 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        for file in temporary.rglob("*.safetensors"):
+            _open_to_readers(file)
         shutil.rmtree(path, ignore_errors=True)
         temporary.replace(path)
         _sync_folder(path.parent)

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from hpc_llm.errors import UserError
 from hpc_llm.settings.checks import require_choice, require_fraction, require_positive
 
-__all__ = ["TokenizerSettings"]
+__all__ = ["SMALLEST_VOCABULARY", "TokenizerSettings"]
+
+SMALLEST_VOCABULARY = 384  # 256 byte pieces, the special tokens and an alphabet
 
 
 @dataclass(kw_only=True)
@@ -29,8 +31,8 @@ class TokenizerSettings:
         require_positive("tokenizer.max_characters", self.max_characters)
         require_positive("tokenizer.threads", self.threads)
         require_fraction("tokenizer.source_share", self.source_share)
-        if self.vocab_size < 384:
+        if self.vocab_size < SMALLEST_VOCABULARY:
             raise UserError(
-                f"tokenizer.vocab_size={self.vocab_size}: must be at least 384 "
+                f"tokenizer.vocab_size={self.vocab_size}: must be at least {SMALLEST_VOCABULARY} "
                 "(256 byte pieces and the alphabet); give a larger one"
             )

@@ -7,7 +7,7 @@ from typing import Any
 from peft import PeftModel
 from safetensors.torch import save_file
 
-from hpc_llm.rundir import replaced_folder, write_json
+from hpc_llm.rundir import publish, replaced_folder, write_json
 from hpc_llm.stages.assemble import start_model
 from hpc_llm.stages.context import Context
 from hpc_llm.stages.training import train_stage, training_result
@@ -35,7 +35,7 @@ def _write(folder: Path, trained: TrainedStage, job: StageJob) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / ".weights.tmp"
     save_file(trained.weights, temporary)
-    temporary.replace(folder / "weights.safetensors")
+    publish(temporary, folder / "weights.safetensors")
     if isinstance(job.trainable.model, PeftModel):
         with replaced_folder(folder / "adapter") as adapter:
             job.trainable.model.save_pretrained(

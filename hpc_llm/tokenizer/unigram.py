@@ -17,6 +17,7 @@ from typing import Any
 
 from hpc_llm.errors import UserError
 from hpc_llm.settings import TokenizerSettings
+from hpc_llm.settings.tokenizer import SMALLEST_VOCABULARY
 from hpc_llm.tokenizer.sample import CHUNK_CHARACTERS, draw
 from hpc_llm.tokenizer.specials import SpecialTokens
 
@@ -103,9 +104,11 @@ def _explain(error: RuntimeError, settings: TokenizerSettings) -> UserError | No
     """Return the user's version of the trainer's message, or None for one that is not known."""
     message, size = str(error), settings.vocab_size
     if found := re.search(r"Vocabulary size too high.*<= (\d+)", message):
+        most = int(found[1])
+        less = f"tokenizer.vocab_size={most} or " if most >= SMALLEST_VOCABULARY else ""
         return UserError(
-            f"tokenizer.vocab_size={size}: the text supports at most {found[1]} pieces; "
-            f"give vocab_size={found[1]} or more text"
+            f"tokenizer.vocab_size={size}: the text supports at most {most} pieces; "
+            f"give {less}more text"
         )
     if found := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
         return UserError(

@@ -8,6 +8,7 @@ from hpc_llm.rundir import (
     RunFolder,
     append_line,
     fingerprint_path,
+    publish,
     read_json,
     read_jsonl,
     replaced_folder,
@@ -73,3 +74,16 @@ def test_the_newest_record_counts_and_old_results_are_kept(tmp_path):
         assert (moved / "x").read_text() == str(number)
     assert folder.finished("corpus")["fingerprint"] == "2"
     assert folder.supersede("train/lora") is None
+
+
+def test_weights_can_be_read_by_others(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with replaced_folder(tmp_path / "model") as folder:
+            (folder / "model.safetensors").touch(0o600)
+        (tmp_path / "new.tmp").touch(0o600)
+        publish(tmp_path / "new.tmp", tmp_path / "new")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "model" / "model.safetensors", tmp_path / "new"):
+        assert path.stat().st_mode & 0o777 == 0o644

@@ -60,7 +60,7 @@ def test_the_largest_vocabulary(sample: Sample, settings: Settings, tmp_path: Pa
     most = int(re.findall(r"vocab_size=(\d+)", message)[1])
     assert message == (
         f"tokenizer.vocab_size=65536: the text supports at most {most} pieces; "
-        f"give vocab_size={most} or more text"
+        f"give tokenizer.vocab_size={most} or more text"
     )
     assert len(train(most)) == most
     with pytest.raises(UserError, match=f"at most {most} pieces"):
