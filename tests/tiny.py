@@ -20,6 +20,7 @@ TINY = [
     "train.pretrain.steps=8",
     "train.embeddings.steps=8",
     "train.lora.steps=12",
+    "train.lora.learning_rate=0.003",  # at the default, so few steps without warm-up are chaotic
     "evaluation.tune_bytes=4000",
     "correct.grid=[0.5,1.0,1.5]",
     "correct.bootstrap_samples=50",

@@ -83,8 +83,15 @@ def run(context: Context, verb: str) -> int:
     todo = _todo(context.folder, stages, verb)
     done = {stage.name for stage in stages if _is_done(context.folder, stage)}
     _say_plan(context, wanted, todo)
-    if context.ranks.world_size > 1 or any(stage.module not in LIGHT for stage in todo):
-        _meet(context)
+    if context.ranks.world_size == 1 and all(stage.module in LIGHT for stage in todo):
+        _run_stages(context, todo, done)
+    else:
+        with _met(context):
+            _run_stages(context, todo, done)
+    return len(todo)
+
+
+def _run_stages(context: Context, todo: list[Stage], done: set[str]) -> None:
     for stage in todo:
         if missing := [need for need in stage.needs if need not in done]:
             raise UserError(
@@ -95,7 +102,6 @@ def run(context: Context, verb: str) -> int:
             raise Stopped(reason)
         _run_stage(context, stage)
         done.add(stage.name)
-    return len(todo)
 
 
 def _wanted(stages: Sequence[Stage], verb: str) -> list[Stage]:
@@ -106,12 +112,22 @@ def _todo(folder: RunFolder, stages: Sequence[Stage], verb: str) -> list[Stage]:
     return [stage for stage in _wanted(stages, verb) if not _is_done(folder, stage)]
 
 
-def _meet(context: Context) -> None:
-    """Start torch and the process group, in which ranks wait for the work of rank 0."""
+@contextmanager
+def _met(context: Context) -> Iterator[None]:
+    """Start torch and the process group, in which ranks wait for the work of rank 0.
+
+    It is left in good order when the work is done or all ranks stop; not after a failure.
+    """
     from hpc_llm.training import process_group
 
     process_group.start(context.ranks, context.cfg.train.threads)
     process_group.barrier()  # all have read the record before rank 0 changes it
+    try:
+        yield
+    except Stopped:
+        process_group.end()
+        raise
+    process_group.end()
 
 
 def _is_done(folder: RunFolder, stage: Stage) -> bool:

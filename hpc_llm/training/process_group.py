@@ -21,7 +21,16 @@ import torch
 from hpc_llm.distributed import Ranks, check_visible_devices, export
 from hpc_llm.errors import UserError
 
-__all__ = ["all_sum", "all_sum_float", "barrier", "broadcast_status", "device_of", "quiet", "start"]
+__all__ = [
+    "all_sum",
+    "all_sum_float",
+    "barrier",
+    "broadcast_status",
+    "device_of",
+    "end",
+    "quiet",
+    "start",
+]
 
 WAIT = timedelta(hours=48)  # other ranks wait while rank 0 cleans, counts and encodes text
 
@@ -80,6 +89,18 @@ def start(ranks: Ranks, threads: int | None) -> None:
         torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())
     if ranks.world_size > 1:
         _control.append(torch.distributed.new_group(backend="gloo", timeout=WAIT))
+
+
+def end() -> None:
+    """Leave the process group in good order, at the end of a run that did not fail.
+
+    A process that ends with gloo's threads still running may abort instead of returning its exit
+    code. After a failure the others may never answer, so then nothing is waited for.
+    """
+    if _control:  # one rank alone has no peers and keeps its group
+        barrier()
+        _control.clear()
+        torch.distributed.destroy_process_group()
 
 
 def _compile_once() -> None:

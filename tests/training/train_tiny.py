@@ -108,3 +108,4 @@ if __name__ == "__main__":
     results = [result(task) for task in json.loads(sys.argv[1])]
     if os.environ.get("RANK", "0") == "0":
         print(json.dumps(results))
+    process_group.end()
