@@ -23,7 +23,7 @@ def counted(model: torch.nn.Module, vocab_size: int) -> tuple[int, int]:
     return forward, counter.get_total_flops()
 
 
-def check(config: dict, method: Method, names: tuple[str, ...] = ()) -> None:
+def assert_equals_the_counter(config: dict, method: Method, names: tuple[str, ...] = ()) -> None:
     model = trained_model(config, method, names=names)
     arch = Architecture.from_config(config)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -36,7 +36,7 @@ def check(config: dict, method: Method, names: tuple[str, ...] = ()) -> None:
 @pytest.mark.parametrize("seed", range(80))
 def test_random_llama_equals_the_counter(seed: int) -> None:
     rng = random.Random(seed)
-    check(random_llama(rng), random_method(rng))
+    assert_equals_the_counter(random_llama(rng), random_method(rng))
 
 
 MIXTRAL = {
@@ -95,7 +95,7 @@ METHODS = [
     "config", [MIXTRAL, GEMMA2, QWEN2, QWEN3], ids=lambda config: config["model_type"]
 )
 def test_other_families_equal_the_counter(config: dict, method: Method) -> None:
-    check(config, method)
+    assert_equals_the_counter(config, method)
 
 
 OLDER = {
@@ -125,10 +125,10 @@ TARGETS = {
 @pytest.mark.parametrize("family", OLDER)
 def test_older_families_equal_the_counter(family: str, recompute: bool) -> None:
     config = {"model_type": family, "vocab_size": 50, **OLDER[family]}
-    check(config, Method.full(recompute=recompute))
-    check(config, Method.embeddings(recompute=recompute))
+    assert_equals_the_counter(config, Method.full(recompute=recompute))
+    assert_equals_the_counter(config, Method.embeddings(recompute=recompute))
     adapters = Method.lora(3, TARGETS[family], recompute=recompute)
-    check(config, adapters, names=TARGETS[family])
+    assert_equals_the_counter(config, adapters, names=TARGETS[family])
 
 
 SOLAR = {

@@ -138,6 +138,7 @@ def test_lost_node_starts_the_job_again(slurm_cluster) -> None:
     slurm_cluster.output(*update, "state=down", "reason=test")
     slurm_cluster.run(*update, "state=resume")  # it may have come back by itself
     slurm_cluster.wait_for_state(job, "COMPLETED 1")
+    assert [p["rank"] for p in slurm_cluster.places(job, 1)] == [0, 1]
 
 
 def test_scancel_saves_and_does_not_restart(slurm_cluster) -> None:
