@@ -60,12 +60,15 @@ def _pretrain(context: Context, folder: Path) -> dict[str, Any]:
     process_group.barrier()
     tokenizer = load_tokenizer(work, cfg.model)
     model = build_model(architecture, len(tokenizer), cfg.seed)
-    model.config.bos_token_id = tokenizer.bos_token_id
-    model.config.eos_token_id = tokenizer.eos_token_id
     trained, job = train_stage(context, "pretrain", model, work / "source", folder)
     if context.ranks.is_first:
+        # A new model takes the gathered weights: under ZeRO-3 the trained one holds none itself.
+        model = build_model(architecture, len(tokenizer), cfg.seed)
+        model.load_state_dict(trained.weights, strict=False)  # a tied head has no entry of its own
+        model.config.bos_token_id = tokenizer.bos_token_id
+        model.config.eos_token_id = tokenizer.eos_token_id
         with replaced_folder(folder / "model") as result:
-            save_model(job.trainable.causal, tokenizer, result, DTYPES[cfg.train.precision])
+            save_model(model, tokenizer, result, DTYPES[cfg.train.precision])
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     process_group.barrier()
     return training_result(job, trained)

@@ -159,6 +159,14 @@ def test_two_ranks_give_the_loss_of_one(example, tmp_path):
         assert two[key] == pytest.approx(one[key], abs=1e-5), key
 
 
+def test_zero_3_makes_the_same_base_model(example, tmp_path):
+    folder, _ = example
+    adapt(tmp_path, "zero=stage3")
+    one, three = summary(folder), summary(tmp_path / "example")
+    for point in ("base", "embeddings", "corrected"):
+        assert three["target_bpb"][point] == pytest.approx(one["target_bpb"][point], abs=1e-3)
+
+
 def test_a_second_process_is_kept_from_a_run_in_use(example, runs):
     import fcntl
 
