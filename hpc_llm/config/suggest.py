@@ -10,7 +10,8 @@ from hpc_llm.settings import RunConfig
 
 __all__ = ["OPEN_ENDED", "explain", "known_keys"]
 
-OPEN_ENDED = ("zero.extra.", "model.architecture.")  # mappings that take any key
+# Mappings that take any key
+OPEN_ENDED = ("zero.extra.", "model.architecture.", "budget.rates.", "hardware.peak_tflops.")
 
 
 def known_keys(settings: Any = RunConfig, prefix: str = "") -> list[str]:

@@ -4,6 +4,8 @@ Nothing but the standard library is imported here, so every room may read its se
 Each value that a setting may take is checked in `__post_init__`, and a wrong one is a `UserError`.
 """
 
+from hpc_llm.settings.accounting import AccountingSettings
+from hpc_llm.settings.budget import BudgetSettings
 from hpc_llm.settings.corpus import CorpusSettings
 from hpc_llm.settings.correct import CorrectSettings
 from hpc_llm.settings.evaluation import EvaluationSettings
@@ -21,6 +23,8 @@ from hpc_llm.settings.transplant import TransplantSettings
 from hpc_llm.settings.zero import ZeroSettings
 
 __all__ = [
+    "AccountingSettings",
+    "BudgetSettings",
     "ClusterSettings",
     "CorpusSettings",
     "CorrectSettings",

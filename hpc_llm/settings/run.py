@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from hpc_llm.settings.accounting import AccountingSettings
+from hpc_llm.settings.budget import BudgetSettings
 from hpc_llm.settings.corpus import CorpusSettings
 from hpc_llm.settings.correct import CorrectSettings
 from hpc_llm.settings.evaluation import EvaluationSettings
@@ -45,3 +47,5 @@ class RunConfig:
     launch: LaunchSettings
     tracking: TrackingSettings
     plan: PlanSettings
+    accounting: AccountingSettings
+    budget: BudgetSettings
