@@ -1,9 +1,11 @@
 """How a run ends when it does not end well, each told in one line."""
 
 __all__ = [
+    "EXIT_BUDGET",
     "EXIT_FAILED",
     "EXIT_REQUEUE",
     "EXIT_USER",
+    "BudgetSpent",
     "Diverged",
     "FirstRankFailed",
     "Stopped",
@@ -13,6 +15,7 @@ __all__ = [
 
 EXIT_FAILED = 1
 EXIT_USER = 2
+EXIT_BUDGET = 3  # the budget is spent: not to be started again as it is
 EXIT_REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: stopped in good order, start me again
 
 
@@ -25,6 +28,10 @@ class UserError(ValueError):
 
 class Stopped(Exception):
     """The run was asked to stop; what was done is on disk and the same command goes on."""
+
+
+class BudgetSpent(Stopped):
+    """The budget is spent; what was done is on disk, and a larger budget goes on."""
 
 
 class Diverged(ArithmeticError):
@@ -44,6 +51,8 @@ def exit_code(error: BaseException) -> int:
     """Return the exit code that an error ends the command with."""
     if isinstance(error, UserError):
         return EXIT_USER
+    if isinstance(error, BudgetSpent):
+        return EXIT_BUDGET
     if isinstance(error, Stopped):
         return EXIT_REQUEUE
     return error.code if isinstance(error, FirstRankFailed) else EXIT_FAILED

@@ -2,20 +2,24 @@
 
 from hpc_llm.accounting.architecture import Architecture, ParameterCount, parameter_count
 from hpc_llm.accounting.bill import Bill, ledger_report, run_bill
+from hpc_llm.accounting.energy import EnergyCounter
 from hpc_llm.accounting.flops import StepFlops, flops_per_token, pf_days, step_flops
 from hpc_llm.accounting.hardware import Machine, device, find_device
-from hpc_llm.accounting.ledger import Ledger, LedgerRow, LedgerTotals
-from hpc_llm.accounting.memory import MemoryPlan, TrainingSetup, fits, memory
+from hpc_llm.accounting.ledger import Ledger, LedgerRow, LedgerTotals, Spending
+from hpc_llm.accounting.memory import MemoryPlan, TrainingSetup, fits, memory, memory_plan
 from hpc_llm.accounting.method import Method, stage_method, trainable_parameters
-from hpc_llm.accounting.plan_text import plan_answer, render_plan
+from hpc_llm.accounting.money import middle_price, priced
+from hpc_llm.accounting.plan_text import PlanJob, plan_answer, render_plan
 from hpc_llm.accounting.planning import Plan, make_plan
 from hpc_llm.accounting.projection import Projection, project
+from hpc_llm.accounting.slurm import job_start
 from hpc_llm.accounting.traffic import network_seconds, zero_traffic
 from hpc_llm.accounting.utilisation import utilisation_metrics
 
 __all__ = [
     "Architecture",
     "Bill",
+    "EnergyCounter",
     "Ledger",
     "LedgerRow",
     "LedgerTotals",
@@ -24,20 +28,26 @@ __all__ = [
     "Method",
     "ParameterCount",
     "Plan",
+    "PlanJob",
     "Projection",
+    "Spending",
     "StepFlops",
     "TrainingSetup",
     "device",
     "find_device",
     "fits",
     "flops_per_token",
+    "job_start",
     "ledger_report",
     "make_plan",
     "memory",
+    "memory_plan",
+    "middle_price",
     "network_seconds",
     "parameter_count",
     "pf_days",
     "plan_answer",
+    "priced",
     "project",
     "render_plan",
     "run_bill",

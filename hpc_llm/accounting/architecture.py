@@ -5,21 +5,40 @@ All other counts (FLOPs, memory, traffic, money) start here, and none of them ne
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from hpc_llm.accounting.families import fields_from_config
 from hpc_llm.errors import UserError
-from hpc_llm.settings.checks import require_choice, require_positive
+from hpc_llm.settings.checks import require_choice
 
 __all__ = ["Architecture", "ParameterCount", "parameter_count"]
 
 KINDS = ("decoder", "encoder", "encoder-decoder")
+SIZES = ("hidden_size", "num_layers", "num_heads", "ffn_size", "vocab_size")
+COUNTS = (
+    "max_positions",
+    "num_experts",
+    "experts_per_token",
+    "encoder_layers",
+    "norms_per_layer",
+    "other_norms",
+    "extra_parameters",
+    "sliding_window",
+)
 
 
-@dataclass(frozen=True, kw_only=True)
+def _require_whole(key: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or value < least:
+        raise UserError(f"{key}={value}: must be a whole number, {least} or above")
+
+
+@dataclass(frozen=True)
 class Architecture:
-    """A Transformer's sizes. What is not given is as in Llama: gated, rotary, without biases."""
+    """A Transformer's sizes. What is not given is as in Llama: gated, rotary, without biases.
+
+    Raises `UserError` for sizes below 1, heads that do not divide and counts that contradict.
+    """
 
     hidden_size: int
     num_layers: int
@@ -42,7 +61,8 @@ class Architecture:
     """Experts of each layer; 0: dense."""
     experts_per_token: int = 0
     kind: str = "decoder"
-    """decoder | encoder | encoder-decoder."""
+    """decoder | encoder (attends to both sides, trains to fill masks) | encoder-decoder."""
+    _: KW_ONLY
     fused_qkv: bool = False
     """Queries, keys and values come from one matrix; matters for adapters only."""
     parallel_residual: bool = False
@@ -62,6 +82,8 @@ class Architecture:
     """Layers of the encoder of an encoder-decoder."""
     extra_parameters: int = 0
     """What stands outside the pattern: BERT's pooler, T5's relative position biases."""
+    dropout: bool = False
+    """A dropout behind the MLP, which keeps a mask for the backward pass."""
     sliding_window: int = 0
     """Keys that a token of a sliding layer attends to at most; 0: no such layer."""
     sliding_layers: tuple[int, ...] = ()
@@ -69,11 +91,11 @@ class Architecture:
 
     def __post_init__(self) -> None:
         """Check the sizes and what must divide."""
-        for key in ("hidden_size", "num_layers", "num_heads", "ffn_size", "vocab_size"):
-            require_positive(key, getattr(self, key))
+        for key in SIZES:
+            _require_whole(key, getattr(self, key), 1)
         for key in ("num_kv_heads", "head_dim"):
             if getattr(self, key) is not None:
-                require_positive(key, getattr(self, key))
+                _require_whole(key, getattr(self, key), 1)
         require_choice("kind", self.kind, KINDS)
         if self.head_dim is None and self.hidden_size % self.num_heads:
             raise UserError(
@@ -85,9 +107,8 @@ class Architecture:
         self._check_counts()
 
     def _check_counts(self) -> None:
-        for key in ("max_positions", "num_experts", "experts_per_token", "encoder_layers"):
-            if getattr(self, key) < 0:
-                raise UserError(f"{key}={getattr(self, key)}: must be 0 or above")
+        for key in COUNTS:
+            _require_whole(key, getattr(self, key), 0)
         if not min(1, self.num_experts) <= self.experts_per_token <= self.num_experts:
             raise UserError(
                 f"experts_per_token={self.experts_per_token}: must lie between 1 and num_experts="
@@ -95,8 +116,8 @@ class Architecture:
             )
         if (self.kind == "encoder-decoder") != (self.encoder_layers > 0):
             raise UserError(
-                f"encoder_layers={self.encoder_layers}: goes with kind=encoder-decoder, and with "
-                f"no other; this is kind={self.kind}"
+                f"encoder_layers={self.encoder_layers}: kind=encoder-decoder needs them, no other "
+                f"kind has them; this is kind={self.kind}"
             )
         if any(not 0 <= layer < self.num_layers for layer in self.sliding_layers):
             raise UserError(
@@ -160,7 +181,12 @@ def _mlp(arch: Architecture) -> int:
 
 
 def parameter_count(arch: Architecture) -> ParameterCount:
-    """Count the parameters of `AutoModelForCausalLM` (of `AutoModel` for an encoder), exactly."""
+    """Count the parameters of the model as transformers builds it, exactly.
+
+    `AutoModelForCausalLM` for a decoder, `AutoModelForSeq2SeqLM` for an encoder-decoder. For an
+    encoder `AutoModel`, the size that is published: with the pooler, without what only the
+    masked-LM head has (a transform of h x h, a norm, a bias); an untied head is counted.
+    """
     h, attention, mlp = arch.hidden_size, _attention(arch), _mlp(arch)
     norm = 2 * h if arch.norm_bias else h
     experts = max(1, arch.num_experts)

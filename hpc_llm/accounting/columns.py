@@ -6,12 +6,12 @@ __all__ = ["columns", "figure"]
 
 
 def figure(value: float | None) -> str:
-    """Write a figure with three significant digits, thousands separated, or n/a."""
+    """Write a figure with three significant digits, below 0.01 with two, or n/a."""
     if value is None:
         return "n/a"
-    if abs(value) >= 100:
+    if abs(value) >= 100 or value == 0:
         return f"{value:,.0f}"
-    return f"{value:#.3g}".rstrip(".") if abs(value) >= 0.01 else f"{value:.2g}"
+    return f"{value:#.3g}".rstrip(".") if abs(value) >= 0.01 else f"{value:#.2g}"
 
 
 def columns(lines: Sequence[Sequence[str]], left: int = 1) -> list[str]:

@@ -25,6 +25,12 @@ def _need(config: Config, *names: str) -> Any:
     )
 
 
+def _given(config: Config, name: str, default: int) -> Any:
+    """Return the value, or the default where it is missing or null; 0 is a value, and refused."""
+    value = config.get(name)
+    return default if value is None else value
+
+
 def _llama(config: Config) -> Fields:
     heads = _need(config, "num_attention_heads")
     bias = bool(config.get("attention_bias", False))
@@ -32,7 +38,7 @@ def _llama(config: Config) -> Fields:
         "hidden_size": _need(config, "hidden_size"),
         "num_layers": _need(config, "num_hidden_layers"),
         "num_heads": heads,
-        "num_kv_heads": config.get("num_key_value_heads") or heads,
+        "num_kv_heads": _given(config, "num_key_value_heads", heads),
         "head_dim": config.get("head_dim"),
         "ffn_size": _need(config, "intermediate_size"),
         "vocab_size": _need(config, "vocab_size"),
@@ -69,11 +75,11 @@ def _qwen2(config: Config) -> Fields:
 def _qwen3(config: Config) -> Fields:
     bias = bool(config.get("attention_bias", False))
     fields = _qwen2(config) | {"qkv_bias": bias, "output_bias": bias, "qk_norm": True}
-    return fields | {"head_dim": config.get("head_dim") or 128}
+    return fields | {"head_dim": _given(config, "head_dim", 128)}
 
 
 def _gemma(config: Config) -> Fields:
-    fields = _llama(config) | {"head_dim": config.get("head_dim") or 256}
+    fields = _llama(config) | {"head_dim": _given(config, "head_dim", 256)}
     return fields | {"tied_embeddings": bool(config.get("tie_word_embeddings", True))}
 
 
@@ -116,6 +122,7 @@ def _opt(config: Config) -> Fields:
         "qkv_bias": bias,
         "output_bias": bias,
         "mlp_bias": bias,
+        "dropout": config.get("dropout", 0.1) > 0,
     }
     return _layer_norm(config, fields, tied=True)
 
@@ -127,8 +134,9 @@ def _gpt2(config: Config) -> Fields:
         "hidden_size": hidden,
         "num_layers": _need(config, "n_layer", "num_hidden_layers"),
         "num_heads": _need(config, "n_head", "num_attention_heads"),
-        "ffn_size": config.get("n_inner") or 4 * hidden,
+        "ffn_size": _given(config, "n_inner", 4 * hidden),
         "max_positions": _need(config, "n_positions", "max_position_embeddings"),
+        "dropout": config.get("resid_pdrop", 0.1) > 0,
     }
     return _layer_norm(config, fields, tied=True)
 
@@ -144,6 +152,7 @@ def _gpt_neox(config: Config) -> Fields:
         "ffn_size": _need(config, "intermediate_size"),
         "qkv_bias": bias,
         "output_bias": bias,
+        "dropout": config.get("hidden_dropout", 0.0) > 0,
     }
     return _layer_norm(config, fields, tied=False)
 
@@ -157,6 +166,7 @@ def _bloom(config: Config) -> Fields:
         "num_heads": _need(config, "n_head", "num_attention_heads"),
         "ffn_size": 4 * hidden,
         "other_norms": 2,
+        "dropout": config.get("hidden_dropout", 0.0) > 0,
     }
     return _layer_norm(config, fields, tied=True)
 
@@ -183,7 +193,7 @@ def _t5(config: Config) -> Fields:
     return {
         "kind": "encoder-decoder",
         "hidden_size": _need(config, "d_model"),
-        "num_layers": config.get("num_decoder_layers") or layers,
+        "num_layers": _given(config, "num_decoder_layers", layers),
         "encoder_layers": layers,
         "num_heads": heads,
         "head_dim": _need(config, "d_kv"),

@@ -5,7 +5,8 @@ a lookup costs nothing; norms, activations and the optimizer are left out, as ev
 backward pass costs f for the gradient of a weight if the weight trains, and f for the gradient of
 an input if that input needs one, which it does above the first thing that trains. The result
 equals what `torch.utils.flop_counter.FlopCounterMode` sees in transformers and PEFT with eager
-attention.
+attention. Decoders predict the next token; encoders (BERT, RoBERTa) fill masks, with a head that
+has a transform of h x h before the matrix over the vocabulary, at every position.
 
 Conventions that others use are in `flops_per_token`: 6 N (Kaplan et al. 2020, arXiv 2001.08361),
 6 N + 12 L D S (Chowdhery et al. 2022, arXiv 2204.02311, appendix B) and that of Megatron-LM
@@ -80,9 +81,10 @@ def attended_pairs(
     """Count pairs (query, key) in each layer, over documents of these lengths.
 
     `dense` is every pair, which is what eager attention computes and a counter sees; `causal` is
-    l (l + 1) / 2, and min(t, window) for each token t of a sliding layer.
+    l (l + 1) / 2, and min(t, window) for each token t of a sliding layer. A token of an encoder
+    attends to both sides: there `causal` is dense too.
     """
-    if attention == "dense":
+    if attention == "dense" or arch.kind == "encoder":
         return [sum(length * length for length in lengths)] * arch.num_layers
     whole = sum(length * (length + 1) // 2 for length in lengths)
     beyond = [max(0, length - arch.sliding_window) for length in lengths]
@@ -120,22 +122,39 @@ def _mlp_part(run: _Pass, input_grad: bool) -> tuple[int, int, bool]:
 def _not_recomputed(run: _Pass) -> int:
     """The last matmul of a layer: recomputation stops before it, as nothing after it is saved.
 
-    Gemma 2 has a norm after it, a mixture of experts weighs its outputs: there it runs again.
+    Gemma 2 and encoders have a norm after it, OPT and GPT-2 a dropout, a mixture of experts weighs
+    its outputs: there it runs again.
     """
     arch = run.arch
-    if arch.norms_per_layer > 2 or arch.num_experts:
+    if arch.kind == "encoder" or arch.norms_per_layer > 2 or arch.num_experts or arch.dropout:
         return 0
     if "down_proj" in run.adapted:
         return 2 * run.method.rank * arch.hidden_size * run.tokens
     return 2 * arch.hidden_size * arch.ffn_size * run.tokens
 
 
-def _check(arch: Architecture, batch_size: int, sequence_length: int, attention: str) -> None:
-    if arch.kind != "decoder":
+def _head_part(run: _Pass, input_grad: bool) -> tuple[int, int]:
+    """Forward and backward FLOPs of the head; `input_grad` of what the body hands to it."""
+    arch, method = run.arch, run.method
+    trains = method.trains_head or (arch.tied_embeddings and method.trains_embedding)
+    head = 2 * run.tokens * arch.hidden_size * arch.vocab_size
+    if arch.kind != "encoder":
+        return head, head * (trains + input_grad)
+    transform = 2 * run.tokens * arch.hidden_size**2  # of the body, as to what trains it
+    below = method.trains_body or input_grad
+    return transform + head, transform * (method.trains_body + input_grad) + head * (trains + below)
+
+
+def _require_one_stack(arch: Architecture) -> None:
+    if arch.kind == "encoder-decoder":
         raise UserError(
-            f"kind={arch.kind}: FLOPs are counted exactly for decoders only; "
-            "take convention=6n for others"
+            f"kind={arch.kind}: only decoders and encoders are counted; take convention=6n, which "
+            "needs the number of parameters alone"
         )
+
+
+def _check(arch: Architecture, batch_size: int, sequence_length: int, attention: str) -> None:
+    _require_one_stack(arch)
     require_positive("batch_size", batch_size)
     require_positive("sequence_length", sequence_length)
     require_choice("attention", attention, ("dense", "causal"))
@@ -151,13 +170,15 @@ def step_flops(
 ) -> StepFlops:
     """Count one step over `batch_size` rows of `sequence_length` tokens.
 
-    `attention` is dense (what a counter sees) or causal (what is needed); `document_lengths` are
-    those of all rows together, where attention stays inside a document. The forward pass alone
-    is what evaluation costs. Raises `UserError` for lengths that do not add up.
+    `attention` is dense (what a counter sees) or causal (what a decoder needs; an encoder needs
+    the dense one); `document_lengths` are those of all rows together, where attention stays inside
+    a document. The forward pass alone is what evaluation costs. Raises `UserError` for lengths
+    that do not add up and for an encoder-decoder.
     """
     _check(arch, batch_size, sequence_length, attention)
     tokens = batch_size * sequence_length
     lengths = [sequence_length] * batch_size if document_lengths is None else document_lengths
+    require_positive("document_lengths", min(lengths, default=0))
     if sum(lengths) != tokens:
         raise UserError(
             f"document_lengths: add up to {sum(lengths)}, not to batch_size * sequence_length = "
@@ -165,7 +186,6 @@ def step_flops(
         )
     run = _Pass(arch, method, tokens, frozenset(adapted_layers(arch, method)), layer_sizes(arch))
     embedding_trains = method.trains_embedding or (arch.tied_embeddings and method.trains_head)
-    head_trains = method.trains_head or (arch.tied_embeddings and method.trains_embedding)
     needs_grad = embedding_trains or method.recompute  # checkpointing forces it on
     forward = backward = 0
     for pairs in attended_pairs(arch, lengths, attention):
@@ -175,9 +195,9 @@ def step_flops(
         forward += scores[0] + mlp[0]
         backward += scores[1] + mlp[1]
     again = (forward - arch.num_layers * _not_recomputed(run)) if method.recompute else 0
-    head = 2 * tokens * arch.hidden_size * arch.vocab_size
-    forward += head
-    backward += head * (head_trains + needs_grad)
+    head = _head_part(run, needs_grad)
+    forward += head[0]
+    backward += head[1]
     return StepFlops(
         forward=forward, backward=backward, recompute=again, total=forward + backward + again
     )
@@ -188,8 +208,8 @@ def flops_per_token(
 ) -> float:
     """FLOPs of one trained token by a named convention.
 
-    `exact` is causal and counts recomputation out (`StepFlops.model`); the others are rules for
-    a model that trains in full and take no notice of `method`.
+    `exact` is causal (dense for an encoder) and counts recomputation out (`StepFlops.model`); the
+    others are rules for a model that trains in full and take no notice of `method`.
     """
     require_choice("convention", convention, CONVENTIONS)
     if convention == "exact":
@@ -200,13 +220,15 @@ def flops_per_token(
     scores = arch.num_layers * arch.query_size * sequence_length
     if convention == "6n":
         return 6.0 * count.active
+    _require_one_stack(arch)
     if convention == "palm":
         return 6.0 * count.active + 12.0 * scores
     sizes = {name: inputs * outputs for name, (inputs, outputs) in layer_sizes(arch).items()}
     mlp = sum(sizes.pop(name) for name in (*mlp_inputs(arch), "down_proj"))
     experts = (arch.experts_per_token or 1) * mlp + arch.hidden_size * arch.num_experts
     body = arch.num_layers * (sum(sizes.values()) + experts)
-    return 6.0 * (body + arch.hidden_size * arch.vocab_size) + 6.0 * scores
+    reach = 12.0 if arch.kind == "encoder" else 6.0  # both sides, or half of the pairs
+    return 6.0 * (body + arch.hidden_size * arch.vocab_size) + reach * scores
 
 
 def pf_days(flops: float) -> float:

@@ -22,6 +22,8 @@ __all__ = [
     "read_catalogue",
 ]
 
+OTHER_PRODUCT = r"(?! ?(?:ti|super|laptop|max|d|v|3e)\b)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -75,13 +77,14 @@ def _plain(text: str) -> str:
 def find_device(reported_name: str) -> HardwareSettings | None:
     """Return the device whose `match` is in the name that the driver reports, or None.
 
-    The longest match wins: GH200 is not an H200, and an H200 is not an H20.
+    The longest match wins: GH200 is not an H200, and an H200 is not an H20. A name that goes on as
+    that of another product (4090 Laptop, 3090 Ti) does not match.
     """
     reported = _plain(reported_name)
     found = [
         (len(part), entry)
         for entry in device_catalogue().values()
         for part in entry.match
-        if _plain(part) in reported
+        if re.search(re.escape(_plain(part)) + OTHER_PRODUCT, reported)
     ]
     return max(found, key=lambda pair: pair[0])[1] if found else None

@@ -7,6 +7,9 @@ are written twice count once, a torn line is passed over.
 Each start of a process is a segment. Where it takes up a checkpoint, its first row of the stage
 has `reason="resume"` and the checkpoint's step: what earlier segments did beyond that step is
 lost. A segment whose first row is another one began anew: all that earlier ones did is lost.
+
+The rows of a segment follow each other without a gap, so that their seconds add up to the wall
+time of the process, or of the Slurm job where it is the job's first step.
 """
 
 from collections.abc import Iterable
@@ -18,6 +21,8 @@ from hpc_llm.errors import UserError
 from hpc_llm.rundir import append_line, read_jsonl
 
 __all__ = ["Ledger", "LedgerRow", "LedgerTotals", "Spending"]
+
+JOULES_PER_KWH = 3.6e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +54,15 @@ class LedgerRow:
     restart: int = 0
     """Slurm's restart count."""
     reason: str = "log"
-    """Why this row was written: log, resume, end, stop ..."""
+    """Why this row was written: start, log, save, resume, projection, end, stop."""
+    time: float = 0.0
+    """When it was written, seconds since 1970."""
+    device: str | None = None
+    """The catalogue's name of the device that was found; None: that of the configuration."""
+    joules: float | None = None
+    """Energy of all devices since the last row that has it, measured; None: not measured."""
+    projected_seconds: float | None = None
+    """With reason=projection: what the stage still takes, by the rate measured so far."""
 
     def __post_init__(self) -> None:
         """Check that nothing counts backwards."""
@@ -69,6 +82,10 @@ class Spending:
     seconds: float = 0.0
     device_hours: float = 0.0
     """Allocated devices x hours."""
+    joules: float = 0.0
+    """Energy, where it was measured."""
+    unmeasured_hours: float = 0.0
+    """Device-hours whose energy was not measured."""
 
     def add(self, row: LedgerRow) -> None:
         """Add one row."""
@@ -77,7 +94,16 @@ class Spending:
         self.tokens += row.tokens
         self.padded_tokens += row.padded_tokens
         self.seconds += row.seconds
-        self.device_hours += row.devices * row.seconds / 3600
+        hours = row.devices * row.seconds / 3600
+        self.device_hours += hours
+        self.joules += row.joules or 0.0
+        self.unmeasured_hours += hours if row.joules is None else 0.0
+
+    def energy_kwh(self, watts: float | None) -> float | None:
+        """Energy in kWh: measured where it was, else devices at `watts`; None where unknown."""
+        if self.unmeasured_hours and watts is None:
+            return None
+        return self.joules / JOULES_PER_KWH + self.unmeasured_hours * (watts or 0.0) / 1000
 
 
 @dataclass(kw_only=True)
@@ -104,10 +130,10 @@ def _row(line: dict[str, Any]) -> LedgerRow | None:
 
 
 def _deduplicated(rows: Iterable[LedgerRow]) -> list[LedgerRow]:
-    """Keep one row for each (stage, segment, step, whether it is a resumption)."""
-    unique: dict[tuple[str, str, int, bool], LedgerRow] = {}
+    """Keep one row for each (stage, segment, step, reason)."""
+    unique: dict[tuple[str, str, int, str], LedgerRow] = {}
     for row in rows:
-        unique.setdefault((row.stage, row.segment, row.step, row.reason == "resume"), row)
+        unique.setdefault((row.stage, row.segment, row.step, row.reason), row)
     return list(unique.values())
 
 
@@ -138,6 +164,14 @@ class Ledger:
         """Read the rows in order, each once; torn lines are passed over."""
         rows = [row for line in read_jsonl(self.path) if (row := _row(line)) is not None]
         return _deduplicated(row for row in rows if stage in (None, row.stage))
+
+    def useful_until(self, stage: str, step: int) -> Spending:
+        """Sum what a checkpoint of `stage` at `step` rests on."""
+        spending = Spending()
+        for row in _surviving(self.rows(stage)):
+            if row.step <= step:
+                spending.add(row)
+        return spending
 
     def totals(self, stage: str | None = None) -> LedgerTotals:
         """Sum what was spent and what of it is in the result, of one stage or of all."""

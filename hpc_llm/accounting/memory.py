@@ -6,7 +6,7 @@ far as the ZeRO stage says. Activations and logits are those of `activations.py`
 context takes is an estimate, and fragmentation is not in it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpc_llm.accounting.activations import held_activations
 from hpc_llm.accounting.architecture import Architecture, parameter_count
@@ -15,9 +15,10 @@ from hpc_llm.errors import UserError
 from hpc_llm.settings import HardwareSettings
 from hpc_llm.settings.checks import require_choice, require_positive
 
-__all__ = ["MemoryPlan", "TrainingSetup", "fits", "memory"]
+__all__ = ["MemoryPlan", "TrainingSetup", "fits", "memory", "memory_plan"]
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+OFFLOADS = ("none", "optimizer", "all")
 CONTEXT_BYTES = 1_500_000_000  # CUDA context, cuBLAS and NCCL: 1 to 2 GB, an estimate
 LIVE_ELEMENTS = 1_000_000_000  # DeepSpeed's default of stage3_max_live_parameters
 
@@ -48,9 +49,9 @@ class TrainingSetup:
         if self.zero_stage not in (0, 1, 2, 3):
             raise UserError(f"zero_stage={self.zero_stage}: must be 0, 1, 2 or 3")
         if self.offload_parameters and self.zero_stage != 3:
-            raise UserError("offload_parameters: needs zero_stage=3")
+            raise UserError("offload of parameters: needs zero_stage=3, that of the optimizer less")
         if self.offload_optimizer and self.zero_stage == 0:
-            raise UserError("offload_optimizer: needs zero_stage=1, 2 or 3")
+            raise UserError("offload of the optimizer: needs zero_stage=1, 2 or 3")
 
     @property
     def width(self) -> int:
@@ -114,7 +115,7 @@ def _logits(arch: Architecture, method: Method, setup: TrainingSetup) -> tuple[i
     return hidden + setup.width * head, 4 * head  # the head's gradient is summed in fp32
 
 
-def memory(arch: Architecture, method: Method, setup: TrainingSetup) -> MemoryPlan:
+def memory_plan(arch: Architecture, method: Method, setup: TrainingSetup) -> MemoryPlan:
     """Return the peak memory of one rank in bytes, by part (recomputation is in `method`)."""
     count, trained = parameter_count(arch).total, trainable_parameters(arch, method)
     stage, ranks, width = setup.zero_stage, setup.data_parallel, setup.width
@@ -135,6 +136,39 @@ def memory(arch: Architecture, method: Method, setup: TrainingSetup) -> MemoryPl
         buckets=2 * bucket if ranks > 1 else 0,
         context=CONTEXT_BYTES,
     )
+
+
+def memory(  # noqa: PLR0913 (the public form: every choice by its own name)
+    arch: Architecture,
+    method: Method,
+    zero_stage: int,
+    data_parallel: int,
+    micro_batch_size: int,
+    sequence_length: int,
+    precision: str,
+    offload: str = "none",
+    recompute: bool | None = None,
+) -> MemoryPlan:
+    """Return the peak memory of one of `data_parallel` ranks in bytes, by part.
+
+    `precision` is fp32, bf16 or fp16; `offload` moves nothing (none), the optimizer or all states
+    that ZeRO can move (all: parameters too, stage 3) to the host; `recompute` None: as `method`
+    says. The loss is fused where training fuses it, that is below stage 3; `memory_plan` takes the
+    rest of the choices. Raises `UserError` for values that are not known or do not go together.
+    """
+    require_choice("offload", offload, OFFLOADS)
+    setup = TrainingSetup(
+        precision=precision,
+        sequence_length=sequence_length,
+        micro_batch_size=micro_batch_size,
+        zero_stage=zero_stage,
+        data_parallel=data_parallel,
+        offload_optimizer=offload != "none",
+        offload_parameters=offload == "all",
+    )
+    if recompute is not None:
+        method = replace(method, recompute=recompute)
+    return memory_plan(arch, method, setup)
 
 
 def fits(plan: MemoryPlan, device: HardwareSettings) -> bool | None:

@@ -32,7 +32,13 @@ LORA_TARGETS = (
     "down_proj",
     "qkv_proj",
 )
-ALIASES = {  # what OPT, GPT-2, GPT-NeoX and BLOOM call the same layers
+ALIASES = {  # what OPT, GPT-2, GPT-NeoX, BLOOM and BERT call the same layers
+    "query": ("q_proj",),
+    "key": ("k_proj",),
+    "value": ("v_proj",),
+    "attention.output.dense": ("o_proj",),
+    "intermediate.dense": ("up_proj",),
+    "output.dense": ("o_proj", "down_proj"),
     "c_attn": ("qkv_proj",),
     "query_key_value": ("qkv_proj",),
     "out_proj": ("o_proj",),

@@ -1,8 +1,5 @@
 """What the figures of a plan rest on, in sentences: conventions, priors, prices, sources."""
 
-from hpc_llm.accounting.architecture import Architecture
-from hpc_llm.accounting.flops import flops_per_token
-from hpc_llm.accounting.method import Method
 from hpc_llm.settings import HardwareSettings, RunConfig
 
 __all__ = ["plan_notes"]
@@ -15,35 +12,46 @@ def _hours(cfg: RunConfig) -> str:
             "hours n/a: no published utilisation of this device; give hardware.utilisation_low "
             "and hardware.utilisation_high"
         )
-    again = " and recomputation" if cfg.train.recompute else ""
     return (
-        f"hours: FLOPs with dense attention{again}, at {hardware.utilisation_low:.0%} to "
-        f"{hardware.utilisation_high:.0%} of the peak, goodput {cfg.cluster.goodput:.0%}; a prior, "
-        "good to about 35 %"
+        f"time: hardware FLOPs at {hardware.utilisation_low:.0%} to "
+        f"{hardware.utilisation_high:.0%} of the peak, goodput {cfg.cluster.goodput:.0%}, without "
+        "the network between nodes; a prior, good to about 35 %"
     )
 
 
-def _prices(hardware: HardwareSettings) -> str:
+def _prices(cfg: RunConfig, catalogue: HardwareSettings) -> str:
+    hardware = cfg.hardware
     if hardware.price_low is None:
         return "money n/a: no price; give hardware.price_low and hardware.price_high"
+    prices = " to ".join(
+        dict.fromkeys(f"{price:.4g}" for price in (hardware.price_low, hardware.price_high))
+    )
+    text = f"prices: {prices} {hardware.currency} for one device and hour, {hardware.price_date}"
+    if hardware.currency == catalogue.currency:
+        return text
+    rate = cfg.budget.rate(hardware.currency) / cfg.budget.rate(catalogue.currency)
     return (
-        f"prices: {hardware.price_low:.4g} to {hardware.price_high:.4g} {hardware.currency} "
-        f"for one device and hour, {hardware.price_date}"
+        f"{text}; 1 {catalogue.currency} = {rate:.4g} {hardware.currency}: "
+        f"{cfg.budget.rates_source}"
     )
 
 
-def _vocabulary(cfg: RunConfig, base: Architecture, adapted: Architecture) -> str:
-    old, new = (
-        flops_per_token(arch, Method.full(), cfg.train.sequence_length) for arch in (base, adapted)
-    )
-    return (
-        f"new vocabulary: a token costs x{new / old:.3f}; a text costs that times its new tokens "
-        "over its old ones, which the tokenizer stage counts"
-    )
+def _tokens(cfg: RunConfig) -> str:
+    if cfg.plan.tokens is not None:
+        return f"tokens: plan.tokens={cfg.plan.tokens:_} for each stage"
+    return "tokens: train.STAGE.steps x train.batch_tokens; max_epochs may end a stage sooner"
 
 
-def _warnings(cfg: RunConfig) -> list[str]:
+def _warnings(asked: RunConfig, cfg: RunConfig) -> list[str]:
     train, notes = cfg.train, []
+    if train.sequence_length != asked.train.sequence_length:
+        cure = f"train.sequence_length={train.sequence_length}"
+        if train.batch_tokens != asked.train.batch_tokens:
+            cure += f" train.batch_tokens={train.batch_tokens}"
+        notes.append(
+            f"rows of {train.sequence_length:,} tokens, not {asked.train.sequence_length:,}: the "
+            f"model takes no longer ones; to train, give {cure}"
+        )
     rows, ranks = train.batch_tokens // train.sequence_length, cfg.cluster.devices
     if cfg.hardware.kind == "gpu" and rows % ranks:
         notes.append(
@@ -55,16 +63,14 @@ def _warnings(cfg: RunConfig) -> list[str]:
     return notes
 
 
-def plan_notes(cfg: RunConfig, base: Architecture, adapted: Architecture) -> list[str]:
-    """Return the notes of a plan; `base` and `adapted` differ in their vocabulary."""
-    notes = [
+def plan_notes(asked: RunConfig, cfg: RunConfig) -> list[str]:
+    """Return the notes of a plan; `cfg` is what `asked` becomes for this model and budget."""
+    return [
         "GF/token and PF-days: exact FLOPs with causal attention, without recomputation; "
-        "6ND counts every parameter as trained",
+        "hardware: PF-days carried out, with dense attention and recomputation",
         _hours(cfg),
-        _prices(cfg.hardware),
+        _prices(cfg, asked.hardware),
         f"device: {cfg.hardware.source}",
-        _vocabulary(cfg, base, adapted),
+        _tokens(cfg),
+        *_warnings(asked, cfg),
     ]
-    if cfg.plan.tokens is None:
-        notes.append("tokens: train.STAGE.steps x train.batch_tokens; max_epochs may end it sooner")
-    return notes + _warnings(cfg)

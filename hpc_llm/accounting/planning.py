@@ -6,24 +6,34 @@ and the vocabulary is the one that the adapted model will have.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from hpc_llm.accounting.architecture import Architecture, ParameterCount, parameter_count
-from hpc_llm.accounting.fitting import remedy, run_setup
+from hpc_llm.accounting.fitting import (
+    Suggestion,
+    Work,
+    network_hours,
+    run_machine,
+    run_memory,
+    suggestions,
+)
 from hpc_llm.accounting.flops import flops_per_token
-from hpc_llm.accounting.hardware import Machine
-from hpc_llm.accounting.memory import MemoryPlan, fits, memory
+from hpc_llm.accounting.memory import MemoryPlan, fits
 from hpc_llm.accounting.method import Method, stage_method, trainable_parameters
+from hpc_llm.accounting.money import priced
 from hpc_llm.accounting.plan_notes import plan_notes
 from hpc_llm.accounting.projection import Estimate, Projection, project
-from hpc_llm.accounting.traffic import network_seconds
+from hpc_llm.accounting.published import tokenizer_saving
 from hpc_llm.errors import UserError
+from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import ModelSettings, RunConfig
 
-__all__ = ["Plan", "PlanRow", "make_plan", "model_architecture", "sum_rows"]
+__all__ = ["Plan", "PlanRow", "make_plan", "sum_rows"]
+
+ROBERTA = ("roberta", "xlm-roberta", "camembert")  # two of their positions hold no token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +61,6 @@ class PlanRow:
     """Peak of one device; None in the sum."""
     fits: bool | None
     """Whether that is less than the device has; None where it is not known."""
-    remedy: str | None
-    """Overrides with which it fits, where it does not; "" if none was found."""
     network_share: float | None
     """Time on the network between nodes relative to the time of computing, at `mid`."""
 
@@ -67,8 +75,18 @@ class Plan:
     """Of the adapted model, with its new vocabulary."""
     vocab_size_old: int
     vocab_size_new: int
+    token_ratio: float | None
+    """New tokens over old ones on the same text."""
+    token_cost_ratio: float
+    """What training on one token costs with the new vocabulary, relative to the old one."""
+    text_cost_ratio: float | None
+    """The same for one text, which has fewer tokens then."""
+    nodes: int
     devices: int
+    """Of all nodes."""
     device: str
+    kind: str
+    """gpu | cpu; a `cpu` device is one core."""
     cluster: str
     """Its name, nodes x devices of a node."""
     precision: str
@@ -83,17 +101,19 @@ class Plan:
     currency: str
     rows: list[PlanRow]
     total: PlanRow
+    suggestions: list[Suggestion] | None
+    """Ways in which all stages fit, where one does not; [] if none was found."""
     notes: list[str]
     """Conventions, sources and dates of the figures."""
 
 
-def model_architecture(model: ModelSettings) -> Architecture:
-    """Return the sizes of a model: from its settings, else from the `config.json` of its folder.
+def _model_config(model: ModelSettings) -> Mapping[str, Any]:
+    """Return the `config.json` of a model: from its settings, else from its folder.
 
-    Raises `UserError` where neither tells them.
+    Raises `UserError` where neither tells it.
     """
-    if model.architecture is not None:
-        return Architecture.from_config(model.architecture)
+    if model.architecture:
+        return model.architecture
     if model.path is None:
         raise UserError("model.path=null: plan needs a model; give model=NAME or model.path=FOLDER")
     file = Path(model.path).expanduser() / "config.json"
@@ -103,45 +123,45 @@ def model_architecture(model: ModelSettings) -> Architecture:
             "choose model=NAME out of conf/model/, or give its sizes as model.architecture"
         )
     config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return Architecture.from_config(config)
+    return config
 
 
-def _network_share(
-    cfg: RunConfig, arch: Architecture, method: Method, projection: Projection, tokens: int
-) -> float | None:
-    setup, micro_steps = run_setup(cfg)
-    seconds = network_seconds(arch, method, setup, cfg.cluster, micro_steps)
-    if seconds is None or projection.mid.hours is None:
-        return None
-    steps = tokens / cfg.train.batch_tokens
-    return seconds * steps / (projection.mid.hours * 3600 * cfg.cluster.goodput)
+def _positions(config: Mapping[str, Any]) -> int | None:
+    """Return how many tokens a row of the model may have; None: any number."""
+    positions = config.get("max_position_embeddings") or config.get("n_positions")
+    if positions and config.get("model_type") in ROBERTA:
+        return int(positions) - 2
+    return int(positions) if positions else None
 
 
-def _plan_row(cfg: RunConfig, name: str, arch: Architecture) -> PlanRow:
-    stage, length = cfg.train.stage(name), cfg.train.sequence_length
-    method = stage_method(stage, recompute=cfg.train.recompute)
+def _work(cfg: RunConfig, name: str, arch: Architecture) -> Work:
+    stage = cfg.train.stage(name)
     tokens = cfg.plan.tokens or stage.steps * cfg.train.batch_tokens
-    machine = Machine(hardware=cfg.hardware, cluster=cfg.cluster, precision=cfg.train.precision)
-    projection = project(arch, method, tokens, machine, length)
+    return Work(stage=name, arch=arch, method=stage_method(stage), tokens=tokens)
+
+
+def _plan_row(cfg: RunConfig, work: Work) -> PlanRow:
+    arch, length = work.arch, cfg.train.sequence_length
+    method = replace(work.method, recompute=cfg.train.recompute)
+    projection = project(arch, method, work.tokens, run_machine(cfg), length)
     per_token = flops_per_token(arch, method, length)
     count = parameter_count(arch)
-    needed = memory(arch, method, run_setup(cfg)[0]) if cfg.hardware.kind == "gpu" else None
-    fitting = None if needed is None else fits(needed, cfg.hardware)
+    needed = run_memory(cfg, work) if cfg.hardware.kind == "gpu" else None
+    network, hours = network_hours(cfg, work), projection.mid.hours
     return PlanRow(
-        stage=name,
+        stage=work.stage,
         method=method.label,
         trainable=trainable_parameters(arch, method),
         parameters=count.total,
-        tokens=tokens,
+        tokens=work.tokens,
         flops_per_token=per_token,
         share_of_full=per_token / flops_per_token(arch, Method.full(), length),
-        flops=math.ceil(per_token * tokens),
-        flops_6n=6 * count.active * tokens,
+        flops=math.ceil(per_token * work.tokens),
+        flops_6n=6 * count.active * work.tokens,
         projection=projection,
         memory=needed,
-        fits=fitting,
-        remedy=remedy(cfg, arch, method) if fitting is False else None,
-        network_share=_network_share(cfg, arch, method, projection, tokens),
+        fits=None if needed is None else fits(needed, cfg.hardware),
+        network_share=None if network is None or hours is None else network / hours,
     )
 
 
@@ -174,29 +194,60 @@ def sum_rows(rows: Sequence[PlanRow]) -> PlanRow:
         ),
         memory=None,
         fits=None,
-        remedy=None,
         network_share=None,
     )
+
+
+def _as_trained(cfg: RunConfig, positions: int | None) -> RunConfig:
+    """Return `cfg` with rows that the model takes and prices in the currency of the budget."""
+    train = cfg.train
+    if positions is not None and positions < train.sequence_length:
+        tokens = train.batch_tokens - train.batch_tokens % positions
+        train = replace(train, sequence_length=positions, batch_tokens=tokens)
+    return replace(cfg, train=train, hardware=priced(cfg.hardware, cfg.budget))
+
+
+def _token_ratio(cfg: RunConfig) -> float | None:
+    """New tokens over old ones: as given, else as the run's own tokenizer stage measured it."""
+    record = RunFolder(cfg.folder).finished("tokenizer")
+    if cfg.plan.token_ratio is not None or record is None:
+        return cfg.plan.token_ratio
+    result = record.get("result", {})
+    if result.get("vocab_size") != cfg.tokenizer.vocab_size:
+        return None
+    ratio: float | None = result.get("token_ratio")
+    return ratio
 
 
 def make_plan(cfg: RunConfig) -> Plan:
     """Plan every stage of `cfg.recipe`; `pretrain` has the base model's own vocabulary.
 
-    Raises `UserError` for a model whose sizes are not known and a precision that the device lacks.
+    Raises `UserError` for a model whose sizes are not known, a precision that the device lacks and
+    a currency without a rate.
     """
-    base = model_architecture(cfg.model)
+    config = _model_config(cfg.model)
+    asked, base = cfg, Architecture.from_config(config)
+    cfg = _as_trained(asked, _positions(config))
     adapted = replace(base, vocab_size=cfg.tokenizer.vocab_size)
-    rows = [
-        _plan_row(cfg, name, base if name == "pretrain" else adapted) for name in cfg.recipe.stages
+    works = [
+        _work(cfg, name, base if name == "pretrain" else adapted) for name in cfg.recipe.stages
     ]
+    rows = [_plan_row(cfg, work) for work in works]
+    ratio = _token_ratio(cfg)
+    per_token = tokenizer_saving(base, adapted.vocab_size, (1, 1), cfg.train.sequence_length)
     return Plan(
         model=cfg.model.label,
         recipe=cfg.recipe.name,
         parameters=parameter_count(adapted),
         vocab_size_old=base.vocab_size,
         vocab_size_new=adapted.vocab_size,
+        token_ratio=ratio,
+        token_cost_ratio=per_token,
+        text_cost_ratio=None if ratio is None else ratio * per_token,
+        nodes=cfg.cluster.nodes,
         devices=cfg.cluster.devices,
         device=cfg.hardware.name,
+        kind=cfg.hardware.kind,
         cluster=f"{cfg.cluster.name}, {cfg.cluster.nodes} x {cfg.cluster.devices_per_node}",
         precision=cfg.train.precision,
         peak_tflops=cfg.hardware.peak_flops_per_second(cfg.train.precision) / 1e12,
@@ -208,5 +259,6 @@ def make_plan(cfg: RunConfig) -> Plan:
         currency=cfg.hardware.currency,
         rows=rows,
         total=sum_rows(rows),
-        notes=plan_notes(cfg, base, adapted),
+        suggestions=suggestions(cfg, works) if False in [row.fits for row in rows] else None,
+        notes=plan_notes(asked, cfg),
     )

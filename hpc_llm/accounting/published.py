@@ -14,7 +14,6 @@ from hpc_llm.accounting.method import Method
 from hpc_llm.settings.checks import require_positive
 
 __all__ = [
-    "GPT3_FLOPS",
     "MPT_TOKENS_PER_SECOND",
     "PUBLISHED_TRAINING",
     "PublishedTraining",
@@ -69,7 +68,6 @@ PUBLISHED_TRAINING = (
     _trained("GPT-3 13B", 12850, 300, "2.68E+2 2.31E+22"),
     _trained("GPT-3 175B", 174600, 300, "3.64E+3 3.14E+23"),
 )
-GPT3_FLOPS = PUBLISHED_TRAINING[-1].flops
 
 # llm-foundry, training benchmarks of MPT, bf16: tokens per second and GPU on (H100, A100-80)
 MPT_TOKENS_PER_SECOND = {
@@ -134,7 +132,7 @@ def tokenizer_saving(
     the same. The larger head costs more a token: ratio = new / old * f(V new) / f(V old).
     """
     old, new = tokens
-    require_positive("tokens", old)
+    require_positive("tokens", min(tokens))
     per_token = [
         step_flops(shape, Method.full(), 1, sequence_length).total
         for shape in (arch, replace(arch, vocab_size=vocab_size))

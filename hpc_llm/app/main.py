@@ -1,7 +1,7 @@
 """`hpc-llm VERB [Hydra overrides]`: read the verb, compose the configuration, do the work.
 
-Exit codes: 0 done, 1 failed, 2 something to mend in the command, 75 stopped on request (start
-the same command again and it goes on).
+Exit codes: 0 done, 1 failed, 2 something to mend in the command, 3 the budget is spent, 75 stopped
+on request (start the same command again and it goes on).
 """
 
 import errno
@@ -15,6 +15,7 @@ from hpc_llm.app.help import help_text
 from hpc_llm.app.verbs import VERBS
 from hpc_llm.errors import (
     EXIT_USER,
+    BudgetSpent,
     Diverged,
     FirstRankFailed,
     Stopped,
@@ -46,10 +47,10 @@ def main(argv: list[str] | None = None) -> int:
             print(hpc_llm.__version__)
             return 0
         return _run(arguments)
+    except (BudgetSpent, UserError, Diverged) as error:
+        return _tell(str(error), exit_code(error))
     except Stopped as error:
         return _tell(f"stopped ({error}); the same command goes on from here", exit_code(error))
-    except (UserError, Diverged) as error:
-        return _tell(str(error), exit_code(error))
     except FirstRankFailed as error:
         return error.code
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The verbs that work on a run folder: `adapt` and its single stages."""
+"""The verbs that work on a run folder: `adapt` and its single stages, here or as a job."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ SPIN_COUNT = "10000"
 
 
 def run_recipe(arguments: Arguments) -> int:
-    """Run a verb on its run folder, on this rank or on `launch.processes` ranks started here."""
+    """Run a verb on its run folder: on this rank, on ranks started here, or as a job of Slurm."""
     from hpc_llm import config
 
     ranks = detect_ranks(os.environ)
@@ -36,7 +36,32 @@ def run_recipe(arguments: Arguments) -> int:
             print(config.as_yaml(composed), end="")
             return 0
         cfg = config.typed(composed)
+    if _is_to_be_submitted(cfg, ranks, from_file=arguments.config is not None):
+        return _submit(cfg, ranks, str(arguments.verb))
     return _run(cfg, ranks, str(arguments.verb))
+
+
+def _is_to_be_submitted(cfg: RunConfig, ranks: Ranks, *, from_file: bool) -> bool:
+    """Tell a call with launch=slurm from the job that it has become: that one does the work."""
+    in_its_job = ranks.launcher != "none" or (from_file and ranks.job_id is not None)
+    return cfg.launch.name == "slurm" and not in_its_job
+
+
+def _submit(cfg: RunConfig, ranks: Ranks, verb: str) -> int:
+    """Submit one job for `verb` and return at once; its id is printed."""
+    from hpc_llm.launch import job_script, require_sbatch, submit
+    from hpc_llm.stages import pipeline, unfinished
+
+    require_sbatch()
+    stages = pipeline(cfg)  # what is missing is told now, not when the job starts
+    folder = open_folder(cfg, ranks)
+    if not unfinished(folder, stages, verb):
+        say(f"{folder.path}: nothing to do, no job is submitted")
+        return 0
+    job = submit(job_script(cfg, verb, folder.config), folder.job_script)
+    say(f"submitted job {job}; its log: {folder.path}/slurm-{job}.out")
+    print(job)
+    return 0
 
 
 def _run(cfg: RunConfig, ranks: Ranks, verb: str) -> int:
@@ -62,7 +87,7 @@ def open_folder(cfg: RunConfig, ranks: Ranks) -> RunFolder:
     """Return the run folder, made if need be, with the configuration in it (rank 0 writes)."""
     from hpc_llm import config
 
-    folder = RunFolder(Path(cfg.runs_dir).expanduser() / (cfg.run or cfg.model.label))
+    folder = RunFolder(cfg.folder)
     if not ranks.is_first:
         return folder
     try:
@@ -73,7 +98,7 @@ def open_folder(cfg: RunConfig, ranks: Ranks) -> RunFolder:
             "give another runs_dir"
         ) from error
     if folder.config.exists():
-        for line in config.differences(config.load(folder.config), cfg):
+        for line in config.differences(folder.config, cfg):
             say(f"{folder.path}: changed {line}")
     elif any(path.name != ".lock" for path in folder.path.iterdir()):
         raise UserError(

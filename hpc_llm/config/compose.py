@@ -16,6 +16,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from hpc_llm.config.suggest import OPEN_ENDED, explain
 from hpc_llm.errors import UserError
@@ -87,20 +88,33 @@ def as_yaml(config: DictConfig) -> str:
     return OmegaConf.to_yaml(config)
 
 
-def differences(old: RunConfig, new: RunConfig) -> list[str]:
-    """Return `key: old -> new` for every setting that differs, but for the run's own place."""
-    before, after = (_flat(asdict(config)) for config in (old, new))
+def differences(path: Path, new: RunConfig) -> list[str]:
+    """Return `key: old -> new` for every setting that differs from the file at `path`.
+
+    The run's own place is left out, and so are settings that the version which wrote the file did
+    not know: a run folder outlives an upgrade.
+    """
+    before, after = _flat(_plain(path)), _flat(asdict(new))
+    keys = [key for key in sorted({*before, *after}) if key not in ("run", "runs_dir")]
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"
-        for key in sorted({*before, *after} - {"run", "runs_dir"})
-        if before.get(key) != after.get(key)
+        for key in keys
+        if before.get(key) != after.get(key) and (key in before or key.startswith(OPEN_ENDED))
     ]
+
+
+def _plain(path: Path) -> dict[str, Any]:
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(path))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); start a new run=NAME") from error
+    return {str(key): value for key, value in loaded.items()} if isinstance(loaded, dict) else {}
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, inner in value.items():
-        if isinstance(inner, dict) and inner:
+        if isinstance(inner, dict):
             result |= _flat(inner, f"{prefix}{key}.")
         else:
             result[f"{prefix}{key}"] = inner
@@ -138,7 +152,7 @@ def _as_meant(override: Override) -> str:
     line: str = override.input_line or ""
     if override.is_delete() or override.is_sweep_override():
         return line
-    if override.key_or_group.startswith(OPEN_ENDED):
+    if f"{override.key_or_group}.".startswith(OPEN_ENDED):
         return f"++{line.lstrip('+')}"
     if _holds_list(override.key_or_group) and not isinstance(override.value(), list):
         key, value = line.split("=", 1)

@@ -11,7 +11,13 @@ from hpc_llm.settings import RunConfig
 __all__ = ["OPEN_ENDED", "explain", "known_keys"]
 
 # Mappings that take any key
-OPEN_ENDED = ("zero.extra.", "model.architecture.", "budget.rates.", "hardware.peak_tflops.")
+OPEN_ENDED = (
+    "zero.extra.",
+    "model.architecture.",
+    "budget.rates.",
+    "hardware.peak_tflops.",
+    "launch.options.",
+)
 
 
 def known_keys(settings: Any = RunConfig, prefix: str = "") -> list[str]:

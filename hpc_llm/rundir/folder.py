@@ -22,6 +22,11 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
+    def job_script(self) -> Path:
+        """What sbatch was given."""
+        return self.path / "job.sbatch"
+
+    @property
     def record(self) -> Path:
         """One line per finished stage."""
         return self.path / "record.jsonl"

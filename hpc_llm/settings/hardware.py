@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from hpc_llm.errors import UserError
 from hpc_llm.settings.checks import require_choice, require_positive
 
-__all__ = ["ClusterSettings", "HardwareSettings"]
+__all__ = ["PRECISIONS", "ClusterSettings", "HardwareSettings"]
+
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 @dataclass(kw_only=True)
@@ -20,6 +22,8 @@ class HardwareSettings:
     """Parts of the name the driver reports, for finding the device at run time."""
     peak_tflops: dict[str, float]
     """Dense TFLOP/s by precision (fp32, fp16, bf16); never the sparse figure."""
+    precision: str
+    """What training takes there unless `train.precision` says otherwise: fp32 | bf16 | fp16."""
     memory_gib: float | None
     """Device memory, GiB."""
     memory_gb_per_second: float | None
@@ -44,6 +48,7 @@ class HardwareSettings:
     def __post_init__(self) -> None:
         """Check the values."""
         require_choice("hardware.kind", self.kind, ("gpu", "cpu"))
+        require_choice("hardware.precision", self.precision, PRECISIONS)
         for precision, peak in self.peak_tflops.items():
             require_positive(f"hardware.peak_tflops.{precision}", peak)
         for key in ("memory_gib", "memory_gb_per_second", "watts"):
@@ -59,6 +64,12 @@ class HardwareSettings:
 
     def peak_flops_per_second(self, precision: str) -> float:
         """Dense peak of one device; `UserError` for a precision that it does not have."""
+        if not self.peak_tflops:
+            raise UserError(
+                f"hardware={self.name}: no peak is known for it, so no time can be computed; name "
+                "the device with hardware=NAME, as in hardware=a100_sxm_80gb, or give "
+                f"hardware.peak_tflops.{precision}"
+            )
         if precision not in self.peak_tflops:
             raise UserError(
                 f"train.precision={precision}: {self.name} has no peak for it; choose one of "

@@ -1,22 +1,102 @@
 """Settings of where a run runs (`conf/launch/`)."""
 
+import re
 from dataclasses import dataclass
+from typing import Any
 
+from hpc_llm.errors import UserError
 from hpc_llm.settings.checks import require_choice, require_positive
 
-__all__ = ["LaunchSettings"]
+__all__ = ["SIGNAL_SECONDS", "LaunchSettings", "walltime_minutes"]
+
+SIGNAL_SECONDS = 300  # before the time limit the ranks are told to save
+NO_LIMIT = ("infinite", "unlimited")
+WALLTIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<rest>\d+(?::\d+){0,2})")
 
 
 @dataclass(kw_only=True)
 class LaunchSettings:
-    """Here and now; `sbatch slurm/adapt.sbatch` runs the same on Slurm."""
+    """Here and now, or as a job of Slurm. What is null is left to the site's defaults."""
 
     name: str
-    """local."""
+    """local | slurm."""
     processes: int
-    """Ranks to start on this machine."""
+    """Ranks to start on this machine; as a job on CPUs, ranks of each node."""
+    partition: str | None
+    """Slurm's partition (queue)."""
+    account: str | None
+    """Whom the job is billed to."""
+    qos: str | None
+    """Quality of service."""
+    reservation: str | None
+    """A reservation made by the site."""
+    time: str | None
+    """Time limit as sbatch takes it: 24:00:00, 2-00:00:00, or minutes. The job is requeued when
+    it comes near, so it may be shorter than the run."""
+    cpus_per_task: int | None
+    """CPU cores of each rank."""
+    mem: str | None
+    """Host memory of a node: 480G; 0: all of it."""
+    constraint: str | None
+    """Features that the nodes must have."""
+    exclude: str | None
+    """Nodes that the job must not get: node[03,17]."""
+    options: dict[str, Any]
+    """Any other option of sbatch without its dashes, or another value for one that the script
+    has; true: an option without a value, null: leave it out."""
+    max_requeues: int
+    """The job asks to be started again at most this often."""
 
     def __post_init__(self) -> None:
         """Check the values."""
-        require_choice("launch.name", self.name, ("local",))
+        require_choice("launch.name", self.name, ("local", "slurm"))
         require_positive("launch.processes", self.processes)
+        if self.cpus_per_task is not None:
+            require_positive("launch.cpus_per_task", self.cpus_per_task)
+        if self.max_requeues < 0:
+            raise UserError(f"launch.max_requeues={self.max_requeues}: must be 0 or above")
+        if self.name == "local":
+            self._check_nothing_is_slurms()
+        if self.time is not None:
+            minutes = walltime_minutes(self.time)
+            if minutes is not None and minutes * 60 < 2 * SIGNAL_SECONDS:
+                raise UserError(
+                    f"launch.time={self.time}: the ranks save {SIGNAL_SECONDS // 60} minutes "
+                    f"before the limit; give at least {2 * SIGNAL_SECONDS // 60} minutes"
+                )
+        for key in self.options:
+            if not re.fullmatch(r"[a-z][a-z0-9_-]+", key):
+                raise UserError(
+                    f"launch.options.{key}: must be a long option of sbatch without its dashes, "
+                    "as in launch.options.mail-type=END"
+                )
+
+    def _check_nothing_is_slurms(self) -> None:
+        keys = ("partition", "account", "qos", "reservation", "time", "cpus_per_task", "mem")
+        for key in (*keys, "constraint", "exclude"):
+            if getattr(self, key) is not None:
+                raise UserError(
+                    f"launch.{key}={getattr(self, key)}: is for jobs of Slurm; add launch=slurm"
+                )
+
+
+def walltime_minutes(text: str) -> float | None:
+    """Return the minutes of a time limit as sbatch takes it; None: no limit.
+
+    Raises `UserError` for another form than minutes, minutes:seconds, hours:minutes:seconds,
+    days-hours, days-hours:minutes, days-hours:minutes:seconds, infinite.
+    """
+    if text.lower() in NO_LIMIT:
+        return None
+    found = WALLTIME.fullmatch(text)
+    if found is None:
+        raise UserError(
+            f"launch.time={text}: must be a time limit of sbatch: 24:00:00, 2-00:00:00 or minutes"
+        )
+    parts = [int(part) for part in found["rest"].split(":")]
+    if found["days"] is not None:  # hours, minutes, seconds
+        hours, minutes, seconds = (*parts, 0, 0)[:3]
+        return int(found["days"]) * 1440 + hours * 60 + minutes + seconds / 60
+    if len(parts) == 3:
+        return parts[0] * 60 + parts[1] + parts[2] / 60
+    return parts[0] + (parts[1] / 60 if len(parts) == 2 else 0)

@@ -23,7 +23,8 @@ class ModelSettings:
     attention: str
     """Attention implementation of transformers: sdpa, eager or flash_attention_2."""
     architecture: dict[str, Any] | None
-    """A Hugging Face `config.json` as a mapping: `plan` reads it, `pretrain` builds it."""
+    """A Hugging Face `config.json` as a mapping: `plan` reads it, `pretrain` builds it; empty: the
+    file of the model itself."""
 
     def __post_init__(self) -> None:
         """Check the values."""

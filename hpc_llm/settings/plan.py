@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hpc_llm.settings.checks import require_choice
+from hpc_llm.settings.checks import require_choice, require_positive
 
 __all__ = ["TABLES", "PlanSettings"]
 
@@ -15,6 +15,8 @@ class PlanSettings:
 
     tokens: int | None
     """Training tokens of each stage; null: what the stage's steps amount to."""
+    token_ratio: float | None
+    """New tokens over old ones on the same text; null: what this run's tokenizer measured."""
     format: str
     """table | json | csv."""
     table: str | None
@@ -22,6 +24,9 @@ class PlanSettings:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        for key in ("tokens", "token_ratio"):
+            if getattr(self, key) is not None:
+                require_positive(f"plan.{key}", getattr(self, key))
         require_choice("plan.format", self.format, ("table", "json", "csv"))
         if self.table is not None:
             require_choice("plan.table", self.table, TABLES)

@@ -1,6 +1,7 @@
 """`RunConfig`: the whole configuration of a run, one field for each group of `conf/`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from hpc_llm.settings.accounting import AccountingSettings
 from hpc_llm.settings.budget import BudgetSettings
@@ -49,3 +50,8 @@ class RunConfig:
     plan: PlanSettings
     accounting: AccountingSettings
     budget: BudgetSettings
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.runs_dir).expanduser() / (self.run or self.model.label)

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from hpc_llm.errors import UserError
 from hpc_llm.settings.checks import require_choice, require_positive
+from hpc_llm.settings.hardware import PRECISIONS
 
-__all__ = ["METHODS", "PRECISIONS", "STAGES", "StageSettings", "TrainSettings"]
+__all__ = ["METHODS", "STAGES", "StageSettings", "TrainSettings"]
 
 METHODS = ("full", "embeddings", "head", "lora")
-PRECISIONS = ("fp32", "bf16", "fp16")
 STAGES = ("pretrain", "full", "embeddings", "head", "lora")
 
 
@@ -69,7 +69,7 @@ class TrainSettings:
     micro_batch_tokens: int | None
     """Tokens of one forward pass on one rank at most; null: no limit, no accumulation."""
     precision: str
-    """fp32 | bf16 | fp16."""
+    """fp32 | bf16 | fp16; conf/train takes what `hardware.precision` says."""
     recompute: bool
     """Recompute activations in the backward pass: less memory, about a third more FLOPs."""
     weight_decay: float

@@ -2,6 +2,6 @@
 
 from hpc_llm.stages.context import Context
 from hpc_llm.stages.pipeline import VERBS, Stage, pipeline
-from hpc_llm.stages.run import open_context, run
+from hpc_llm.stages.run import open_context, run, unfinished
 
-__all__ = ["VERBS", "Context", "Stage", "open_context", "pipeline", "run"]
+__all__ = ["VERBS", "Context", "Stage", "open_context", "pipeline", "run", "unfinished"]

@@ -12,6 +12,7 @@ import hpc_llm
 from hpc_llm.distributed import Ranks
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
+from hpc_llm.stages.bill import Account
 from hpc_llm.stages.pipeline import Stage
 from hpc_llm.tracking import EventLog, NoView, WandbView
 
@@ -35,8 +36,8 @@ class Context:
     """The model that is adapted: a folder or a hub id."""
     stages: tuple[Stage, ...]
     """All stages of the run, in order."""
-    segment: str
-    """Names this start of the process in the ledger."""
+    account: Account
+    """The bill of the run, which rank 0 writes."""
 
     def fingerprint(self, name: str) -> str:
         """The fingerprint of a stage."""

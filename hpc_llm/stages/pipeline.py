@@ -116,7 +116,7 @@ def _add_base(build: _Builder, cfg: RunConfig) -> tuple[str, ...]:
     """Add the stage that makes the base model, if the recipe has one; return what needs it."""
     if cfg.model.path is not None:
         return ()
-    if "pretrain" not in cfg.recipe.stages or cfg.model.architecture is None:
+    if "pretrain" not in cfg.recipe.stages or not cfg.model.architecture:
         raise UserError(
             "model.path=null: no model to adapt; give model.path=FOLDER_OR_HUB_ID, "
             "or no settings at all for the embedded example"

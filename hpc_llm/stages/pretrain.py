@@ -53,7 +53,7 @@ def _copy(cache: Path, folder: Path, context: Context) -> bool:
 def _pretrain(context: Context, folder: Path) -> dict[str, Any]:
     cfg = context.cfg
     architecture = cfg.model.architecture
-    assert architecture is not None  # the pipeline has checked it
+    assert architecture  # the pipeline has checked it
     work = folder / "vocabulary"
     if context.ranks.is_first:
         _vocabulary(context, work, architecture)

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from hpc_llm.accounting import Ledger, pf_days
+from hpc_llm.accounting import pf_days
 from hpc_llm.report import write_model_card, write_report
 from hpc_llm.rundir import read_json, write_json
-from hpc_llm.stages.bill import gpu_hours, money
 from hpc_llm.stages.context import Context
 
 __all__ = ["run"]
@@ -26,7 +25,7 @@ def summarise(context: Context) -> dict[str, Any]:
     points = ["base", "transplant", *cfg.recipe.adaptation, "corrected"]
     bpb = {point: read_json(folder.path / f"evaluate/{point}.json") for point in points}
     words = (folder.finished("tokenizer") or {"result": {}})["result"]
-    spent = Ledger(folder.ledger).totals().spent
+    spent = context.account.spent
     return {
         "run": folder.path.name,
         "recipe": cfg.recipe.name,
@@ -39,11 +38,11 @@ def summarise(context: Context) -> dict[str, Any]:
         },
         "flops": spent.flops,
         "pf_days": pf_days(spent.flops),
-        "gpu_hours": gpu_hours(context, spent.device_hours),
+        "gpu_hours": context.account.gpu_hours(spent.device_hours),
         "wall_seconds": round(spent.seconds, 3),
         "money": {
-            "amount": money(context, spent.device_hours),
-            "currency": cfg.hardware.currency,
+            "amount": context.account.money(spent.device_hours),
+            "currency": context.account.hardware.currency,
         },
         "model": str(folder.model.resolve()),
     }

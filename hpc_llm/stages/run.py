@@ -11,17 +11,16 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from hpc_llm.accounting import Ledger
 from hpc_llm.distributed import Ranks, StopFlag, say
-from hpc_llm.errors import FirstRankFailed, Stopped, UserError, exit_code
+from hpc_llm.errors import BudgetSpent, FirstRankFailed, Stopped, UserError, exit_code
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
-from hpc_llm.stages.bill import add_row
+from hpc_llm.stages.bill import Account, measure_energy
 from hpc_llm.stages.context import Context, commit, versions
 from hpc_llm.stages.pipeline import Stage
 from hpc_llm.tracking import EventLog, NoView, WandbView, open_view
 
-__all__ = ["open_context", "run"]
+__all__ = ["open_context", "run", "unfinished"]
 
 LIGHT = ("corpus", "report")  # stages that need no torch
 
@@ -37,7 +36,7 @@ def open_context(
     stop_file = folder.path / "stop" if ranks.is_first else None
     with _locked(folder, ranks), StopFlag(stop_file=stop_file) as flag:
         view: WandbView | NoView = NoView()
-        if ranks.is_first and _todo(folder, stages, verb):
+        if ranks.is_first and unfinished(folder, stages, verb):
             view = open_view(cfg.tracking, folder.path, folder.path.name, asdict(cfg))
         try:
             yield Context(
@@ -49,7 +48,7 @@ def open_context(
                 view=view,
                 stop_reason=lambda: flag.reason,
                 base=cfg.model.path or folder.path / "pretrain" / "model",
-                segment=uuid.uuid4().hex[:12],
+                account=Account(cfg, folder.ledger, ranks, uuid.uuid4().hex[:12]),
             )
         finally:
             view.close()
@@ -80,7 +79,7 @@ def run(context: Context, verb: str) -> int:
     """Run the stages of `verb` (adapt: all) that are not done; return how many were run."""
     stages = context.stages
     wanted = _wanted(stages, verb)
-    todo = _todo(context.folder, stages, verb)
+    todo = unfinished(context.folder, stages, verb)
     done = {stage.name for stage in stages if _is_done(context.folder, stage)}
     _say_plan(context, wanted, todo)
     if context.ranks.world_size == 1 and all(stage.module in LIGHT for stage in todo):
@@ -92,23 +91,38 @@ def run(context: Context, verb: str) -> int:
 
 
 def _run_stages(context: Context, todo: list[Stage], done: set[str]) -> None:
+    if todo and context.ranks.is_first:
+        context.account.add("start", reason="start")
     for stage in todo:
         if missing := [need for need in stage.needs if need not in done]:
             raise UserError(
                 f"{stage.name}: needs {', '.join(missing)} first; run hpc-llm adapt, "
                 "or those verbs, with the same settings"
             )
-        if reason := _agreed_stop(context):
-            raise Stopped(reason)
-        _run_stage(context, stage)
+        _stop_if_agreed(context)
+        with _billed(context, stage):
+            _run_stage(context, stage)
         done.add(stage.name)
+
+
+@contextmanager
+def _billed(context: Context, stage: Stage) -> Iterator[None]:
+    """Bill the rest of a stage's time, however it ends."""
+    reason = "stop"
+    try:
+        yield
+        reason = "end"
+    finally:
+        if context.ranks.is_first:
+            context.account.add(stage.name, reason=reason)
 
 
 def _wanted(stages: Sequence[Stage], verb: str) -> list[Stage]:
     return [stage for stage in stages if verb in ("adapt", stage.verb)]
 
 
-def _todo(folder: RunFolder, stages: Sequence[Stage], verb: str) -> list[Stage]:
+def unfinished(folder: RunFolder, stages: Sequence[Stage], verb: str) -> list[Stage]:
+    """Return the stages of `verb` (adapt: all) that are not done with these settings."""
     return [stage for stage in _wanted(stages, verb) if not _is_done(folder, stage)]
 
 
@@ -121,6 +135,7 @@ def _met(context: Context) -> Iterator[None]:
     from hpc_llm.training import process_group
 
     process_group.start(context.ranks, context.cfg.train.threads)
+    context.account.found(process_group.device_name(), process_group.device_uuid())
     process_group.barrier()  # all have read the record before rank 0 changes it
     try:
         yield
@@ -153,12 +168,12 @@ def _run_stage(context: Context, stage: Stage) -> None:
     work = importlib.import_module(f"hpc_llm.stages.{stage.module}").run
     if context.ranks.is_first:
         _set_aside(context.folder, stage)
-    before = _seconds(context)
     began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     if stage.all_ranks:
         result = work(context, stage.name)
     else:
         result = _on_first_rank(context, lambda: work(context, stage.name))
+    measure_energy(context)
     seconds = time.monotonic() - began
     if not context.ranks.is_first:
         return
@@ -173,17 +188,11 @@ def _run_stage(context: Context, stage: Stage) -> None:
             "commit": commit(),
         }
     )
-    add_row(context, stage.name, step=0, seconds=seconds - (_seconds(context) - before))
     context.events.append(
         "stage", stage=stage.name, axes={"wall_seconds": seconds}, metrics={"seconds": seconds}
     )
     context.view.update()
     say(f"{stage.name:<20} {_line(result):<60} {seconds:7.1f} s")
-
-
-def _seconds(context: Context) -> float:
-    """Seconds in the ledger so far: what a training stage has billed by itself is in them."""
-    return Ledger(context.folder.ledger).totals().spent.seconds
 
 
 def _on_first_rank(context: Context, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -207,15 +216,19 @@ def _on_first_rank(context: Context, work: Callable[[], dict[str, Any]]) -> dict
     return result
 
 
-def _agreed_stop(context: Context) -> str | None:
-    """Why to stop before the next stage, on any rank; None: go on."""
+def _stop_if_agreed(context: Context) -> None:
+    """Raise `Stopped` or `BudgetSpent` before the next stage, where any rank is to stop."""
     reason = context.stop_reason()
-    if context.ranks.world_size == 1:
-        return reason
-    from hpc_llm.training import process_group
+    limit = context.account.over_budget() if context.ranks.is_first else None
+    asked = [int(reason is not None), int(limit is not None)]
+    if context.ranks.world_size > 1:
+        from hpc_llm.training import process_group
 
-    (asked,) = process_group.all_sum([int(reason is not None)])
-    return (reason or "another rank was asked to stop") if asked else None
+        asked = process_group.all_sum(asked)
+    if asked[1]:
+        raise BudgetSpent(limit or "rank 0 tells which limit")
+    if asked[0]:
+        raise Stopped(reason or "another rank was asked to stop")
 
 
 def _set_aside(folder: RunFolder, stage: Stage) -> None:

@@ -1,7 +1,7 @@
 """Events of a run, and two views of them: Weights & Biases and the console."""
 
 from hpc_llm.tracking.events import AXES, EVENTS, EventLog, read_events
-from hpc_llm.tracking.progress import Progress, progress
+from hpc_llm.tracking.progress import Progress, duration, progress
 from hpc_llm.tracking.wandb_view import NoView, WandbView, open_view
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "NoView",
     "Progress",
     "WandbView",
+    "duration",
     "open_view",
     "progress",
     "read_events",

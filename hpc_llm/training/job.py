@@ -50,6 +50,12 @@ class Hooks:
     """(tokens, sum of squared document lengths) of a step -> its model FLOPs."""
     stop_reason: Callable[[], str | None]
     """Asked at every step boundary."""
+    saving: Callable[[Progress], None] = lambda progress: None
+    """Called on rank 0 before a checkpoint of these totals is written."""
+    over_budget: Callable[[Progress], str | None] = lambda progress: None
+    """Asked on rank 0 at every step boundary: which limit is reached; None: go on."""
+    measure: Callable[[], None] = lambda: None
+    """Called on every rank before `log`: what the ranks measure together."""
 
 
 @dataclass(frozen=True)

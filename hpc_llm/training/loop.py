@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from hpc_llm.errors import Diverged, Stopped
+from hpc_llm.errors import BudgetSpent, Diverged, Stopped
 from hpc_llm.training import process_group
 from hpc_llm.training.checkpoint import Progress, newest, write_snapshot
 from hpc_llm.training.engine import Engine, start_engine
@@ -25,8 +25,9 @@ __all__ = ["train"]
 def train(job: StageJob, hooks: Hooks) -> TrainedStage:
     """Train one stage to its last step.
 
-    Raises `Stopped` after saving when `hooks.stop_reason` says so on any rank, and `Diverged`,
-    without saving, when the loss is not finite on any.
+    Raises `Stopped` after saving when `hooks.stop_reason` says so on any rank, `BudgetSpent` after
+    saving when `hooks.over_budget` does, and `Diverged`, without saving, when the loss is not
+    finite on any.
     """
     snapshot = newest(job.folder, job.fingerprint)
     engine = start_engine(job.trainable, job, snapshot)
@@ -38,13 +39,18 @@ def train(job: StageJob, hooks: Hooks) -> TrainedStage:
     while progress.step < job.steps:
         rows = [job.reader.read(part) for part in job.plan.indices(progress.step, job.ranks.rank)]
         due = time.monotonic() - saved > 60 * job.train.checkpoint_minutes
-        wishes = (due, hooks.stop_reason() is not None, not meter.finite)
-        counts, (save, stop, diverged) = _agree(rows, wishes)
+        limit = hooks.over_budget(progress) if job.ranks.is_first else None
+        wishes = (due, hooks.stop_reason() is not None, limit is not None, not meter.finite)
+        counts, (save, stop, spent, diverged) = _agree(rows, wishes)
         if diverged:
             raise _diverged(job, progress.step)
-        if (save or stop) and progress.step:
+        if (save or stop or spent) and progress.step:
+            if job.ranks.is_first:
+                hooks.saving(progress)
             _save(job, engine, progress)
             saved = time.monotonic()
+        if spent:
+            raise BudgetSpent(limit or "rank 0 tells which limit")
         if stop:
             raise Stopped(hooks.stop_reason() or "another rank was asked to stop")
         progress = meter.step(engine, rows, counts, progress)
@@ -122,6 +128,7 @@ class _Meter:
             "train/loss": loss,
             "train/learning_rate": rate * self.job.peak_rate,
             "perf/tokens_per_second": tokens / seconds,
+            "perf/bytes_per_second": tokens / seconds * self.job.reader.bytes_per_token,
             "perf/flops_per_second": (progress.flops - self.last.flops) / seconds,
             "perf/packing_efficiency": self.job.reader.packing.efficiency,
         }
@@ -129,6 +136,7 @@ class _Meter:
         if norm is not None:
             metrics["train/gradient_norm"] = norm
         progress = replace(progress, loss=loss)
+        self.hooks.measure()
         if self.job.ranks.is_first:
             self.hooks.log(progress, metrics)
         self.loss_sum.zero_()

@@ -26,7 +26,9 @@ __all__ = [
     "all_sum_float",
     "barrier",
     "broadcast_status",
+    "device_name",
     "device_of",
+    "device_uuid",
     "end",
     "quiet",
     "start",
@@ -131,6 +133,18 @@ def device_of() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
+
+
+def device_name() -> str | None:
+    """Return what the driver calls this rank's GPU; None on a CPU."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def device_uuid() -> str | None:
+    """Return the UUID of this rank's GPU; None on a CPU."""
+    if not torch.cuda.is_available():
+        return None
+    return str(torch.cuda.get_device_properties(device_of()).uuid)
 
 
 def all_sum(values: list[int]) -> list[int]:

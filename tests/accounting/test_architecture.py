@@ -118,24 +118,10 @@ def test_the_complete_configuration_of_transformers_reads_the_same(name: str) ->
 
 
 def test_solar_and_mixtral_have_their_published_sizes() -> None:
-    solar = Architecture(
-        hidden_size=4096,
-        num_layers=48,
-        num_heads=32,
-        num_kv_heads=8,
-        ffn_size=14336,
-        vocab_size=32000,
-    )
+    solar = Architecture(4096, 48, 32, 14336, 32000, 8)  # in the order of the fields
     assert parameter_count(solar).total == 10_731_524_096
     mixtral = Architecture(
-        hidden_size=4096,
-        num_layers=32,
-        num_heads=32,
-        num_kv_heads=8,
-        ffn_size=14336,
-        vocab_size=32000,
-        num_experts=8,
-        experts_per_token=2,
+        4096, 32, 32, 14336, 32000, 8, 128, True, False, 0, num_experts=8, experts_per_token=2
     )
     assert parameter_count(mixtral).total == 46_702_792_704
     assert parameter_count(mixtral).active == 12_879_925_248
@@ -151,16 +137,39 @@ GOOD = {"hidden_size": 64, "num_layers": 2, "num_heads": 4, "ffn_size": 96, "voc
         ({"num_layers": -1}, "num_layers=-1"),
         ({"hidden_size": 66}, "num_heads=4"),
         ({"num_kv_heads": 3}, "num_kv_heads=3"),
+        ({"num_kv_heads": 0}, "num_kv_heads=0"),
+        ({"head_dim": -8}, "head_dim=-8"),
+        ({"ffn_size": 0}, "ffn_size=0"),
+        ({"vocab_size": -1}, "vocab_size=-1"),
+        ({"max_positions": -1}, "max_positions=-1"),
+        ({"sliding_window": -4}, "sliding_window=-4"),
         ({"num_experts": 4}, "experts_per_token=0"),
         ({"num_experts": 2, "experts_per_token": 3}, "experts_per_token=3"),
         ({"kind": "diffusion"}, "encoder-decoder"),
-        ({"encoder_layers": 2}, "encoder_layers=2"),
+        ({"encoder_layers": 2}, "encoder_layers=2.*kind=decoder"),
+        ({"kind": "encoder-decoder"}, "encoder_layers=0.*needs"),
+        ({"hidden_size": 64.0}, "hidden_size=64.0.*whole"),
         ({"sliding_window": 8, "sliding_layers": (2,)}, "sliding_layers"),
     ],
 )
 def test_impossible_sizes_are_refused(change: dict, said: str) -> None:
     with pytest.raises(UserError, match=said):
         Architecture(**(GOOD | change))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"num_key_value_heads": 0}, "num_kv_heads=0"),
+        ({"num_key_value_heads": 3}, "num_kv_heads=3"),
+        ({"num_attention_heads": 5}, "num_heads=5"),
+        ({"num_hidden_layers": -2}, "num_layers=-2"),
+        ({"vocab_size": "32k"}, "vocab_size=32k"),
+    ],
+)
+def test_a_config_json_with_impossible_sizes_is_refused(change: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Architecture.from_config({"model_type": "llama"} | SIZES | change)
 
 
 def test_an_unknown_family_is_told_what_is_known() -> None:

@@ -47,13 +47,20 @@ def test_money_energy_and_the_projections_error(folder: RunFolder) -> None:
 
 def test_the_report_has_a_line_for_each_run(folder: RunFolder) -> None:
     report = ledger_report([folder.path, folder.path]).splitlines()
-    assert len(report) == 4
-    assert "25.6-96.0" in report[1]
-    assert "100.0%" in report[1]
+    assert report[1] == report[2]
+    for told in ("25.6-96.0", "100.0%", "12.8  model"):
+        assert told in report[1]
+    assert report[1].split()[6] == "n/a"  # no Slurm job
 
 
 def test_without_a_configuration_the_ledger_still_counts(folder: RunFolder) -> None:
     folder.config.unlink()
+    assert run_bill(folder.path).totals.spent.flops == 2 * FLOPS
+    assert "n/a" in ledger_report([folder.path])
+
+
+def test_a_configuration_of_another_version_leaves_the_counts(folder: RunFolder) -> None:
+    folder.config.write_text(folder.config.read_text().replace("  price_date:", "  price_day:"))
     assert run_bill(folder.path).totals.spent.flops == 2 * FLOPS
     assert "n/a" in ledger_report([folder.path])
 

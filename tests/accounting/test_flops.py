@@ -1,10 +1,18 @@
 """The seven reference steps, the conventions of others, and attention counted pair by pair."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
-from hpc_llm.accounting import Architecture, Method, flops_per_token, pf_days, step_flops
+from hpc_llm.accounting import (
+    Architecture,
+    Method,
+    flops_per_token,
+    parameter_count,
+    pf_days,
+    step_flops,
+)
 from hpc_llm.accounting.flops import attended_pairs
 from hpc_llm.errors import UserError
 
@@ -58,6 +66,14 @@ def test_share_of_full_training(method: Method, share: float) -> None:
     assert round(step_flops(SOLAR, method, 1, 4096).total / full, 3) == share
 
 
+def test_four_times_the_vocabulary_costs_little_in_a_large_model() -> None:
+    old, new = (
+        step_flops(replace(SOLAR, vocab_size=vocab_size), Method.full(), 1, 4096).total
+        for vocab_size in (32_000, 128_000)
+    )
+    assert round(new / old - 1, 3) == 0.032
+
+
 def test_recomputation_with_a_head_alone_is_dearer_than_it_looks() -> None:
     plain = step_flops(SOLAR, Method.head(), 1, 4096).total
     again = step_flops(SOLAR, Method.head(recompute=True), 1, 4096).total
@@ -85,10 +101,34 @@ def test_packed_documents_save_attention_and_nothing_else() -> None:
     assert whole.total - packed.total == 3 * 4 * pairs * SMALL.query_size * SMALL.num_layers
     with pytest.raises(UserError, match="add up to 63"):
         step_flops(SMALL, Method.full(), 1, 64, document_lengths=[40, 23])
+    with pytest.raises(UserError, match="document_lengths=-6"):
+        step_flops(SMALL, Method.full(), 1, 64, document_lengths=[70, -6])
 
 
 def test_a_pf_day_is_ten_to_the_fifteen_for_a_day() -> None:
     assert pf_days(1e15 * 24 * 3600) == 1
+
+
+def test_an_encoder_attends_to_both_sides_in_every_convention() -> None:
+    encoder = replace(SMALL, kind="encoder", gated_mlp=False)
+    causal, dense = (
+        step_flops(encoder, Method.full(), 2, 64, kind) for kind in ("causal", "dense")
+    )
+    assert causal == dense
+    exact, megatron = (
+        flops_per_token(encoder, Method.full(), 64, convention)
+        for convention in ("exact", "megatron")
+    )
+    assert exact * 2 * 64 == dense.total
+    assert exact - megatron == 6 * SMALL.hidden_size**2  # the head's transform
+
+
+@pytest.mark.parametrize("convention", ["exact", "palm", "megatron"])
+def test_an_encoder_decoder_is_counted_by_its_parameters_only(convention: str) -> None:
+    t5 = replace(SMALL, kind="encoder-decoder", encoder_layers=4)
+    assert flops_per_token(t5, Method.full(), 64, "6n") == 6 * parameter_count(t5).total
+    with pytest.raises(UserError, match=r"kind=encoder-decoder.*convention=6n"):
+        flops_per_token(t5, Method.full(), 64, convention)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +139,7 @@ def test_a_pf_day_is_ten_to_the_fifteen_for_a_day() -> None:
         (lambda: step_flops(SMALL, Method.full(), 1, 8, attention="sparse"), "causal, dense"),
         (lambda: flops_per_token(SMALL, Method.full(), 8, "7n"), "megatron"),
         (lambda: Method.lora(0), "rank=0"),
-        (lambda: Method.lora(2, ("query",)), "q_proj"),
+        (lambda: Method.lora(2, ("queries",)), "q_proj"),
         (lambda: Method.lora(2, ()), "targets"),
     ],
 )

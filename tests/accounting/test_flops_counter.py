@@ -4,7 +4,14 @@ import random
 
 import pytest
 import torch
-from tiny_models import random_llama, random_method, trained_model
+from tiny_models import (
+    BERT_LAYERS,
+    ENCODERS,
+    random_encoder,
+    random_llama,
+    random_method,
+    trained_model,
+)
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,11 +30,23 @@ def counted(model: torch.nn.Module, vocab_size: int) -> tuple[int, int]:
     return forward, counter.get_total_flops()
 
 
+def trained(model: torch.nn.Module, arch: Architecture, method: Method) -> int:
+    """Count what trains; of an encoder what `AutoModel` has of it, and an untied head."""
+    own = ("cls.predictions.", "lm_head.") if arch.kind == "encoder" else ()
+    body = sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+        and (name.endswith("decoder.weight") or not any(part in name for part in own))
+    )
+    pooler = arch.extra_parameters if arch.kind == "encoder" and method.trains_body else 0
+    return body + pooler
+
+
 def assert_equals_the_counter(config: dict, method: Method, names: tuple[str, ...] = ()) -> None:
     model = trained_model(config, method, names=names)
     arch = Architecture.from_config(config)
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert trainable_parameters(arch, method) == trainable
+    assert trainable_parameters(arch, method) == trained(model, arch, method)
     step = step_flops(arch, method, BATCH, LENGTH)
     assert (step.forward, step.total) == counted(model, arch.vocab_size)
     assert step.total == step.forward + step.backward + step.recompute
@@ -37,6 +56,13 @@ def assert_equals_the_counter(config: dict, method: Method, names: tuple[str, ..
 def test_random_llama_equals_the_counter(seed: int) -> None:
     rng = random.Random(seed)
     assert_equals_the_counter(random_llama(rng), random_method(rng))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_encoder_equals_the_counter(seed: int) -> None:
+    rng = random.Random(seed)
+    method = random_method(rng, layers=tuple(BERT_LAYERS))
+    assert_equals_the_counter(random_encoder(rng), method)
 
 
 MIXTRAL = {
@@ -129,6 +155,21 @@ def test_older_families_equal_the_counter(family: str, recompute: bool) -> None:
     assert_equals_the_counter(config, Method.embeddings(recompute=recompute))
     adapters = Method.lora(3, TARGETS[family], recompute=recompute)
     assert_equals_the_counter(config, adapters, names=TARGETS[family])
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("family", ENCODERS)
+def test_each_method_of_an_encoder_equals_the_counter(
+    family: str, tied: bool, recompute: bool
+) -> None:
+    config = QWEN2 | {"model_type": family, "tie_word_embeddings": tied}
+    for name in ("full", "embeddings", "input_embeddings", "head"):
+        assert_equals_the_counter(config, getattr(Method, name)(recompute=recompute))
+    assert_equals_the_counter(config, Method.lora(2, recompute=recompute))
+    dense = ("attention.output.dense", "intermediate.dense", "output.dense")
+    adapters = Method.lora(3, dense, head=True, recompute=recompute)
+    assert_equals_the_counter(config, adapters, names=dense)
 
 
 SOLAR = {

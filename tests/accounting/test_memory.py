@@ -11,6 +11,7 @@ from hpc_llm.accounting import (
     device,
     fits,
     memory,
+    memory_plan,
     network_seconds,
     parameter_count,
     zero_traffic,
@@ -30,29 +31,29 @@ SETUP = TrainingSetup(precision="bf16", sequence_length=4096, data_parallel=32)
     [(0, 16 * N), (1, 4 * N + 12 * N / 32), (2, 2 * N + 14 * N / 32), (3, 16 * N / 32)],
 )
 def test_states_of_each_zero_stage(stage: int, states: float) -> None:
-    plan = memory(SOLAR, Method.full(), replace(SETUP, zero_stage=stage))
+    plan = memory_plan(SOLAR, Method.full(), replace(SETUP, zero_stage=stage))
     assert plan.states == pytest.approx(states, rel=1e-8)
 
 
 def test_fp32_keeps_no_copy_of_the_weights() -> None:
-    plan = memory(SOLAR, Method.full(), replace(SETUP, precision="fp32"))
+    plan = memory_plan(SOLAR, Method.full(), replace(SETUP, precision="fp32"))
     assert plan.states == 16 * N
 
 
 def test_frozen_parameters_cost_their_weights_only() -> None:
     trained = 2 * 32000 * 4096
-    plan = memory(SOLAR, Method.embeddings(), SETUP)
+    plan = memory_plan(SOLAR, Method.embeddings(), SETUP)
     assert (plan.weights, plan.gradients, plan.optimizer) == (2 * N, 2 * trained, 12 * trained)
 
 
 def test_solar_with_zero_3_and_recomputation_is_the_worked_example() -> None:
     setup = replace(SETUP, zero_stage=3, micro_batch_size=2, bucket_elements=500_000_000)
-    again = memory(SOLAR, Method.full(recompute=True), setup)
+    again = memory_plan(SOLAR, Method.full(recompute=True), setup)
     assert round(again.states / 1e9, 1) == 5.4
     assert round(again.live_parameters / 1e9, 1) == round(again.buckets / 1e9, 1) == 2.0
     a_token = 12 * 32000 + 48 * 2 * 4096 + 8 * 4096 + 4 + 4 * 128  # loss, layers, norm, rotary
     assert again.activations + again.logits == 8192 * a_token
-    plain = memory(SOLAR, Method.full(), setup)
+    plain = memory_plan(SOLAR, Method.full(), setup)
     assert (plain.total - again.total) / 1e9 == pytest.approx(75.8, abs=4)
     assert fits(again, device("a100_sxm_80gb"))
     assert not fits(plain, device("a100_sxm_80gb"))
@@ -61,20 +62,20 @@ def test_solar_with_zero_3_and_recomputation_is_the_worked_example() -> None:
 def test_a_large_vocabulary_shows_at_the_loss_unless_it_is_fused() -> None:
     large = replace(SOLAR, vocab_size=128_000)
     setup = replace(SETUP, micro_batch_size=2, fused_loss=False)
-    plan = memory(large, Method.lora(8), setup)
+    plan = memory_plan(large, Method.lora(8), setup)
     assert plan.logits * 3 / 2 / 1e9 == pytest.approx(12.6, abs=0.05)
-    assert memory(large, Method.lora(8), replace(setup, fused_loss=True)).logits == 0
+    assert memory_plan(large, Method.lora(8), replace(setup, fused_loss=True)).logits == 0
 
 
 @pytest.mark.parametrize("method", [Method.full(), Method.embeddings(), Method.lora(16)])
 def test_a_higher_stage_and_more_ranks_never_need_more(method: Method) -> None:
     totals = [
-        memory(SOLAR, method, replace(SETUP, zero_stage=stage, fused_loss=False)).states
+        memory_plan(SOLAR, method, replace(SETUP, zero_stage=stage, fused_loss=False)).states
         for stage in range(4)
     ]
     assert totals == sorted(totals, reverse=True)
     by_ranks = [
-        memory(SOLAR, method, replace(SETUP, zero_stage=2, data_parallel=ranks)).states
+        memory_plan(SOLAR, method, replace(SETUP, zero_stage=2, data_parallel=ranks)).states
         for ranks in (1, 2, 8, 64)
     ]
     assert by_ranks == sorted(by_ranks, reverse=True)
@@ -82,8 +83,49 @@ def test_a_higher_stage_and_more_ranks_never_need_more(method: Method) -> None:
 
 def test_offloading_moves_states_to_the_host() -> None:
     setup = replace(SETUP, zero_stage=3, offload_optimizer=True, offload_parameters=True)
-    plan = memory(SOLAR, Method.full(), setup)
+    plan = memory_plan(SOLAR, Method.full(), setup)
     assert plan.optimizer == plan.weights == 0
+
+
+def test_memory_by_its_own_names_is_that_of_the_setup() -> None:
+    plan = memory(
+        SOLAR,
+        Method.lora(8),
+        zero_stage=3,
+        data_parallel=32,
+        micro_batch_size=1,
+        sequence_length=4096,
+        precision="bf16",
+        offload="none",
+        recompute=True,
+    )
+    setup = replace(SETUP, zero_stage=3)
+    assert plan == memory_plan(SOLAR, Method.lora(8, recompute=True), setup)
+    again = Method.full(recompute=True)
+    for offload, kept in (("none", 14 * N), ("optimizer", 2 * N), ("all", 0)):
+        plan = memory(SOLAR, again, 3, 32, 2, 4096, "bf16", offload)
+        assert plan.weights + plan.optimizer == pytest.approx(kept / 32, abs=8)
+        assert plan.recomputed  # as the method says
+        assert not memory(SOLAR, again, 3, 32, 2, 4096, "bf16", offload, False).recomputed
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"offload": "disk"}, "offload=disk.*all, none, optimizer"),
+        ({"offload": "all"}, "zero_stage=3"),
+        ({"offload": "optimizer", "zero_stage": 0}, "zero_stage=1"),
+        ({"precision": "fp8"}, "precision=fp8.*bf16"),
+        ({"zero_stage": -1}, "zero_stage=-1"),
+        ({"data_parallel": 0}, "data_parallel=0"),
+        ({"sequence_length": -4096}, "sequence_length=-4096"),
+    ],
+)
+def test_impossible_choices_of_memory_are_refused(change: dict, said: str) -> None:
+    choices = {"zero_stage": 2, "data_parallel": 8, "micro_batch_size": 1}
+    choices |= {"sequence_length": 4096, "precision": "bf16"}
+    with pytest.raises(UserError, match=said):
+        memory(SOLAR, Method.full(), **choices | change)
 
 
 def test_traffic_is_that_of_the_zero_paper() -> None:
@@ -124,4 +166,4 @@ def test_impossible_setups_are_refused(change: dict, said: str) -> None:
 
 
 def test_a_device_of_unknown_memory_is_not_judged() -> None:
-    assert fits(memory(SOLAR, Method.full(), SETUP), device("cpu")) is None
+    assert fits(memory_plan(SOLAR, Method.full(), SETUP), device("cpu")) is None

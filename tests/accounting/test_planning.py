@@ -12,17 +12,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from hpc_llm.accounting import (
-    Architecture,
-    Method,
-    Plan,
-    TrainingSetup,
-    device,
-    make_plan,
-    pf_days,
-    render_plan,
-)
-from hpc_llm.accounting.fitting import what_fits
+from hpc_llm.accounting import Plan, make_plan, pf_days, render_plan
+from hpc_llm.accounting.columns import figure
+from hpc_llm.accounting.fitting import Suggestion
 from hpc_llm.accounting.hardware import read_catalogue
 from hpc_llm.config import compose, typed
 from hpc_llm.errors import UserError
@@ -38,6 +30,7 @@ SOLAR = [
     "train.precision=bf16",
     "tokenizer.vocab_size=32000",
 ]
+ROWS_OF_8 = ("train.micro_batch_tokens=32768",)
 
 
 @cache
@@ -97,7 +90,9 @@ def test_table_json_and_csv_tell_the_same() -> None:
     assert "10,731,524,096 parameters" in table
     assert "2026-05" in table
     assert "exact" in table
-    assert f"{result.rows[0].projection.low.hours:.1f} / " in table
+    assert "plan.tokens=20_000_000_000 for each stage" in table
+    assert "days low/mid/high" in table
+    assert f"  {result.rows[0].projection.low.hours / 24:.2f} / " in table
     data = json.loads(render_plan(result, "json"))
     assert data["rows"][1]["flops"] == result.rows[1].flops
     rows = list(csv.DictReader(io.StringIO(render_plan(result, "csv"))))
@@ -107,43 +102,134 @@ def test_table_json_and_csv_tell_the_same() -> None:
         render_plan(result, "xml")
 
 
-def test_what_does_not_fit_is_told_what_would() -> None:
-    result = plan(*SOLAR)
-    assert [row.fits for row in result.rows] == [False, False]
+FULL = ("recipe.stages=[full]", "train.full.steps=1000")
+TOO_LARGE = {
+    "solar full": (*SOLAR, *FULL),
+    "solar stages, rows of 8": ("model=solar-10.7b", "cluster=a100_4x8", *ROWS_OF_8),
+    "llama on few": ("model=llama-3.1-405b", "cluster=a100_4x8", "cluster.nodes=1"),
+    "llama on many": ("model=llama-3.1-405b", "cluster=a100_4x8", "cluster.nodes=16"),
+    "one card": ("model=mistral-7b", "hardware=rtx_4090", "train=cluster", *FULL),
+    "unknown network": ("model=llama-2-70b", "cluster=christofari_neo", *FULL),
+    "unknown speed": ("model=llama-2-13b", "cluster=volta1", *FULL),
+}
+
+
+@pytest.mark.parametrize("overrides", TOO_LARGE.values(), ids=TOO_LARGE)
+def test_every_suggestion_fits_when_it_is_planned(overrides: tuple[str, ...]) -> None:
+    result = plan(*overrides)
+    assert False in [row.fits for row in result.rows]
+    assert result.suggestions
+    assert len(result.suggestions) <= 4
+    for way in result.suggestions:
+        again = plan(*overrides, *way.overrides.split())
+        assert [row.fits for row in again.rows] == [True] * len(again.rows)
+        assert again.suggestions is None
+        assert again.devices == way.nodes * result.devices // result.nodes
+        assert max(row.memory.total for row in again.rows if row.memory) == way.memory_bytes
+        hours = [row.projection.mid.hours for row in again.rows]
+        if way.hours is not None:
+            shares = [row.network_share or 0.0 for row in again.rows]
+            in_all = sum(h * (1 + share) for h, share in zip(hours, shares, strict=True))
+            assert way.hours == pytest.approx(in_all)
+            assert way.device_hours == pytest.approx(in_all * again.devices)
+        assert (way.hours is None) == (None in hours)
+
+
+def beats(one: Suggestion, other: Suggestion) -> bool:
+    """Tell whether one is no worse in nodes, hours and money, and is not the other."""
+    pairs = [(one.nodes, other.nodes), (one.hours, other.hours), (one.money, other.money)]
+    return one is not other and all(mine <= theirs for mine, theirs in pairs)
+
+
+@pytest.mark.parametrize("name", ["solar full", "llama on few", "llama on many", "unknown network"])
+def test_no_suggestion_is_beaten_by_another(name: str) -> None:
+    ways = plan(*TOO_LARGE[name]).suggestions
+    assert ways
+    assert not [(a, b) for a in ways for b in ways if beats(a, b)]
+    assert [way.nodes for way in ways] == sorted(way.nodes for way in ways)
+
+
+def test_on_the_same_nodes_no_other_way_that_fits_is_faster() -> None:
+    ways = plan(*SOLAR, *FULL).suggestions
+    assert ways
+    assert ways[0].hours is not None
+    fitting = 0
+    for stage in (1, 2, 3):
+        for recompute in ("true", "false"):
+            for tokens in (4096, 8192, 32768):
+                changes = (f"zero.stage={stage}", f"train.recompute={recompute}")
+                other = plan(*SOLAR, *FULL, *changes, f"train.micro_batch_tokens={tokens}").rows[0]
+                hours, share = other.projection.mid.hours, other.network_share
+                assert hours is not None
+                assert share is not None
+                assert other.memory is not None
+                if other.memory.total < 0.95 * 80 * 2**30:  # a suggestion leaves some room
+                    fitting += 1
+                    assert ways[0].hours <= hours * (1 + share) * 1.000001
+    assert fitting >= 3
+
+
+def test_where_nothing_fits_it_says_so() -> None:
+    hopeless = ("model=llama-3.1-405b", "hardware=rtx_3090", "train=cluster")
+    result = plan(*hopeless, "train.batch_tokens=4096")
+    assert result.suggestions == []
+    assert "nothing that was tried fits" in render_plan(result)
     assert "DOES NOT FIT" in render_plan(result)
-    for row in result.rows:
-        assert row.remedy
-        mended = plan(*SOLAR, *row.remedy.split())
-        again = next(other for other in mended.rows if other.stage == row.stage)
-        assert again.fits
-        assert again.remedy is None
-        assert again.memory is not None
-        assert again.memory.total < 80 * 2**30
-    small = ["cluster.nodes=1", "train.micro_batch_tokens=4096", "train.recompute=true"]
-    large = plan(*SOLAR, "model=llama-3.1-405b", *small)
-    assert large.rows[0].remedy
-    assert "cluster.nodes" in large.rows[0].remedy
-    assert plan(*SOLAR, "model=llama-3.1-405b", *small, *large.rows[0].remedy.split()).rows[0].fits
-    hopeless = [o for o in SOLAR if not o.startswith(("model", "cluster"))]
-    hopeless += ["model=llama-3.1-405b", "cluster=local", "hardware=rtx_3090"]
-    hopeless += ["train.batch_tokens=4096"]
-    assert plan(*hopeless).rows[0].remedy == ""
-    assert "nothing fits" in render_plan(plan(*hopeless))
 
 
-def test_the_cheapest_way_that_fits_comes_first() -> None:
-    setup = TrainingSetup(
-        precision="bf16", sequence_length=4096, data_parallel=32, zero_stage=1, micro_batch_size=2
+def test_rows_are_no_longer_than_the_model_takes() -> None:
+    for name, length in (("tinyllama-1.1b", 2048), ("bert-base", 512), ("roberta-base", 512)):
+        result = plan(f"model={name}", "cluster=a100_4x8")
+        assert result.sequence_length == length
+        (note,) = [note for note in result.notes if note.startswith("rows of")]
+        assert note.endswith(f"give train.sequence_length={length}")
+    assert plan("model=llama-3.1-8b", "cluster=a100_4x8").sequence_length == 4096
+
+
+def test_a_cluster_brings_its_precision_and_its_training_settings() -> None:
+    result = plan("model=solar-10.7b", "cluster=a100_4x8")
+    assert (result.precision, result.batch_tokens) == ("bf16", 2**20)
+    assert 19e9 < result.total.tokens < 21e9
+    assert plan("model=solar-10.7b", "cluster=volta1").precision == "fp16"
+    assert plan("model=solar-10.7b", "cluster=volta1", "train.precision=fp32").precision == "fp32"
+    assert plan("model=solar-10.7b", "cluster=a100_4x8", "train=default").batch_tokens == 4096
+    assert plan("experiment=example", "cluster=a100_4x8").batch_tokens == 4096
+
+
+def test_the_tokenizer_saves_what_its_token_ratio_says(tmp_path: Path) -> None:
+    large = ("model=solar-10.7b", "tokenizer.vocab_size=128000", "train.sequence_length=4096")
+    large += ("train.batch_tokens=4096", f"runs_dir={tmp_path}")
+    assert "is not known before plan.token_ratio" in render_plan(plan(*large))
+    given = render_plan(plan(*large, f"plan.token_ratio={1 / 1.35}"))
+    assert "tokenizer 128,000 pieces, tokens x0.741: cost of a text x0.765" in given
+    record = {"stage": "tokenizer", "result": {"vocab_size": 128_000, "token_ratio": 0.5}}
+    (tmp_path / "solar-10.7b").mkdir()
+    (tmp_path / "solar-10.7b" / "record.jsonl").write_text(json.dumps(record) + "\n")
+    config = typed(compose(list(large)))
+    assert make_plan(config).token_ratio == 0.5
+    config.tokenizer.vocab_size = 32_000  # another vocabulary than the one measured
+    assert make_plan(config).token_ratio is None
+    with pytest.raises(UserError, match=r"plan\.token_ratio=-1"):
+        plan(*large, "plan.token_ratio=-1")
+
+
+def test_money_is_in_the_currency_of_the_budget() -> None:
+    dollars = plan(*SOLAR)
+    roubles = plan(*SOLAR, "budget.currency=RUB", "budget.rates.RUB=90", "budget.rates_source=me")
+    assert (dollars.currency, roubles.currency) == ("USD", "RUB")
+    low, other = dollars.total.projection.low, roubles.total.projection.low
+    assert other.money == pytest.approx(90 * low.money)
+    assert other.hours == low.hours
+    assert "72 to 270 RUB for one device and hour, 2026-05; 1 USD = 90 RUB: me" in render_plan(
+        roubles
     )
-    config = typed(compose(SOLAR[:1])).model.architecture
-    assert config is not None
-    arch = Architecture.from_config(config)
-    found = what_fits(arch, Method.full(), setup, device("a100_sxm_80gb"), micro_steps=4)
-    assert len(found) > 5
-    assert found[0].share_of_flops == 1.0
-    assert all(fitting.memory_bytes <= 80 * 2**30 for fitting in found)
-    assert {fitting.recompute for fitting in found} == {False, True}
-    assert [f.share_of_flops for f in found] == sorted(f.share_of_flops for f in found)
+    with pytest.raises(UserError, match=r"currency RUB: has no rate; give budget\.rates\.RUB="):
+        plan(*SOLAR, "budget.currency=RUB")
+
+
+def test_small_figures_keep_two_significant_digits() -> None:
+    written = [figure(value) for value in (0, 0.001, 0.0123, 1.0, 99.96, 12345.6, 3e-8, None)]
+    assert written == ["0", "0.0010", "0.0123", "1.00", "100", "12,346", "3.0e-08", "n/a"]
 
 
 def test_what_is_not_known_is_printed_as_not_known() -> None:

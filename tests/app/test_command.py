@@ -37,6 +37,7 @@ def test_every_verb_has_help(capsys, verb):
         ["adapt", "--cfg", "job"],
         ["plan"],
         ["plan", "model=llama-3.1-405b", "plan.tokens=1000000000", "plan.format=json"],
+        ["plan", "model=solar-10.7b", "cluster=a100_4x8", "launch=slurm", "plan.format=json"],
     ],
 )
 def test_help_configuration_and_plan_import_nothing_heavy(words):
@@ -48,11 +49,12 @@ def test_help_configuration_and_plan_import_nothing_heavy(words):
 
 
 def test_plan_tells_parameters_flops_and_hours(capsys):
-    words = ["model=solar-10.7b", "cluster=a100_4x8", "plan.tokens=20_000_000_000"]
-    assert main(["plan", *words, "train.precision=bf16"]) == 0
+    assert main(["plan", "model=solar-10.7b", "cluster=a100_4x8", "recipe=two_stage"]) == 0
     said = capsys.readouterr().out
     for word in ("10,737,815,552 parameters", "PF-days", "14.9", "USD", "embeddings", "lora"):
         assert word in said
+    assert "bf16" in said
+    assert "slurm" not in said
 
 
 def test_launchers_may_add_a_local_rank(capsys):
@@ -76,6 +78,7 @@ def test_the_wheel_holds_all_it_needs(tmp_path):
     subprocess.run([sys.executable, "-m", "zipfile", "-e", wheel, site], check=True)
     assert (site / "hpc_llm/corpus/sample/articles.jsonl").exists()
     assert list((site / "hpc_llm/report/templates").iterdir())
+    assert list((site / "hpc_llm/launch").glob("*.j2"))
     program = "import hpc_llm; from hpc_llm.app.main import main; print(hpc_llm.__file__); main()"
     done = subprocess.run(
         [sys.executable, "-S", "-c", program, "adapt", "--cfg", "job"],

@@ -48,15 +48,38 @@ def test_what_is_written_is_read_again(tmp_path):
     assert cfg.zero.extra == {"wall_clock_breakdown": True}
 
 
+def test_sizes_of_a_model_may_be_given_on_the_command_line():
+    sizes = "{model_type: llama, hidden_size: 64}"
+    for words in (
+        [f"model.architecture={sizes}"],
+        ["model.architecture.model_type=llama", "model.architecture.hidden_size=64"],
+    ):
+        cfg = config.typed(config.compose(words))
+        assert cfg.model.architecture == {"model_type": "llama", "hidden_size": 64}
+
+
 def test_a_file_of_another_version_is_told(tmp_path):
     (tmp_path / "config.yaml").write_text("modle: {}\n")
     with pytest.raises(UserError, match="start a new run=NAME"):
         config.load(tmp_path / "config.yaml")
 
 
-def test_differences_name_the_key_and_both_values():
+def test_differences_name_the_key_and_both_values(tmp_path):
     one, two = (config.typed(config.compose([f"train.lora.rank={r}"])) for r in (8, 16))
-    assert config.differences(one, two) == ["train.lora.rank: 8 -> 16"]
+    config.write(one, tmp_path / "config.yaml")
+    assert config.differences(tmp_path / "config.yaml", two) == ["train.lora.rank: 8 -> 16"]
+    extra = config.typed(config.compose(["train.lora.rank=8", "zero.extra.a=1"]))
+    assert config.differences(tmp_path / "config.yaml", extra) == ["zero.extra.a: None -> 1"]
+
+
+def test_a_run_folder_outlives_an_upgrade(tmp_path):
+    cfg = config.typed(config.compose([]))
+    config.write(cfg, tmp_path / "config.yaml")
+    written = (tmp_path / "config.yaml").read_text()
+    older = written.replace("log_steps: 10", "steps_per_log: 10").replace("  money: null\n", "")
+    assert older.count("\n") == written.count("\n") - 1
+    (tmp_path / "config.yaml").write_text(older)
+    assert config.differences(tmp_path / "config.yaml", cfg) == ["train.steps_per_log: 10 -> None"]
 
 
 def test_a_sweep_is_every_combination():

@@ -5,10 +5,13 @@ import math
 import re
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from tiny import TINY
+
+from hpc_llm.accounting import Ledger
 
 pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
 
@@ -164,17 +167,46 @@ def test_rank_that_is_done_does_not_end_the_others(slurm_cluster) -> None:
     assert slurm_cluster.places(job)[0]["done"]
 
 
-def test_adapt_on_two_nodes(slurm_cluster) -> None:
+def start_adapt(slurm_cluster, *words: str) -> str:
+    """Submit the tiny example to two nodes, with the real hpc-llm; return the job id."""
     program = slurm_cluster.folder / "bin" / "hpc-llm"
     program.write_text(f'#!/bin/bash\nexec {sys.executable} -m hpc_llm.app "$@"\n')
-    runs = slurm_cluster.folder / "runs"
-    overrides = [*TINY, "tracking=off", "run=slurm", f"runs_dir={runs}"]
+    # The nodes' GPUs are pretended ones: the bill counts them, the work runs on CPUs
+    overrides = [*TINY, "hardware=a100_sxm_80gb", "train.precision=fp32"]
+    overrides += ["tracking=off", "run=slurm", f"runs_dir={slurm_cluster.folder / 'runs'}"]
     # What `make setup` has compiled; nodes without names meet at this machine's address
     variables = {"TORCH_EXTENSIONS_DIR": f"{sys.prefix}/torch_extensions"}
     if not slurm_cluster.named_nodes:
         variables["MASTER_ADDR"] = "127.0.0.1"
-    submit = (*WAIT, "-N2", "--ntasks-per-node=1", str(SCRIPT), *overrides)
-    done = slurm_cluster.run(*submit, **variables)
-    assert done.returncode == 0, slurm_cluster.logs()
-    corrected = json.loads((runs / "slurm" / "summary.json").read_text())["target_bpb"]["corrected"]
-    assert math.isfinite(corrected)
+    submit = ("sbatch", "--parsable", "-N2", *words, str(SCRIPT), *overrides)
+    return job_id(slurm_cluster.output(*submit, **variables))
+
+
+def test_adapt_on_two_nodes_stopped_once_and_billed_as_slurm_bills_it(slurm_cluster) -> None:
+    job = start_adapt(slurm_cluster, "--gpus-per-node=1", "--ntasks-per-node=1")
+    ledger = Ledger(slurm_cluster.folder / "runs/slurm/ledger.jsonl")
+    wait_until(lambda: any(row.stage == "train/lora" for row in ledger.rows()), slurm_cluster)
+    slurm_cluster.output("scancel", "-s", "USR1", job)
+    slurm_cluster.wait_for_state(job, "COMPLETED 1")
+    summary = json.loads((slurm_cluster.folder / "runs/slurm/summary.json").read_text())
+    assert math.isfinite(summary["target_bpb"]["corrected"])
+    if not slurm_cluster.accounting:
+        return
+    command = (sys.executable, "-m", "hpc_llm.app", "ledger", "runs/slurm")
+    heads, told, *_ = slurm_cluster.output(*command).splitlines()
+    assert heads.split()[6:8] == ["device-hours", "Slurm"]
+    own, billed = (float(cell) for cell in told.split()[5:7])
+    format_ = "--format=ElapsedRaw,AllocTRES"
+    starts = slurm_cluster.output("sacct", "-XnPD", f"--jobs={job}", format_).splitlines()
+    seconds = [int(line.split("|")[0]) for line in starts if "gres/gpu=2" in line]
+    assert len(seconds) == 2
+    assert billed == pytest.approx(2 * sum(seconds) / 3600, rel=0.01)
+    # Slurm's clock goes on while the processes of each of the two starts end
+    assert billed - 2 * 2 * 5 / 3600 < own <= billed + 2 * 2 * 1 / 3600
+
+
+def wait_until(condition, slurm_cluster) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, slurm_cluster.logs()
+        time.sleep(0.05)

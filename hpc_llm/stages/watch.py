@@ -1,0 +1,223 @@
+"""What is told of a stage while it trains: rows of the ledger, events, the console, the forecast.
+
+The training loop knows steps, tokens and seconds; here they become FLOPs, hours and money.
+"""
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from types import TracebackType
+from typing import Any
+
+from hpc_llm.accounting import (
+    Architecture,
+    Method,
+    parameter_count,
+    pf_days,
+    step_flops,
+    utilisation_metrics,
+)
+from hpc_llm.distributed import say
+from hpc_llm.stages.bill import measure_energy
+from hpc_llm.stages.context import Context
+from hpc_llm.stages.forecast import Pace, Rest
+from hpc_llm.tracking import Progress as ProgressBar
+from hpc_llm.tracking import duration
+from hpc_llm.tracking import progress as progress_bar
+from hpc_llm.training.batches import BatchPlan
+from hpc_llm.training.checkpoint import Progress
+from hpc_llm.training.job import Hooks, StageJob
+
+__all__ = ["StageFlops", "Watch"]
+
+
+@dataclass(frozen=True)
+class StageFlops:
+    """What a step costs: model FLOPs are a * tokens + b * sum(length^2), exact and causal."""
+
+    per_token: Fraction
+    per_square: Fraction
+    hardware_per_step: int
+    """As carried out: dense attention over whole rows, padding and recomputation included."""
+    six_n: int
+    """6 N, for the figure that others quote."""
+
+    @classmethod
+    def of(cls, architecture: Architecture, method: Method, plan: BatchPlan) -> "StageFlops":
+        """Return the costs of a step; two steps with known document lengths give a and b."""
+        length = plan.sequence_length
+
+        def cost(lengths: list[int]) -> int:
+            return step_flops(architecture, method, 1, length, "causal", lengths).model
+
+        apart, whole = cost([1] * length), cost([length])
+        square = Fraction(whole - apart, length * length - length)
+        hardware = step_flops(architecture, method, plan.rows, length, "dense").total
+        six_n = 6 * parameter_count(architecture).active
+        return cls(Fraction(apart, length) - square, square, hardware, six_n)
+
+    def model(self, tokens: int, squares: int) -> int:
+        """Model FLOPs of `tokens` in documents whose squared lengths sum to `squares`."""
+        return int(self.per_token * tokens + self.per_square * squares)
+
+
+class Watch:
+    """Connects one stage's loop with the ledger, the events and the console."""
+
+    def __init__(
+        self, context: Context, job: StageJob, flops: StageFlops, later_flops: int
+    ) -> None:
+        """Watch `job`; `later_flops` are carried out by the stages that train after it."""
+        self.context, self.job, self.flops = context, job, flops
+        self.account = context.account
+        self.stage = job.name if job.name == "pretrain" else f"train/{job.name}"
+        self.pace = Pace(job.steps, flops.hardware_per_step, later_flops)
+        self.logged = self.billed = Progress()
+        self._stack = ExitStack()
+        self._bar: ProgressBar | None = None
+        self._told = False
+
+    def __enter__(self) -> "Watch":
+        """Start the clock of the forecast."""
+        self.pace.mark(0, time.time())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the progress bar."""
+        self._stack.__exit__(kind, error, traceback)
+
+    def hooks(self) -> Hooks:
+        """What the loop calls."""
+        return Hooks(
+            log=self._log,
+            resumed=self._resumed,
+            step_flops=self.flops.model,
+            stop_reason=self.context.stop_reason,
+            saving=lambda done: self._bill(done, "save"),
+            over_budget=lambda done: self.account.over_budget(done.flops - self.billed.flops),
+            measure=lambda: measure_energy(self.context),
+        )
+
+    def _bill(self, done: Progress, reason: str) -> None:
+        before, self.billed = self.billed, done
+        tokens, steps = done.tokens - before.tokens, done.step - before.step
+        self.account.add(
+            self.stage,
+            step=done.step,
+            reason=reason,
+            tokens=tokens,
+            padded_tokens=steps * self.job.plan.tokens - tokens,
+            squared_lengths=done.squared_lengths - before.squared_lengths,
+            flops=done.flops - before.flops,
+            hardware_flops=steps * self.flops.hardware_per_step,
+        )
+
+    def _resumed(self, done: Progress) -> None:
+        """Go on from a checkpoint; what its ledger lacks (a lost file) is billed anew."""
+        kept = self.account.ledger.useful_until(self.stage, done.step)
+        missing = done.flops - kept.flops
+        if missing:
+            say(
+                f"{self.stage}: the ledger holds {kept.flops:,} FLOPs up to step {done.step}, the "
+                f"checkpoint {done.flops:,}: the difference is billed now, its hours are lost"
+            )
+        self.account.add(
+            self.stage,
+            step=done.step,
+            reason="resume",
+            flops=max(0, missing),
+            tokens=max(0, done.tokens - kept.tokens),
+        )
+        self.context.events.resume(self.job.name, done.step)
+        say(f"{self.job.name}: going on from step {done.step} of {self.job.steps}")
+        self.logged = self.billed = done
+        self.pace = Pace(self.job.steps, self.flops.hardware_per_step, self.pace.later_flops)
+        self.pace.mark(done.step, time.time())
+
+    def _log(self, done: Progress, metrics: dict[str, float]) -> None:
+        before, self.logged = self.logged, done
+        self._bill(done, "log")
+        self.pace.mark(done.step, time.time())
+        measured = {**metrics, **self._utilisation(before, done), **self._costs()}
+        self.context.events.append(
+            "train", stage=self.job.name, axes=self._axes(done), metrics=measured
+        )
+        self.context.view.update()
+        if self._bar is None:
+            bar = progress_bar(self.job.name, self.job.steps, start=before.step)
+            self._bar = self._stack.enter_context(bar)
+        rate = metrics["perf/tokens_per_second"]
+        self._bar.update(done.step, {"loss": metrics["train/loss"], "tokens/s": rate})
+
+    def _utilisation(self, before: Progress, done: Progress) -> dict[str, float]:
+        peak = self.account.hardware.peak_tflops.get(self.context.cfg.train.precision)
+        seconds = done.seconds - before.seconds
+        if peak is None or not seconds > 0:
+            return {}
+        return utilisation_metrics(
+            seconds,
+            peak * 1e12 * self.account.devices,
+            exact=done.flops - before.flops,
+            six_n=self.flops.six_n * (done.tokens - before.tokens),
+            hardware=(done.step - before.step) * self.flops.hardware_per_step,
+        )
+
+    def _costs(self) -> dict[str, float]:
+        """Everything the run has spent, and what it will take by the rates measured."""
+        account, spent = self.account, self.account.spent
+        hours = spent.device_hours
+        watts, carbon = account.hardware.watts, self.context.cfg.cluster.carbon_g_per_kwh
+        energy = spent.energy_kwh(watts)
+        known: dict[str, float | None] = {
+            "cost/flops": spent.flops,
+            "cost/pf_days": pf_days(spent.flops),
+            "cost/device_hours": hours,
+            "cost/gpu_hours": account.gpu_hours(hours),
+            "cost/money": account.money(hours),
+            "cost/energy_kwh": energy,
+            "cost/co2_kg": None if None in (energy, carbon) else energy * carbon / 1000,  # type: ignore[operator]
+        }
+        rest = self.pace.rest()
+        if rest is not None:
+            at_end = hours + account.devices * rest.mid / 3600
+            known["cost/hours_left"] = rest.mid / 3600
+            known["cost/money_at_end"] = account.money(at_end)
+            if not self._told:
+                self._tell(rest, hours)
+        return {name: float(value) for name, value in known.items() if value is not None}
+
+    def _tell(self, rest: Rest, hours: float) -> None:
+        """Say once what the rest of the run takes, and note it, to be compared at the end."""
+        self._told = True
+        account, stage_rest = self.account, self.pace.stage_rest()
+        assert stage_rest is not None
+        step = self.logged.step
+        account.add(self.stage, step=step, reason="projection", projected_seconds=stage_rest.mid)
+        ends = [hours + account.devices * seconds / 3600 for seconds in (rest.low, rest.high)]
+        money = [account.money(end) for end in ends]
+        cost = ""
+        if None not in money:
+            cost = f", {money[0]:.3g} to {money[1]:.3g} {account.hardware.currency} in all"
+        say(
+            f"{self.job.name}: by {self.pace.measured} measured steps, training takes "
+            f"{duration(rest.mid)} more ({duration(rest.low)} to {duration(rest.high)}){cost}"
+        )
+
+    def _axes(self, done: Progress) -> dict[str, Any]:
+        hours = self.account.devices * done.seconds / 3600
+        return {
+            "step": done.step,
+            "tokens": done.tokens,
+            "bytes": round(done.tokens * self.job.reader.bytes_per_token),
+            "flops": done.flops,
+            "pf_days": pf_days(done.flops),
+            "gpu_hours": self.account.gpu_hours(hours),
+            "wall_seconds": done.seconds,
+            "money": self.account.money(hours),
+        }

@@ -1,0 +1,154 @@
+"""The job script as text, and run by bash with stand-ins for srun and scontrol."""
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpc_llm.config import compose, typed
+from hpc_llm.errors import UserError
+from hpc_llm.launch import job_script
+
+SLURM = ("experiment=example", "launch=slurm")
+
+
+def script(*overrides: str) -> str:
+    cfg = typed(compose([*SLURM, *overrides]))
+    return job_script(cfg, "adapt", cfg.folder / "config.yaml")
+
+
+def directives(*overrides: str) -> dict[str, str]:
+    found = re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", script(*overrides), re.MULTILINE)
+    assert len(dict(found)) == len(found)
+    return dict(found)
+
+
+def test_one_task_for_each_gpu_and_one_value_for_each_option() -> None:
+    options = directives("cluster=h100_4x8", "launch.time=24:00:00", "launch.account=me")
+    assert (options["nodes"], options["ntasks-per-node"], options["gpus-per-node"]) == tuple("488")
+    assert options["time"] == "24:00:00"
+    assert options["account"] == "me"
+    assert options["signal"] == "USR1@300"
+    assert options["chdir"] == os.getcwd()
+    assert options["output"] == f"{os.getcwd()}/runs/example/slurm-%j.out"
+    assert not {"partition", "mem", "cpus-per-task"} & set(options)
+    assert not [value for value in options.values() if "$" in value]
+
+
+def test_on_cpus_a_device_is_a_core() -> None:
+    options = directives("cluster.nodes=2", "cluster.devices_per_node=16", "launch.processes=4")
+    assert (options["ntasks-per-node"], options["cpus-per-task"]) == ("4", "4")
+    assert "gpus-per-node" not in options
+    assert "SRUN_CPUS_PER_TASK" in script()
+
+
+def test_options_of_the_user_win() -> None:
+    more = ("launch.options.gpus-per-node=null", "launch.options.gres=gpu:h100:8")
+    options = directives("cluster=h100_4x8", *more, "launch.options.mail_type=END")
+    assert "gpus-per-node" not in options
+    assert options["gres"] == "gpu:h100:8"
+    assert options["mail-type"] == "END"
+    assert directives("launch.options.exclusive=true")["exclusive"] == ""
+    assert directives("launch.options.nice=0")["nice"] == "0"
+    assert "requeue" not in directives("launch.options.requeue=false")
+
+
+def test_a_line_break_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--partition='a\\nb': must be one line"):
+        script("launch.partition='a\nb'")
+    with pytest.raises(UserError, match=r"--job-name=.*must be one line"):
+        script("run='a\nb'")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("launch.time=forever", r"launch\.time=forever: must be a time limit of sbatch"),
+        ("launch.time=4:59", r"launch\.time=4:59: .* give at least 10 minutes"),
+        ("launch.max_requeues=-1", r"launch\.max_requeues=-1"),
+        ("launch.cpus_per_task=0", r"launch\.cpus_per_task=0"),
+        ("launch.name=pbs", "local, slurm"),
+        ("launch.options.Mail=x", r"launch\.options\.Mail: must be a long option"),
+        (
+            "launch.name=local launch.qos=a",
+            r"launch\.qos=a: is for jobs of Slurm; add launch=slurm",
+        ),
+    ],
+)
+def test_wrong_settings_are_told(override: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        typed(compose([*SLURM, *override.split()]))
+
+
+@pytest.mark.parametrize("time", ["10", "10:30", "0:10:00", "1-0", "1-0:5", "1-0:0:0", "infinite"])
+def test_every_form_of_a_time_limit_is_taken(time: str) -> None:
+    assert directives(f"launch.time={time}")["time"] == time
+
+
+Job = Callable[..., tuple[int, str, list[str], str]]
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """Run the script of an awkward run folder; srun gives `code`, scontrol is written down."""
+    folder = tmp_path / 'it\'s $HOME "a"'
+    folder.mkdir()
+    cfg = typed(compose([*SLURM, "launch.max_requeues=2"]))
+    (tmp_path / "job").write_text(job_script(cfg, "train", folder / "config.yaml"))
+    stand_ins = {
+        "srun": 'printf "%s\\n" "$@" > srun; mkdir "$TORCH_EXTENSIONS_DIR"\n'
+        'echo "$TORCH_EXTENSIONS_DIR" > compiled; exit "$CODE"',
+        "scontrol": 'echo "$@" >> scontrol',
+    }
+    for name, text in stand_ins.items():
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+
+    def run(code: int, restarts: int = 0) -> tuple[int, str, list[str], str]:
+        variables = {"CODE": str(code), "SLURM_RESTART_COUNT": str(restarts)}
+        variables |= {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "3"}
+        variables["PATH"] = f"{tmp_path / 'bin'}:/usr/bin:/bin"
+        done = subprocess.run(
+            ["bash", "job"],
+            cwd=tmp_path,
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        arguments = (tmp_path / "srun").read_text().splitlines()
+        asked = tmp_path / "scontrol"
+        assert arguments[-1] == str(folder / "config.yaml")
+        compiled = Path((tmp_path / "compiled").read_text().strip())
+        assert compiled == folder / f".torch_extensions-7-{restarts}"
+        assert not compiled.exists()
+        said = done.stdout + done.stderr
+        return done.returncode, said, arguments, asked.read_text() if asked.exists() else ""
+
+    return run
+
+
+def test_the_work_of_a_job_is_one_step_with_the_configuration_as_it_is(job: Job) -> None:
+    code, said, arguments, asked = job(0)
+    assert (code, said, asked) == (0, "", "")
+    assert arguments[:-1] == [
+        "--kill-on-bad-exit=1", "--wait=0", "hpc-llm", "train", "--config",
+    ]  # fmt: skip
+
+
+def test_a_job_that_stopped_in_good_order_is_requeued_but_not_for_ever(job: Job) -> None:
+    code, said, _, asked = job(75, restarts=1)
+    assert (code, asked) == (75, "requeue 7\n")
+    assert "restart 2 of at most 2" in said
+    code, said, _, asked = job(75, restarts=2)
+    assert (code, asked) == (75, "requeue 7\n")
+    assert "not requeued: 2 restarts, launch.max_requeues=2" in said
+
+
+def test_a_failure_is_a_failure(job: Job) -> None:
+    code, _, _, asked = job(9)
+    assert (code, asked) == (9, "")

@@ -1,0 +1,76 @@
+"""The check of the bill on the model itself, for families and methods as they are trained."""
+
+import pytest
+import torch
+import transformers
+
+from hpc_llm.accounting import Architecture, stage_method
+from hpc_llm.config import compose, typed
+from hpc_llm.errors import UserError
+from hpc_llm.surgery.trainable import make_trainable
+from hpc_llm.training.batches import BatchPlan
+from hpc_llm.training.verify import counted_flops, verify_flops
+
+LLAMA = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "intermediate_size": 80}  # fmt: skip
+FAMILIES = {
+    "llama": LLAMA,
+    "qwen2": LLAMA | {"tie_word_embeddings": True},
+    "mixtral": LLAMA | {"num_local_experts": 4},
+    "gemma2": LLAMA | {"head_dim": 16},
+    "opt": {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_dim": 80,
+            "word_embed_proj_dim": 48},
+    "gpt2": {"n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 64, "bos_token_id": 1,
+             "eos_token_id": 1},
+}  # fmt: skip
+PLAN = BatchPlan(sequence_length=32, rows=4, micro_rows=2, accumulation=2, world_size=1)
+
+
+def build(family, name, recompute=False):
+    """A tiny model of a family, set up for a stage; its architecture and method."""
+    stage = typed(compose(["experiment=example"])).train.stage(name)
+    config = transformers.AutoConfig.for_model(family, vocab_size=200, **FAMILIES[family])
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    trainable = make_trainable(model.train(), stage, recompute, seed=1)
+    method = stage_method(stage, recompute=recompute)
+    return trainable.model, Architecture.from_config(config.to_dict()), method
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("name", ["full", "embeddings", "head", "lora"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_formula_and_count_agree_on_the_model_that_trains(family, name, recompute):
+    model, architecture, method = build(family, name, recompute)
+    assert verify_flops(model, architecture, method, PLAN) > 0
+
+
+def test_the_model_is_left_as_it_was():
+    model, architecture, method = build("llama", "lora")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    flags = [parameter.requires_grad for parameter in model.parameters()]
+    attention = model.config._attn_implementation
+    verify_flops(model, architecture, method, PLAN)
+    for name, value in model.state_dict().items():
+        assert type(value) is torch.Tensor
+        assert torch.equal(value, before[name])
+    assert [parameter.requires_grad for parameter in model.parameters()] == flags
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert model.config._attn_implementation == attention != "eager"
+
+
+def test_a_model_that_is_not_what_its_configuration_says_is_refused():
+    model, architecture, method = build("llama", "full")
+    model.model.layers[1].mlp.extra = torch.nn.Linear(48, 48, bias=False)
+    forward = model.model.layers[1].mlp.forward
+    model.model.layers[1].mlp.forward = lambda x: forward(x) + model.model.layers[1].mlp.extra(x)
+    expected = counted_flops(build("llama", "full")[0], 2, 32)
+    assert counted_flops(model, 2, 32) - expected == 3 * 2 * 48 * 48 * 64
+    with pytest.raises(UserError, match=r"accounting\.verify: .* by count .* by the formula"):
+        verify_flops(model, architecture, method, PLAN)
+
+
+def test_a_frozen_part_that_trains_all_the_same_is_noticed():
+    model, architecture, method = build("llama", "embeddings")
+    next(p for n, p in model.named_parameters() if "q_proj" in n).requires_grad_(True)
+    with pytest.raises(UserError, match=r"\(x1\.0"):
+        verify_flops(model, architecture, method, PLAN)
