@@ -1,15 +1,16 @@
 """Exact FLOPs, time and money of a run, before it and after; nothing here needs torch."""
 
 from hpc_llm.accounting.architecture import Architecture, ParameterCount, parameter_count
-from hpc_llm.accounting.bill import Bill, ledger_report, run_bill
+from hpc_llm.accounting.bill import Bill, run_bill
+from hpc_llm.accounting.bill_table import LedgerReport, ledger_report
 from hpc_llm.accounting.energy import EnergyCounter
-from hpc_llm.accounting.flops import StepFlops, flops_per_token, pf_days, step_flops
+from hpc_llm.accounting.flops import PF_DAY, StepFlops, flops_per_token, pf_days, step_flops
 from hpc_llm.accounting.hardware import Machine, device, find_device
 from hpc_llm.accounting.ledger import Ledger, LedgerRow, LedgerTotals, Spending
 from hpc_llm.accounting.memory import MemoryPlan, TrainingSetup, fits, memory, memory_plan
 from hpc_llm.accounting.method import Method, stage_method, trainable_parameters
 from hpc_llm.accounting.money import middle_price, priced
-from hpc_llm.accounting.plan_text import PlanJob, plan_answer, render_plan
+from hpc_llm.accounting.plan_text import PlanJob, join_plans, plan_answer, render_plan
 from hpc_llm.accounting.planning import Plan, make_plan
 from hpc_llm.accounting.projection import Projection, project
 from hpc_llm.accounting.slurm import job_start
@@ -17,10 +18,12 @@ from hpc_llm.accounting.traffic import network_seconds, zero_traffic
 from hpc_llm.accounting.utilisation import utilisation_metrics
 
 __all__ = [
+    "PF_DAY",
     "Architecture",
     "Bill",
     "EnergyCounter",
     "Ledger",
+    "LedgerReport",
     "LedgerRow",
     "LedgerTotals",
     "Machine",
@@ -38,6 +41,7 @@ __all__ = [
     "fits",
     "flops_per_token",
     "job_start",
+    "join_plans",
     "ledger_report",
     "make_plan",
     "memory",

@@ -8,6 +8,7 @@ for families with LayerNorm, without a gate or with experts the same rules give 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from hpc_llm.accounting.architecture import Architecture
 from hpc_llm.accounting.method import Method, adapted_layers, attention_inputs, mlp_inputs
@@ -86,6 +87,7 @@ class _Rules:
         return attention + mlp + adapters, needs_grad or middle_grad or output_grad
 
 
+@lru_cache(maxsize=64)  # the search for what fits asks the same over and over
 def held_activations(arch: Architecture, method: Method, width: int) -> Activations:
     """Count what one step keeps for each token, in numbers of `width` bytes (2 or 4).
 

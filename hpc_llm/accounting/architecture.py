@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
+from hpc_llm.accounting.config_keys import as_written
 from hpc_llm.accounting.families import fields_from_config
 from hpc_llm.errors import UserError
 from hpc_llm.settings.checks import require_choice
@@ -127,8 +128,15 @@ class Architecture:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Architecture":
-        """Read a Hugging Face `config.json`; raise `UserError` for a family that is not known."""
-        return cls(**fields_from_config(config))
+        """Read a Hugging Face `config.json`.
+
+        Raises `UserError` for a family that is not known and sizes that cannot be, in its words.
+        """
+        sizes = fields_from_config(config)
+        try:
+            return cls(**sizes)
+        except UserError as error:
+            raise UserError(f"config.json: {as_written(str(error), config)}") from error
 
     @property
     def kv_heads(self) -> int:

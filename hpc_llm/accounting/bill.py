@@ -6,12 +6,10 @@ for the same FLOPs, what the run itself projected after 50 steps, and what Slurm
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hpc_llm.accounting.columns import columns, figure
-from hpc_llm.accounting.flops import pf_days
 from hpc_llm.accounting.hardware import Machine, device_catalogue
 from hpc_llm.accounting.ledger import Ledger, LedgerRow, LedgerTotals
 from hpc_llm.accounting.money import priced
@@ -21,7 +19,7 @@ from hpc_llm.errors import UserError
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import BudgetSettings, ClusterSettings, HardwareSettings
 
-__all__ = ["Bill", "ledger_report", "run_bill"]
+__all__ = ["Bill", "run_bill"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +29,15 @@ class Bill:
     run: str
     totals: LedgerTotals
     hardware: HardwareSettings | None
-    """None where the run folder has no configuration."""
+    """None where the run folder has no configuration that can be read."""
     projection: Projection | None
     """What the FLOPs carried out would take by the catalogue, on one device."""
     measured_ratio: float | None = None
     """What finished stages were projected to take after 50 steps, relative to what they took."""
     slurm_hours: float | None = None
     """Device-hours of the run's jobs by `sacct`."""
+    remarks: list[str] = field(default_factory=list)
+    """What of the run folder is missing or damaged."""
 
     def money(self, price: float | None) -> float | None:
         """Everything spent, at that price for a device and hour."""
@@ -65,12 +65,15 @@ class Bill:
         return hours / self.totals.spent.device_hours
 
 
-def _settings(folder: RunFolder) -> dict[str, Any] | None:
+def _settings(folder: RunFolder) -> dict[str, Any]:
+    """Return the configuration of a run folder, as far as it can be read; {} if it cannot."""
     import yaml
 
-    if not folder.config.is_file():
-        return None
-    return dict(yaml.safe_load(folder.config.read_text(encoding="utf-8")))
+    try:
+        settings = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def run_bill(path: Path) -> Bill:
@@ -80,22 +83,34 @@ def run_bill(path: Path) -> Bill:
         raise UserError(f"{path}: holds no ledger.jsonl; give a run folder that has trained")
     ledger = Ledger(folder.ledger)
     rows, totals = ledger.rows(), ledger.totals()
-    config = _settings(folder)
-    hardware = projection = None
-    if config is not None:
-        hardware, machine = _machine(config, rows)
-        if machine is not None:
-            projection = project_flops(totals.spent.hardware_flops, machine)
+    hardware, machine = _machine(_settings(folder), rows)
     jobs = {row.job for row in rows if row.job is not None}
     outside = any(row.job is None for row in rows)
+    flops = totals.spent.hardware_flops
     return Bill(
         run=str(path),
         totals=totals,
         hardware=hardware,
-        projection=projection,
+        projection=None if machine is None else project_flops(flops, machine),
         measured_ratio=_measured_ratio(rows),
         slurm_hours=None if outside or not rows else billed_hours(jobs, rows[-1].kind),
+        remarks=_remarks(folder, ledger, bool(rows), hardware is not None),
     )
+
+
+def _remarks(folder: RunFolder, ledger: Ledger, has_rows: bool, has_device: bool) -> list[str]:
+    """Say what of a run folder is missing or damaged."""
+    remarks = []
+    if damaged := ledger.damaged():
+        lines = "1 damaged line is" if damaged == 1 else f"{damaged} damaged lines are"
+        remarks.append(f"{ledger.path}: {lines} passed over, and what it told is not in the sums")
+    if not has_rows:
+        remarks.append(f"{ledger.path}: is empty, nothing is spent yet")
+    if not has_device:
+        there = folder.config.is_file()
+        what = "is damaged, or of another version" if there else "is missing"
+        remarks.append(f"{folder.config}: {what}; money, energy at board power and prior are n/a")
+    return remarks
 
 
 def _machine(
@@ -103,7 +118,8 @@ def _machine(
 ) -> tuple[HardwareSettings | None, Machine | None]:
     """The device that was found while running, else that of the configuration, in its currency.
 
-    And one of it as a machine, where its peak is known. Nothing for a file of another version.
+    And one of it as a machine, where its peak is known. Nothing for a file that is damaged, or of
+    another version.
     """
     found = next((row.device for row in rows if row.device is not None), None)
     devices = (entry for entry in device_catalogue().values() if entry.name == found)
@@ -112,7 +128,7 @@ def _machine(
         hardware = priced(hardware, BudgetSettings(**config["budget"]))
         cluster = replace(ClusterSettings(**config["cluster"]), nodes=1, devices_per_node=1)
         precision = config["train"]["precision"]
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError, ValueError):
         return None, None
     if precision not in hardware.peak_tflops:
         return hardware, None
@@ -129,61 +145,3 @@ def _measured_ratio(rows: Sequence[LedgerRow]) -> float | None:
             projected += row.projected_seconds
             actual += sum(other.seconds for other in after[: ends[0]])
     return projected / actual if actual else None
-
-
-HEADS = (
-    "run",
-    "tokens",
-    "FLOPs spent",
-    "useful",
-    "PF-days",
-    "device-hours",
-    "Slurm",
-    "goodput",
-    "money",
-    "",
-    "kWh",
-    "",
-    "prior",
-    "measured",
-)
-NOTES = (
-    "device-hours: allocated devices x wall time, lost work included; Slurm: the same by sacct; "
-    "goodput: the useful share",
-    "kWh: by the driver's counter (measured), or devices at board power (model)",
-    "prior: device-hours by the catalogue's utilisation for the same FLOPs, over those spent; "
-    "measured: what stages were projected to take after 50 steps, over what they took",
-)
-
-
-def _ratio(value: float | None) -> str:
-    return "n/a" if value is None else f"x{value:.2f}"
-
-
-def _cells(bill: Bill) -> list[str]:
-    spent, useful, hardware = bill.totals.spent, bill.totals.useful, bill.hardware
-    prices = (None, None) if hardware is None else (hardware.price_low, hardware.price_high)
-    money = dict.fromkeys(figure(bill.money(price)) for price in prices)
-    goodput = bill.totals.goodput
-    return [
-        bill.run,
-        f"{spent.tokens:,}",
-        f"{spent.flops:.3g}",
-        f"{useful.flops:.3g}",
-        figure(pf_days(spent.flops)),
-        figure(spent.device_hours),
-        figure(bill.slurm_hours),
-        "n/a" if goodput is None else f"{goodput:.1%}",
-        "-".join(money),
-        "" if hardware is None else hardware.currency,
-        figure(bill.energy_kwh),
-        bill.energy_source,
-        _ratio(bill.projected_ratio),
-        _ratio(bill.measured_ratio),
-    ]
-
-
-def ledger_report(paths: Sequence[Path]) -> str:
-    """Return one line for each run folder; `UserError` for a folder without a ledger."""
-    lines = [HEADS, *(_cells(run_bill(path)) for path in paths)]
-    return "\n".join([*columns(lines), *NOTES]) + "\n"

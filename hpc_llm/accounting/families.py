@@ -4,9 +4,11 @@ A `config.json` leaves out what equals the family's default, so the defaults sta
 are those of the configuration classes of transformers 5.23.
 """
 
+import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from hpc_llm.accounting.config_keys import check_values
 from hpc_llm.errors import UserError
 
 __all__ = ["FAMILIES", "fields_from_config"]
@@ -16,11 +18,14 @@ Fields = dict[str, Any]
 
 
 def _need(config: Config, *names: str) -> Any:
-    for name in names:
-        if config.get(name) is not None:
-            return config[name]
+    values = [config.get(name) for name in names]
+    for value in values:
+        if value is not None:
+            return value
+    near = difflib.get_close_matches(names[0], set(config) - set(names), n=1, cutoff=0.9)
+    looks = f" ({near[0]} stands there)" if near else ""
     raise UserError(
-        f"config.json of {config.get('model_type')}: {' or '.join(names)} is missing; "
+        f"config.json of {config.get('model_type')}: {' or '.join(names)} is missing{looks}; "
         "give it, or use the model's own file"
     )
 
@@ -248,11 +253,13 @@ FAMILIES: dict[str, Callable[[Config], Fields]] = {
 def fields_from_config(config: Config) -> Fields:
     """Return the keyword arguments of `Architecture` for a Hugging Face `config.json`.
 
-    Raises `UserError` for a family that is not known or a size that is missing.
+    Raises `UserError` for a family that is not known, a size that is missing and a value that is
+    no number where one belongs.
     """
     family = str(config.get("model_type"))
     if family not in FAMILIES:
         raise UserError(
             f"model_type={family}: this family is not known; known are {', '.join(FAMILIES)}"
         )
+    check_values(config)
     return FAMILIES[family](config)

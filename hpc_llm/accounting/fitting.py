@@ -1,37 +1,23 @@
-"""Whether the stages of a recipe fit into the devices' memory, and what would make them fit.
+"""What would make the stages of a recipe fit into the devices' memory.
 
 The search is small: ZeRO stage, recomputation, rows of a forward pass, and more nodes. On a given
 number of nodes hours and money go together, so one way is the best there; more nodes are shown
-where they save hours or money. Every way is an override of the same configuration, so that a plan
-made with it says the same.
+where they save hours or money. Every way is an override of the same configuration, and costs what
+a plan made with it says.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
-from hpc_llm.accounting.architecture import Architecture
-from hpc_llm.accounting.hardware import Machine
-from hpc_llm.accounting.memory import MemoryPlan, TrainingSetup, memory_plan
-from hpc_llm.accounting.method import Method
-from hpc_llm.accounting.money import middle_price
-from hpc_llm.accounting.projection import hardware_flops
-from hpc_llm.accounting.traffic import network_seconds
-from hpc_llm.settings import HardwareSettings, RunConfig
+from hpc_llm.accounting.memory import fits
+from hpc_llm.accounting.projection import mean_utilisation
+from hpc_llm.accounting.work import Work, run_memory, run_projection, run_setup
+from hpc_llm.settings import RunConfig
 
-__all__ = ["Suggestion", "Work", "network_hours", "run_machine", "run_memory", "suggestions"]
+__all__ = ["Suggestion", "node_counts", "suggestions"]
 
 MOST = 4  # suggestions
-ROOM = 0.95  # of the memory may be filled by one: fragmentation is not counted
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """One training stage: which model, what learns (recomputation left open), on how much text."""
-
-    stage: str
-    arch: Architecture
-    method: Method
-    tokens: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,118 +30,72 @@ class Suggestion:
     memory_bytes: int
     """Peak of one device in the largest stage."""
     hours: float | None
-    """At the middle of the utilisation, the network between nodes added where it is known."""
+    """This and the rest at `mid`."""
     device_hours: float | None
     money: float | None
-    """At the middle of the prices."""
-
-
-def _setup(cfg: RunConfig) -> tuple[TrainingSetup, int]:
-    """Return how the trainer divides a step of `cfg` on the cluster, and its micro-steps.
-
-    A rank is one GPU. On CPUs `launch.processes` are the ranks of a node.
-    """
-    train, cluster = cfg.train, cfg.cluster
-    ranks = cluster.devices
-    if cfg.hardware.kind == "cpu":
-        ranks = cluster.nodes * cfg.launch.processes
-    rows = max(1, train.batch_tokens // train.sequence_length // ranks)
-    limit = rows
-    if train.micro_batch_tokens is not None:
-        limit = max(1, min(rows, train.micro_batch_tokens // train.sequence_length))
-    micro = max(size for size in range(1, limit + 1) if rows % size == 0)
-    setup = TrainingSetup(
-        precision=train.precision,
-        sequence_length=train.sequence_length,
-        micro_batch_size=micro,
-        zero_stage=cfg.zero.stage,
-        data_parallel=ranks,
-        offload_optimizer=cfg.zero.offload_optimizer,
-        offload_parameters=cfg.zero.offload_parameters,
-        bucket_elements=cfg.zero.bucket_elements,
-    )
-    return setup, rows // micro
-
-
-def _method(cfg: RunConfig, work: Work) -> Method:
-    return replace(work.method, recompute=cfg.train.recompute)
-
-
-def run_machine(cfg: RunConfig) -> Machine:
-    """Return the devices that `cfg` asks for."""
-    return Machine(hardware=cfg.hardware, cluster=cfg.cluster, precision=cfg.train.precision)
-
-
-def run_memory(cfg: RunConfig, work: Work) -> MemoryPlan:
-    """Return the peak memory of one device."""
-    return memory_plan(work.arch, _method(cfg, work), _setup(cfg)[0])
-
-
-def network_hours(cfg: RunConfig, work: Work) -> float | None:
-    """Return the hours that the network between nodes adds where nothing overlaps.
-
-    None where its bandwidth is not known.
-    """
-    setup, micro_steps = _setup(cfg)
-    seconds = network_seconds(work.arch, _method(cfg, work), setup, cfg.cluster, micro_steps)
-    if seconds is None:
-        return None
-    return seconds * work.tokens / cfg.train.batch_tokens / cfg.cluster.goodput / 3600
 
 
 def suggestions(cfg: RunConfig, works: Sequence[Work]) -> list[Suggestion]:
     """Return at most four ways in which every stage fits, those on the fewest nodes first.
 
-    None of them is beaten in hours and in money by one that needs no more nodes. [] where nothing
-    fits.
+    None of them is beaten in hours and in money by one that needs no more nodes; where hours are
+    not known it is one way. [] where nothing fits.
     """
     found: list[tuple[float, float, Suggestion]] = []
-    for nodes in _node_counts(cfg):
+    for nodes in node_counts(cfg):
         ways = [_suggestion(cfg, other, works) for other in _ways(cfg, nodes, works)]
         if ways:
-            best = min(ways, key=lambda way: way[0])  # the first of equals sends the least
+            best = min(ways, key=lambda way: way[0])  # the first of equals changes and sends least
             if not any(hours <= best[0] and cost <= best[1] for hours, cost, _ in found):
                 found.append(best)
-        if len(found) == MOST:
+        if len(found) == MOST or (found and mean_utilisation(cfg.hardware) is None):
             break
     return [suggestion for _, _, suggestion in found]
 
 
-def _node_counts(cfg: RunConfig) -> Iterator[int]:
-    """Yield the nodes of `cfg` and multiples of them that divide the rows of a step."""
+def node_counts(cfg: RunConfig, least: int | None = None) -> Iterator[int]:
+    """Yield the numbers of nodes, from those of `cfg` up, that divide the rows of a step."""
     rows = cfg.train.batch_tokens // cfg.train.sequence_length
-    yield cfg.cluster.nodes
-    for factor in range(2, rows // cfg.cluster.devices + 1):
-        if rows % (factor * cfg.cluster.devices) == 0:
-            yield factor * cfg.cluster.nodes
+    each = cfg.cluster.devices_per_node
+    for nodes in range(least or cfg.cluster.nodes, rows // each + 1):
+        if rows % (nodes * each) == 0:
+            yield nodes
 
 
 def _ways(cfg: RunConfig, nodes: int, works: Sequence[Work]) -> Iterator[RunConfig]:
     """Yield configurations in which every stage fits, on that many nodes.
 
-    Each ZeRO stage, with and without recomputation, with the largest micro-batch that fits, with
-    some memory to spare, and is not above the one that `cfg` has.
+    Each ZeRO stage, with and without recomputation, with the micro-batch of `cfg` or the largest
+    below it that fits. ZeRO 3 sends the weights once for each micro-batch, so there also with the
+    largest above it.
     """
     cfg = replace(cfg, cluster=replace(cfg.cluster, nodes=nodes))
-    setup, micro_steps = _setup(cfg)
-    rows = setup.micro_batch_size * micro_steps
-    sizes = [size for size in range(setup.micro_batch_size, 0, -1) if rows % size == 0]
+    setup, micro_steps = run_setup(cfg)
+    rows, given = setup.micro_batch_size * micro_steps, setup.micro_batch_size
+    sizes = [size for size in range(rows, 0, -1) if rows % size == 0]
+    up_to_given = [size for size in sizes if size <= given]
+    larger = [size for size in sizes if size > given]
     for stage in (3,) if cfg.zero.offload_parameters else (1, 2, 3):
-        zero = replace(cfg.zero, stage=stage)
         for recompute in (False, True):
-            train = replace(cfg.train, recompute=recompute)
-            for size in sizes:
-                if size < setup.micro_batch_size:
-                    tokens = size * setup.sequence_length
-                    train = replace(train, micro_batch_tokens=tokens)
-                other = replace(cfg, zero=zero, train=train)
-                if all(_fits_well(run_memory(other, work), cfg.hardware) for work in works):
-                    yield other
-                    break
+            asked = replace(
+                cfg,
+                zero=replace(cfg.zero, stage=stage),
+                train=replace(cfg.train, recompute=recompute),
+            )
+            for choice in (up_to_given, larger) if stage == 3 else (up_to_given,):
+                ways = (asked if size == given else _with_rows(asked, size) for size in choice)
+                fitting = (way for way in ways if _fit(way, works))
+                yield from islice(fitting, 1)
 
 
-def _fits_well(plan: MemoryPlan, device: HardwareSettings) -> bool:
-    return device.memory_gib is not None and plan.total <= ROOM * device.memory_gib * 2**30
+def _with_rows(cfg: RunConfig, rows: int) -> RunConfig:
+    """Return `cfg` with so many rows in a micro-batch."""
+    tokens = rows * cfg.train.sequence_length
+    return replace(cfg, train=replace(cfg.train, micro_batch_tokens=tokens))
+
+
+def _fit(cfg: RunConfig, works: Sequence[Work]) -> bool:
+    return all(fits(run_memory(cfg, work), cfg.hardware) for work in works)
 
 
 def _suggestion(
@@ -165,25 +105,21 @@ def _suggestion(
 
     Where the utilisation is not known, those to compare by are the hours at the peak.
     """
-    machine, length = run_machine(other), other.train.sequence_length
-    flops = sum(
-        hardware_flops(work.arch, _method(other, work), work.tokens, length) for work in works
-    )
-    low, high = other.hardware.utilisation_low, other.hardware.utilisation_high
-    share = 1.0 if low is None or high is None else (low + high) / 2
-    hours = flops / machine.flops_per_second / share / other.cluster.goodput / 3600
-    hours += sum(network_hours(other, work) or 0.0 for work in works)
-    device_hours = hours * other.cluster.devices
-    price, known = middle_price(other.hardware), low is not None
+    known = mean_utilisation(other.hardware) is not None
+    at_peak = replace(other.hardware, utilisation_low=1.0, utilisation_high=1.0)
+    compared = other if known else replace(other, hardware=at_peak)
+    points = [run_projection(compared, work).mid for work in works]
+    hours = sum(point.hours or 0.0 for point in points)
+    money = [point.money for point in points if point.money is not None]
     suggestion = Suggestion(
         overrides=_overrides(cfg, other),
         nodes=other.cluster.nodes,
         memory_bytes=max(run_memory(other, work).total for work in works),
         hours=hours if known else None,
-        device_hours=device_hours if known else None,
-        money=device_hours * price if known and price is not None else None,
+        device_hours=hours * other.cluster.devices if known else None,
+        money=sum(money) if known and money else None,
     )
-    return hours, device_hours, suggestion
+    return hours, hours * other.cluster.devices, suggestion
 
 
 def _overrides(cfg: RunConfig, other: RunConfig) -> str:

@@ -27,7 +27,15 @@ from hpc_llm.accounting.method import (
 from hpc_llm.errors import UserError
 from hpc_llm.settings.checks import require_choice, require_positive
 
-__all__ = ["CONVENTIONS", "StepFlops", "attended_pairs", "flops_per_token", "pf_days", "step_flops"]
+__all__ = [
+    "CONVENTIONS",
+    "PF_DAY",
+    "StepFlops",
+    "attended_pairs",
+    "flops_per_token",
+    "pf_days",
+    "step_flops",
+]
 
 CONVENTIONS = ("exact", "6n", "palm", "megatron")
 PF_DAY = 8.64e19  # 10^15 FLOP/s for one day (Brown et al. 2020, arXiv 2005.14165, table D.1)

@@ -2,7 +2,7 @@
 
 Rank 0 appends one JSON line per logging interval. A run that is stopped and started again leaves
 everything it spent in the ledger, the work that was lost too: goodput = useful / spent. Rows that
-are written twice count once, a torn line is passed over.
+are written twice count once, a damaged line is passed over.
 
 Each start of a process is a segment. Where it takes up a checkpoint, its first row of the stage
 has `reason="resume"` and the checkpoint's step: what earlier segments did beyond that step is
@@ -12,8 +12,9 @@ The rows of a segment follow each other without a gap, so that their seconds add
 time of the process, or of the Slurm job where it is the job's first step.
 """
 
+import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,11 @@ class Spending:
         self.joules += row.joules or 0.0
         self.unmeasured_hours += hours if row.joules is None else 0.0
 
+    def add_all(self, other: "Spending") -> None:
+        """Add another sum."""
+        for one in fields(self):
+            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+
     def energy_kwh(self, watts: float | None) -> float | None:
         """Energy in kWh: measured where it was, else devices at `watts`; None where unknown."""
         if self.unmeasured_hours and watts is None:
@@ -121,12 +127,30 @@ class LedgerTotals:
         return self.useful.device_hours / self.spent.device_hours
 
 
+KINDS: dict[str, Any] = {f.name: f.type for f in fields(LedgerRow)}
+REQUIRED = [f.name for f in fields(LedgerRow) if f.default is MISSING]
+
+
+def _is_row(line: dict[str, Any]) -> bool:
+    """Tell a row from a line of something else, which a newer version may write."""
+    return all(name in line for name in REQUIRED)
+
+
+def _has_type(value: object, kind: Any) -> bool:
+    if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
+        return False
+    return isinstance(value, kind) or (isinstance(value, int) and isinstance(0.0, kind))
+
+
 def _row(line: dict[str, Any]) -> LedgerRow | None:
-    known = {f.name for f in fields(LedgerRow)}
+    """Return the row of a line; None for something else, or values that cannot be."""
+    known = {key: value for key, value in line.items() if key in KINDS}
+    if not _is_row(line) or not all(_has_type(known[key], KINDS[key]) for key in known):
+        return None
     try:
-        return LedgerRow(**{key: value for key, value in line.items() if key in known})
-    except TypeError:
-        return None  # a line of something else
+        return LedgerRow(**known)
+    except UserError:  # counts backwards
+        return None
 
 
 def _deduplicated(rows: Iterable[LedgerRow]) -> list[LedgerRow]:
@@ -161,9 +185,18 @@ class Ledger:
         append_line(self.path, asdict(row))
 
     def rows(self, stage: str | None = None) -> list[LedgerRow]:
-        """Read the rows in order, each once; torn lines are passed over."""
+        """Read the rows in order, each once; damaged lines are passed over."""
         rows = [row for line in read_jsonl(self.path) if (row := _row(line)) is not None]
         return _deduplicated(row for row in rows if stage in (None, row.stage))
+
+    def damaged(self) -> int:
+        """Count the lines that are torn or hold what cannot be; `rows` passes them over."""
+        if not self.path.exists():
+            return 0
+        written = sum(bool(line.strip()) for line in self.path.read_bytes().splitlines())
+        lines = list(read_jsonl(self.path))
+        wrong = sum(_is_row(line) and _row(line) is None for line in lines)
+        return max(0, written - len(lines)) + wrong  # a running job may have added one since
 
     def useful_until(self, stage: str, step: int) -> Spending:
         """Sum what a checkpoint of `stage` at `step` rests on."""

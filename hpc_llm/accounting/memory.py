@@ -10,16 +10,17 @@ from dataclasses import dataclass, replace
 
 from hpc_llm.accounting.activations import held_activations
 from hpc_llm.accounting.architecture import Architecture, parameter_count
-from hpc_llm.accounting.method import Method, trainable_parameters
+from hpc_llm.accounting.method import Method, optimized_parameters
 from hpc_llm.errors import UserError
 from hpc_llm.settings import HardwareSettings
 from hpc_llm.settings.checks import require_choice, require_positive
 
-__all__ = ["MemoryPlan", "TrainingSetup", "fits", "memory", "memory_plan"]
+__all__ = ["MemoryPlan", "TrainingSetup", "fits", "memory", "memory_plan", "tight"]
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 OFFLOADS = ("none", "optimizer", "all")
 CONTEXT_BYTES = 1_500_000_000  # CUDA context, cuBLAS and NCCL: 1 to 2 GB, an estimate
+ROOM = 0.95  # of the memory may be filled by a plan: fragmentation is not counted
 LIVE_ELEMENTS = 1_000_000_000  # DeepSpeed's default of stage3_max_live_parameters
 
 
@@ -39,7 +40,7 @@ class TrainingSetup:
     offload_parameters: bool = False
     bucket_elements: int = 50_000_000
     fused_loss: bool = True
-    """The loss is computed in chunks and never holds all logits; not with ZeRO 3."""
+    """The loss is computed in chunks and never holds all logits."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -106,7 +107,7 @@ def _logits(arch: Architecture, method: Method, setup: TrainingSetup) -> tuple[i
     per_token = held_activations(arch, method, setup.width)
     if not per_token.logits:
         return 0, 0
-    if not setup.fused_loss or setup.zero_stage == 3:
+    if not setup.fused_loss:
         held = per_token.logits * setup.tokens
         return held, 2 * held  # two more of them in the backward pass of log softmax
     trained = method.trains_head or (arch.tied_embeddings and method.trains_embedding)
@@ -117,7 +118,7 @@ def _logits(arch: Architecture, method: Method, setup: TrainingSetup) -> tuple[i
 
 def memory_plan(arch: Architecture, method: Method, setup: TrainingSetup) -> MemoryPlan:
     """Return the peak memory of one rank in bytes, by part (recomputation is in `method`)."""
-    count, trained = parameter_count(arch).total, trainable_parameters(arch, method)
+    count, trained = parameter_count(arch).total, optimized_parameters(arch, method)
     stage, ranks, width = setup.zero_stage, setup.data_parallel, setup.width
     moments = 8 if setup.precision == "fp32" else 12
     kept = held_activations(arch, method, width)
@@ -153,8 +154,8 @@ def memory(  # noqa: PLR0913 (the public form: every choice by its own name)
 
     `precision` is fp32, bf16 or fp16; `offload` moves nothing (none), the optimizer or all states
     that ZeRO can move (all: parameters too, stage 3) to the host; `recompute` None: as `method`
-    says. The loss is fused where training fuses it, that is below stage 3; `memory_plan` takes the
-    rest of the choices. Raises `UserError` for values that are not known or do not go together.
+    says. The loss is fused, as in training; `memory_plan` takes the rest of the choices. Raises
+    `UserError` for values that are not known or do not go together.
     """
     require_choice("offload", offload, OFFLOADS)
     setup = TrainingSetup(
@@ -172,7 +173,17 @@ def memory(  # noqa: PLR0913 (the public form: every choice by its own name)
 
 
 def fits(plan: MemoryPlan, device: HardwareSettings) -> bool | None:
-    """Whether the plan fits into the device's memory; None where that is not known."""
+    """Whether the plan fits into the device's memory, with room for what is not counted.
+
+    None where that is not known.
+    """
     if device.memory_gib is None:
         return None
-    return plan.total <= device.memory_gib * 2**30
+    return plan.total <= ROOM * device.memory_gib * 2**30
+
+
+def tight(plan: MemoryPlan, device: HardwareSettings) -> bool | None:
+    """Whether the plan fits only if nothing but what is counted takes memory."""
+    if device.memory_gib is None:
+        return None
+    return not fits(plan, device) and plan.total <= device.memory_gib * 2**30

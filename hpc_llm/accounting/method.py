@@ -4,7 +4,8 @@ Freezing changes the cost of a step in ways that `6 N D` does not see: the count
 follows the gradients from the first thing that trains.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from hpc_llm.accounting.architecture import Architecture, parameter_count
 from hpc_llm.errors import UserError
@@ -18,6 +19,7 @@ __all__ = [
     "attention_inputs",
     "layer_sizes",
     "mlp_inputs",
+    "optimized_parameters",
     "stage_method",
     "trainable_parameters",
 ]
@@ -64,6 +66,8 @@ class Method:
     """LoRA rank; 0: no adapters."""
     targets: tuple[str, ...] = ()
     """Linear layers with adapters; () with a rank: all that the model has."""
+    rows: int | None = None
+    """Rows of the embedding and of the head that train; None: all of them."""
     recompute: bool = False
     """Activations are recomputed in the backward pass (gradient checkpointing)."""
 
@@ -101,6 +105,14 @@ class Method:
     def head(cls, *, recompute: bool = False) -> "Method":
         """Only the LM head trains. Recomputation makes this 2.9 times dearer and saves little."""
         return cls(name="head", trains_head=True, recompute=recompute)
+
+    @classmethod
+    def new_rows(cls, rows: int | None = None, *, recompute: bool = False) -> "Method":
+        """Of embedding and head only `rows` train (None: not known yet, counted as all).
+
+        A step costs what training all of them does.
+        """
+        return replace(cls.embeddings(recompute=recompute), name="new_rows", rows=rows)
 
     @classmethod
     def lora(
@@ -173,7 +185,15 @@ def adapted_layers(arch: Architecture, method: Method) -> tuple[str, ...]:
 
 
 def trainable_parameters(arch: Architecture, method: Method) -> int:
-    """Count the parameters that receive a gradient."""
+    """Count the parameters that learn."""
+    held = optimized_parameters(arch, method)
+    if method.rows is None:
+        return held
+    return held // arch.vocab_size * method.rows
+
+
+def optimized_parameters(arch: Architecture, method: Method) -> int:
+    """Count the parameters with a gradient and optimizer states: of embeddings always all rows."""
     count = parameter_count(arch)
     if method.trains_body:
         return count.total
@@ -196,5 +216,10 @@ def stage_method(stage: StageSettings, *, recompute: bool = False) -> Method:
             head=stage.train_embeddings,
             recompute=recompute,
         )
-    build = {"full": Method.full, "embeddings": Method.embeddings, "head": Method.head}
+    build: dict[str, Callable[..., Method]] = {
+        "full": Method.full,
+        "embeddings": Method.embeddings,
+        "head": Method.head,
+        "new_rows": Method.new_rows,
+    }
     return build[stage.method](recompute=recompute)

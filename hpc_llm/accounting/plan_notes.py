@@ -1,22 +1,38 @@
 """What the figures of a plan rest on, in sentences: conventions, priors, prices, sources."""
 
-from hpc_llm.settings import HardwareSettings, RunConfig
+from collections.abc import Sequence
+
+from hpc_llm.accounting.hardware import read_catalogue
+from hpc_llm.accounting.work import Work
+from hpc_llm.settings import BudgetSettings, HardwareSettings, RunConfig
 
 __all__ = ["plan_notes"]
 
 
-def _hours(cfg: RunConfig) -> str:
-    hardware = cfg.hardware
+def _hours(cfg: RunConfig) -> list[str]:
+    hardware, cluster = cfg.hardware, cfg.cluster
     if hardware.utilisation_low is None:
-        return (
+        return [
             "hours n/a: no published utilisation of this device; give hardware.utilisation_low "
             "and hardware.utilisation_high"
+        ]
+    network = "the network between nodes overlaps in full (low), by half (mid), not at all (high)"
+    if cluster.nodes == 1:
+        network = "one node, without a network"
+    elif cluster.link_gb_per_second is None:
+        network = "without the network between nodes: give cluster.link_gb_per_second"
+    notes = [
+        f"time: hardware FLOPs at {hardware.utilisation_high:.0%} to "
+        f"{hardware.utilisation_low:.0%} of the peak, goodput {cluster.goodput:.0%}; {network}; "
+        "a prior, good to about 35 %",
+        "hours are of training: tokenizer, evaluation and waiting for the job are not in them",
+    ]
+    if cfg.train.precision == "fp32" and hardware.precision != "fp32":
+        notes.append(
+            f"utilisation was measured in {hardware.precision}; it is taken for fp32 too, which "
+            "nobody measured"
         )
-    return (
-        f"time: hardware FLOPs at {hardware.utilisation_low:.0%} to "
-        f"{hardware.utilisation_high:.0%} of the peak, goodput {cfg.cluster.goodput:.0%}, without "
-        "the network between nodes; a prior, good to about 35 %"
-    )
+    return notes
 
 
 def _prices(cfg: RunConfig, catalogue: HardwareSettings) -> str:
@@ -30,9 +46,18 @@ def _prices(cfg: RunConfig, catalogue: HardwareSettings) -> str:
     if hardware.currency == catalogue.currency:
         return text
     rate = cfg.budget.rate(hardware.currency) / cfg.budget.rate(catalogue.currency)
+    source = _rates_source(cfg.budget, hardware.currency, catalogue.currency)
+    return f"{text}; 1 {catalogue.currency} = {rate:.4g} {hardware.currency}: {source}"
+
+
+def _rates_source(budget: BudgetSettings, *currencies: str) -> str:
+    """Say where rates come from; the source of `conf/budget/` speaks for its own rates alone."""
+    own = read_catalogue("budget")["default"]
+    kept = all(budget.rates[name] == own["rates"].get(name) for name in currencies)
     return (
-        f"{text}; 1 {catalogue.currency} = {rate:.4g} {hardware.currency}: "
-        f"{cfg.budget.rates_source}"
+        budget.rates_source
+        if kept or budget.rates_source != own["rates_source"]
+        else "budget.rates"
     )
 
 
@@ -42,35 +67,23 @@ def _tokens(cfg: RunConfig) -> str:
     return "tokens: train.STAGE.steps x train.batch_tokens; max_epochs may end a stage sooner"
 
 
-def _warnings(asked: RunConfig, cfg: RunConfig) -> list[str]:
-    train, notes = cfg.train, []
-    if train.sequence_length != asked.train.sequence_length:
-        cure = f"train.sequence_length={train.sequence_length}"
-        if train.batch_tokens != asked.train.batch_tokens:
-            cure += f" train.batch_tokens={train.batch_tokens}"
-        notes.append(
-            f"rows of {train.sequence_length:,} tokens, not {asked.train.sequence_length:,}: the "
-            f"model takes no longer ones; to train, give {cure}"
-        )
-    rows, ranks = train.batch_tokens // train.sequence_length, cfg.cluster.devices
-    if cfg.hardware.kind == "gpu" and rows % ranks:
-        notes.append(
-            f"train.batch_tokens={train.batch_tokens}: {rows} rows cannot be divided among {ranks} "
-            f"devices; training needs a multiple of {ranks * train.sequence_length}"
-        )
-    if train.recompute and "head" in [train.stage(name).method for name in cfg.recipe.stages]:
-        notes.append("train.recompute=true makes training of the head alone almost 3 times dearer")
-    return notes
+def _adapters(works: Sequence[Work]) -> list[str]:
+    if not any(w.arch.num_experts and w.method.rank and not w.method.targets for w in works):
+        return []
+    return [
+        "LoRA on all linear layers of a mixture of experts is on its attention alone: to PEFT "
+        "experts are no linear layers"
+    ]
 
 
-def plan_notes(asked: RunConfig, cfg: RunConfig) -> list[str]:
+def plan_notes(asked: RunConfig, cfg: RunConfig, works: Sequence[Work]) -> list[str]:
     """Return the notes of a plan; `cfg` is what `asked` becomes for this model and budget."""
     return [
         "GF/token and PF-days: exact FLOPs with causal attention, without recomputation; "
         "hardware: PF-days carried out, with dense attention and recomputation",
-        _hours(cfg),
+        *_hours(cfg),
         _prices(cfg, asked.hardware),
         f"device: {cfg.hardware.source}",
         _tokens(cfg),
-        *_warnings(asked, cfg),
+        *_adapters(works),
     ]

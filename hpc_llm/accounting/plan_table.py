@@ -4,7 +4,10 @@ from collections.abc import Sequence
 
 from hpc_llm.accounting.columns import columns, figure
 from hpc_llm.accounting.flops import pf_days
-from hpc_llm.accounting.planning import Plan, PlanRow
+from hpc_llm.accounting.memory import ROOM
+from hpc_llm.accounting.plan_budget import BudgetLine
+from hpc_llm.accounting.plan_rows import PlanRow
+from hpc_llm.accounting.planning import Plan
 from hpc_llm.accounting.projection import Estimate
 
 __all__ = ["plan_table"]
@@ -17,8 +20,8 @@ MEMORY_PARTS = {
     "optimizer": "optimizer",
     "activations": "activations",
     "logits": "loss",
-    "recomputed": "one layer again",
-    "live_parameters": "live parameters",
+    "recomputed": "layer",
+    "live_parameters": "live",
     "buckets": "buckets",
     "context": "context",
 }
@@ -39,8 +42,23 @@ def _span(estimates: Sequence[Estimate], key: str, separator: str, unit: float =
     return separator.join(dict.fromkeys(figure(value / unit) for value in values))
 
 
-def _cells(row: PlanRow, unit: float) -> list[str]:
-    low, mid, high = row.projection.low, row.projection.mid, row.projection.high
+def _head(plan: Plan) -> list[str]:
+    """Return what must be known first, then model and machine."""
+    count = plan.parameters
+    return [
+        *(f"CANNOT RUN as it is: {problem}" for problem in plan.problems),
+        *(f"WARNING: {warning}" for warning in plan.warnings),
+        f"{plan.model}: {count.total:,} parameters (body {count.body:,}, embedding "
+        f"{count.embedding:,}, head {count.head:,})",
+        f"recipe {plan.recipe}, vocabulary {plan.vocab_size_old:,} -> {plan.vocab_size_new:,}",
+        f"{plan.devices} x {plan.device} ({plan.cluster}), {plan.peak_tflops:.4g} TFLOP/s "
+        f"{plan.precision} each",
+        f"batch {plan.batch_tokens:,} tokens in rows of {plan.sequence_length:,}, micro-batch "
+        f"{plan.micro_batch_tokens:,}, micro-steps {plan.micro_steps:,}",
+    ]
+
+
+def _work_cells(row: PlanRow) -> list[str]:
     trainable = share = per_token = of_full = ""
     if row.trainable is not None and row.parameters is not None:
         trainable, share = f"{row.trainable:,}", f"{row.trainable / row.parameters:.1%}"
@@ -54,40 +72,75 @@ def _cells(row: PlanRow, unit: float) -> list[str]:
         f"{row.tokens:,}",
         per_token,
         of_full,
-        figure(pf_days(row.flops)),
+        figure(row.pf_days),
         figure(pf_days(row.projection.flops)),
-        _span([low, mid, high], "hours", " / ", unit),
-        _span([low, high], "device_hours", "-"),
-        _span([low, high], "money", "-"),
     ]
 
 
-def _stages(plan: Plan) -> list[str]:
+def _work(plan: Plan) -> list[str]:
+    heads = ["stage", "method", "trainable", "", "tokens each" if plan.tokens_each else "tokens"]
+    heads += ["GF/token", "of full", "PF-days", "hardware"]
+    return columns([heads, *(_work_cells(row) for row in [*plan.rows, plan.total])], left=2)
+
+
+def _costs(plan: Plan) -> list[str]:
     name, unit = _unit(plan)
-    heads = ["stage", "method", "trainable", "", "tokens", "GF/token", "of full", "PF-days"]
-    heads += ["hardware", f"{name} low/mid/high", f"{DEVICE[plan.kind]}-hours", plan.currency]
-    return columns([heads, *(_cells(row, unit) for row in [*plan.rows, plan.total])], left=2)
+    each = (("hours", name, unit), ("device_hours", f"{DEVICE[plan.kind]}-hours", 1.0))
+    kinds = (*each, ("money", plan.currency, 1.0))
+    lines = [["stage", *(f"{head} low/mid/high" for _, head, _ in kinds), "network"]]
+    for row in [*plan.rows, plan.total]:
+        projection = row.projection
+        ends = [projection.low, projection.mid, projection.high]
+        network = "n/a" if row.network_share is None else f"+{row.network_share:.1%}"
+        spans = [_span(ends, key, " / ", unit) for key, _, unit in kinds]
+        lines.append([row.stage, *spans, network if row.method else ""])
+    note = "network: time between nodes relative to computing (mid), where nothing overlaps"
+    return ["", *columns(lines), note]
+
+
+def _budget(plan: Plan) -> list[str]:
+    """Return a sentence for each limit: how much of it the plan takes, and what it buys."""
+    units = {"money": f" {plan.currency}"}
+    return [
+        f"budget.{line.key}={line.limit:g}{units.get(line.key, '')}: {_spent(plan, line)}"
+        for line in plan.budget
+    ]
+
+
+def _spent(plan: Plan, line: BudgetLine) -> str:
+    points = (line.low, line.mid, line.high)
+    if line.mid.share is None:
+        return "what the plan takes of it is not known"
+    word, unit = ("billion", 1e9) if plan.total.tokens >= 1e9 else ("million", 1e6)
+    shares = " / ".join(dict.fromkeys(f"{point.share:.0%}" for point in points))
+    bought = " / ".join(dict.fromkeys(figure((point.tokens or 0) / unit) for point in points))
+    end = "lasts"
+    if line.mid.stage is not None:
+        end = f"ends in {line.mid.stage} at step {line.mid.step:,}"
+    return (
+        f"the plan takes {shares} (low/mid/high), it buys {bought} of "
+        f"{figure(plan.total.tokens / unit)} {word} tokens, and {end} (mid)"
+    )
 
 
 def _memory(plan: Plan) -> list[str]:
-    """Return a line for each stage: GiB of one device by part, and the network beside it."""
+    """Return a line for each stage: GiB of one device by part."""
     rows = [row for row in plan.rows if row.memory is not None]
     parts = {
         key: name
         for key, name in MEMORY_PARTS.items()
         if any(getattr(row.memory, key) for row in rows)
     }
-    lines = [["GiB a device", *parts.values(), "peak", f"of {figure(plan.memory_gib)}", "network"]]
+    lines = [["GiB a device", *parts.values(), "peak", f"of {figure(plan.memory_gib)}"]]
     for row in rows:
         assert row.memory is not None
-        network = "n/a" if row.network_share is None else f"+{row.network_share:.1%}"
         cells = [figure(getattr(row.memory, key) / GIB) for key in parts]
-        peak = figure(row.memory.total / GIB)
-        lines.append([row.stage, *cells, peak, VERDICTS[row.fits], network])
+        verdict = "tight" if row.tight else VERDICTS[row.fits]
+        lines.append([row.stage, *cells, figure(row.memory.total / GIB), verdict])
     again = "with" if plan.recompute else "without"
     note = (
-        f"ZeRO {plan.zero_stage}, {again} recomputation, fragmentation not counted; network: time "
-        "between nodes relative to computing, where nothing overlaps"
+        f"ZeRO {plan.zero_stage}, {again} recomputation, fragmentation not counted; fits: in "
+        f"{ROOM:.0%} of the memory"
     )
     return ["", *columns(lines), note] if rows else []
 
@@ -107,41 +160,39 @@ def _suggestions(plan: Plan) -> list[str]:
         lines.append([str(way.nodes), *cells, memory, way.overrides])
     width = max(len(line[-1]) for line in lines)
     lines = [[*line[:-1], line[-1].ljust(width)] for line in lines]
-    return ["", "all stages fit with (mid, network between nodes included):", *columns(lines)]
+    return ["", "all stages fit with (mid):", *columns(lines)]
 
 
 def _tokenizer(plan: Plan) -> str:
     text = f"tokenizer {plan.vocab_size_new:,} pieces"
-    if plan.token_ratio is None:
-        return (
-            f"{text}: a token costs x{plan.token_cost_ratio:.3f}; what a text costs is not known "
-            "before plan.token_ratio (new tokens / old tokens)"
-        )
-    return f"{text}, tokens x{plan.token_ratio:.3f}: cost of a text x{plan.text_cost_ratio:.3f}"
+    if plan.token_cost_ratio is None:
+        return f"{text}: no stage of this recipe trains with them"
+    text += f": a token costs x{plan.token_cost_ratio:.3f} in these stages"
+    if plan.text_cost_ratio is None:
+        return f"{text}; a text: n/a before plan.token_ratio (new tokens / old tokens)"
+    return f"{text}; with tokens x{plan.token_ratio:.3f} a text costs x{plan.text_cost_ratio:.3f}"
 
 
 def _energy(plan: Plan) -> str:
-    ends = [plan.total.projection.low, plan.total.projection.high]
-    if ends[0].energy_kwh is None:
-        return "energy n/a"
-    energy = f"energy {_span(ends, 'energy_kwh', '-')} kWh (modelled: devices at board power)"
-    if ends[0].co2_kg is None:
+    points = [plan.total.projection.low, plan.total.projection.mid, plan.total.projection.high]
+    if plan.watts is None:
+        return "energy n/a: give hardware.watts"
+    if points[0].energy_kwh is None:
+        return "energy n/a: hours are not known"
+    energy = f"energy {_span(points, 'energy_kwh', ' / ')} kWh (modelled: devices at board power)"
+    if points[0].co2_kg is None:
         return f"{energy}, CO2 n/a: give cluster.carbon_g_per_kwh"
-    return f"{energy}, {_span(ends, 'co2_kg', '-')} kg CO2"
+    return f"{energy}, {_span(points, 'co2_kg', ' / ')} kg CO2"
 
 
 def plan_table(plan: Plan) -> str:
-    """Return the plan as lines: model and machine, stages, memory, what would fit, notes."""
-    count = plan.parameters
+    """Return the plan as lines: what cannot run, stages, costs, memory, what would fit, notes."""
     lines = [
-        f"{plan.model}  {count.total:,} parameters (body {count.body:,}, embedding "
-        f"{count.embedding:,}, head {count.head:,})  vocabulary {plan.vocab_size_old:,} -> "
-        f"{plan.vocab_size_new:,}",
-        f"{plan.devices} x {plan.device} ({plan.cluster}), {plan.peak_tflops:.4g} TFLOP/s "
-        f"{plan.precision} each   batch {plan.batch_tokens:,} tokens in rows of "
-        f"{plan.sequence_length:,}   recipe {plan.recipe}",
+        *_head(plan),
         "",
-        *_stages(plan),
+        *_work(plan),
+        *_costs(plan),
+        *_budget(plan),
         *_memory(plan),
         *_suggestions(plan),
         "",

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from hpc_llm.accounting.plan_table import plan_table
@@ -11,7 +12,7 @@ from hpc_llm.accounting.published_tables import published_table
 from hpc_llm.settings import RunConfig
 from hpc_llm.settings.checks import require_choice
 
-__all__ = ["PlanJob", "plan_answer", "render_plan"]
+__all__ = ["PlanJob", "join_plans", "plan_answer", "render_plan"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,24 +33,36 @@ def _json(plan: Plan, job: PlanJob | None) -> str:
     return json.dumps(data, ensure_ascii=False, indent=2) + "\n"
 
 
+PLAN_KEYS = (
+    *("model", "recipe", "vocab_size_new", "cluster", "device", "devices", "precision"),
+    *("batch_tokens", "sequence_length", "micro_batch_tokens", "zero_stage", "recompute"),
+)
+ROW_KEYS = (
+    *("stage", "method", "trainable", "parameters", "tokens", "flops_per_token"),
+    *("share_of_full", "flops", "pf_days", "flops_6n"),
+)
+LAST_KEYS = ("fits", "tight", "network_hours", "network_share")
+ESTIMATES = tuple(
+    (end, key)
+    for end in ("low", "mid", "high")
+    for key in ("hours", "device_hours", "money", "energy_kwh", "co2_kg")
+)
+
+
 def _csv(plan: Plan) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    keys = ["stage", "method", "trainable", "parameters", "tokens", "flops_per_token"]
-    keys += ["share_of_full", "flops", "flops_6n"]
-    parts = [
-        (end, key)
-        for end in ("low", "mid", "high")
-        for key in ("hours", "device_hours", "money", "energy_kwh", "co2_kg")
-    ]
-    last = ["memory_bytes", "fits", "network_share", "currency"]
-    writer.writerow([*keys, "hardware_flops", *(f"{key}_{end}" for end, key in parts), *last])
+    estimates = [f"{key}_{end}" for end, key in ESTIMATES]
+    last = ["memory_bytes", *LAST_KEYS, "currency", "problems"]
+    writer.writerow([*PLAN_KEYS, *ROW_KEYS, "hardware_flops", *estimates, *last])
+    whole = [getattr(plan, key) for key in PLAN_KEYS]
     for row in [*plan.rows, plan.total]:
-        estimates = [getattr(getattr(row.projection, end), key) for end, key in parts]
-        own = [getattr(row, key) for key in keys]
+        projected = [getattr(getattr(row.projection, end), key) for end, key in ESTIMATES]
+        own = [getattr(row, key) for key in ROW_KEYS]
         peak = None if row.memory is None else row.memory.total
-        ends = [peak, row.fits, row.network_share, plan.currency]
-        writer.writerow([*own, row.projection.flops, *estimates, *ends])
+        ends = [peak, *(getattr(row, key) for key in LAST_KEYS)]
+        ends += [plan.currency, " | ".join(plan.problems)]
+        writer.writerow([*whole, *own, row.projection.flops, *projected, *ends])
     return out.getvalue()
 
 
@@ -64,6 +77,16 @@ def render_plan(plan: Plan, format: str = "table", job: PlanJob | None = None) -
     if job is not None:
         text += f"\n\njob script:\n\n{job.script}\nsbatch --test-only: {job.answer}"
     return text + "\n"
+
+
+def join_plans(answers: Mapping[str, str], format: str) -> str:
+    """Join the plans of a sweep, by their overrides, into one text of `format`."""
+    texts = list(answers.values())
+    if format == "json":
+        return "[\n" + ",\n".join(text.rstrip() for text in texts) + "\n]\n"
+    if format == "csv":
+        return "".join(texts[:1] + [text.split("\n", 1)[1] for text in texts[1:]])
+    return "\n".join(f"# {words}\n{text}" for words, text in answers.items())
 
 
 def plan_answer(cfg: RunConfig, job: PlanJob | None = None) -> str:

@@ -4,65 +4,24 @@ Needs no weights and no torch: the model is the `config.json` of its settings or
 and the vocabulary is the one that the adapted model will have.
 """
 
-import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hpc_llm.accounting.architecture import Architecture, ParameterCount, parameter_count
-from hpc_llm.accounting.fitting import (
-    Suggestion,
-    Work,
-    network_hours,
-    run_machine,
-    run_memory,
-    suggestions,
-)
-from hpc_llm.accounting.flops import flops_per_token
-from hpc_llm.accounting.memory import MemoryPlan, fits
-from hpc_llm.accounting.method import Method, stage_method, trainable_parameters
+from hpc_llm.accounting.fitting import Suggestion, suggestions
+from hpc_llm.accounting.method import stage_method
+from hpc_llm.accounting.model_file import model_config, positions
 from hpc_llm.accounting.money import priced
+from hpc_llm.accounting.plan_budget import BudgetLine, plan_budget
 from hpc_llm.accounting.plan_notes import plan_notes
-from hpc_llm.accounting.projection import Estimate, Projection, project
-from hpc_llm.accounting.published import tokenizer_saving
-from hpc_llm.errors import UserError
+from hpc_llm.accounting.plan_rows import PlanRow, plan_row, sum_rows
+from hpc_llm.accounting.plan_warnings import plan_problems, plan_warnings
+from hpc_llm.accounting.work import Work, relative_cost, run_setup
 from hpc_llm.rundir import RunFolder
-from hpc_llm.settings import ModelSettings, RunConfig
+from hpc_llm.settings import RunConfig
 
-__all__ = ["Plan", "PlanRow", "make_plan", "sum_rows"]
-
-ROBERTA = ("roberta", "xlm-roberta", "camembert")  # two of their positions hold no token
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanRow:
-    """One stage, or the sum of all."""
-
-    stage: str
-    method: str
-    trainable: int | None
-    """Parameters that receive a gradient; None in the sum."""
-    parameters: int | None
-    """Parameters of the model in this stage."""
-    tokens: int
-    flops_per_token: float | None
-    """Exact and causal, without recomputation."""
-    share_of_full: float | None
-    """`flops_per_token` relative to training everything."""
-    flops: int
-    """Exact and causal, of the whole stage."""
-    flops_6n: int
-    """6 N D, which takes no notice of the method."""
-    projection: Projection
-    """Time, money and energy of the FLOPs that the machine carries out."""
-    memory: MemoryPlan | None
-    """Peak of one device; None in the sum."""
-    fits: bool | None
-    """Whether that is less than the device has; None where it is not known."""
-    network_share: float | None
-    """Time on the network between nodes relative to the time of computing, at `mid`."""
+__all__ = ["Plan", "make_plan"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +36,8 @@ class Plan:
     vocab_size_new: int
     token_ratio: float | None
     """New tokens over old ones on the same text."""
-    token_cost_ratio: float
-    """What training on one token costs with the new vocabulary, relative to the old one."""
+    token_cost_ratio: float | None
+    """What a token costs in the stages that adapt, relative to the same with the old vocabulary."""
     text_cost_ratio: float | None
     """The same for one text, which has fewer tokens then."""
     nodes: int
@@ -92,118 +51,58 @@ class Plan:
     precision: str
     peak_tflops: float
     """Dense, of one device."""
+    utilisation_low: float | None
+    """Shares of the peak, of the catalogue."""
+    utilisation_high: float | None
+    goodput: float
+    link_gb_per_second: float | None
+    """Between nodes, of one node."""
     batch_tokens: int
     sequence_length: int
+    micro_batch_tokens: int
+    """Of one forward pass of a rank."""
+    micro_steps: int
+    """Forward passes in an optimizer step."""
     zero_stage: int
     recompute: bool
     memory_gib: float | None
     """What one device has."""
+    watts: float | None
+    """Board power of one device."""
     currency: str
+    price_low: float | None
+    """One device for one hour, in `currency`."""
+    price_high: float | None
+    price_date: str
+    tokens_each: bool
+    """`plan.tokens` is given: every stage has as many."""
     rows: list[PlanRow]
     total: PlanRow
+    budget: list[BudgetLine]
+    """What the plan takes of each limit that is set."""
+    problems: list[str]
+    """Why training would refuse or fail; [] if nothing is known."""
+    warnings: list[str]
+    """What may go wrong."""
     suggestions: list[Suggestion] | None
     """Ways in which all stages fit, where one does not; [] if none was found."""
     notes: list[str]
     """Conventions, sources and dates of the figures."""
 
 
-def _model_config(model: ModelSettings) -> Mapping[str, Any]:
-    """Return the `config.json` of a model: from its settings, else from its folder.
-
-    Raises `UserError` where neither tells it.
-    """
-    if model.architecture:
-        return model.architecture
-    if model.path is None:
-        raise UserError("model.path=null: plan needs a model; give model=NAME or model.path=FOLDER")
-    file = Path(model.path).expanduser() / "config.json"
-    if not file.is_file():
-        raise UserError(
-            f"model.path={model.path}: plan finds no config.json there, and does not download one; "
-            "choose model=NAME out of conf/model/, or give its sizes as model.architecture"
-        )
-    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return config
-
-
-def _positions(config: Mapping[str, Any]) -> int | None:
-    """Return how many tokens a row of the model may have; None: any number."""
-    positions = config.get("max_position_embeddings") or config.get("n_positions")
-    if positions and config.get("model_type") in ROBERTA:
-        return int(positions) - 2
-    return int(positions) if positions else None
-
-
 def _work(cfg: RunConfig, name: str, arch: Architecture) -> Work:
     stage = cfg.train.stage(name)
+    method = stage_method(stage)
     tokens = cfg.plan.tokens or stage.steps * cfg.train.batch_tokens
-    return Work(stage=name, arch=arch, method=stage_method(stage), tokens=tokens)
+    return Work(stage=name, arch=arch, method=method, tokens=tokens)
 
 
-def _plan_row(cfg: RunConfig, work: Work) -> PlanRow:
-    arch, length = work.arch, cfg.train.sequence_length
-    method = replace(work.method, recompute=cfg.train.recompute)
-    projection = project(arch, method, work.tokens, run_machine(cfg), length)
-    per_token = flops_per_token(arch, method, length)
-    count = parameter_count(arch)
-    needed = run_memory(cfg, work) if cfg.hardware.kind == "gpu" else None
-    network, hours = network_hours(cfg, work), projection.mid.hours
-    return PlanRow(
-        stage=work.stage,
-        method=method.label,
-        trainable=trainable_parameters(arch, method),
-        parameters=count.total,
-        tokens=work.tokens,
-        flops_per_token=per_token,
-        share_of_full=per_token / flops_per_token(arch, Method.full(), length),
-        flops=math.ceil(per_token * work.tokens),
-        flops_6n=6 * count.active * work.tokens,
-        projection=projection,
-        memory=needed,
-        fits=None if needed is None else fits(needed, cfg.hardware),
-        network_share=None if network is None or hours is None else network / hours,
-    )
-
-
-def _sum_estimates(estimates: Sequence[Estimate]) -> Estimate:
-    sums: dict[str, float | None] = {}
-    for name in (f.name for f in fields(Estimate)):
-        values = [getattr(estimate, name) for estimate in estimates]
-        sums[name] = None if None in values else sum(values)
-    return Estimate(**sums | {"utilisation": estimates[0].utilisation if estimates else None})
-
-
-def sum_rows(rows: Sequence[PlanRow]) -> PlanRow:
-    """Add the stages up; a figure that one of them lacks is None."""
-    projections = [row.projection for row in rows]
-    return PlanRow(
-        stage="sum",
-        method="",
-        trainable=None,
-        parameters=None,
-        tokens=sum(row.tokens for row in rows),
-        flops_per_token=None,
-        share_of_full=None,
-        flops=sum(row.flops for row in rows),
-        flops_6n=sum(row.flops_6n for row in rows),
-        projection=Projection(
-            flops=sum(p.flops for p in projections),
-            low=_sum_estimates([p.low for p in projections]),
-            mid=_sum_estimates([p.mid for p in projections]),
-            high=_sum_estimates([p.high for p in projections]),
-        ),
-        memory=None,
-        fits=None,
-        network_share=None,
-    )
-
-
-def _as_trained(cfg: RunConfig, positions: int | None) -> RunConfig:
+def _as_trained(cfg: RunConfig, longest: int | None) -> RunConfig:
     """Return `cfg` with rows that the model takes and prices in the currency of the budget."""
     train = cfg.train
-    if positions is not None and positions < train.sequence_length:
-        tokens = train.batch_tokens - train.batch_tokens % positions
-        train = replace(train, sequence_length=positions, batch_tokens=tokens)
+    if longest is not None and longest < train.sequence_length:
+        tokens = train.batch_tokens - train.batch_tokens % longest
+        train = replace(train, sequence_length=longest, batch_tokens=tokens)
     return replace(cfg, train=train, hardware=priced(cfg.hardware, cfg.budget))
 
 
@@ -219,22 +118,58 @@ def _token_ratio(cfg: RunConfig) -> float | None:
     return ratio
 
 
+def _token_cost_ratio(cfg: RunConfig, works: Sequence[Work], base: Architecture) -> float | None:
+    """What the stages that adapt cost, relative to the same with the old vocabulary."""
+    adapting = [work for work in works if work.stage != "pretrain"]
+    return relative_cost(cfg, adapting, [replace(work, arch=base) for work in adapting])
+
+
+def _machine(cfg: RunConfig) -> dict[str, Any]:
+    """Return the fields of `Plan` that tell of the devices and of their prices."""
+    hardware, cluster = cfg.hardware, cfg.cluster
+    same = ["kind", "utilisation_low", "utilisation_high", "memory_gib", "watts"]
+    same += ["currency", "price_low", "price_high", "price_date"]
+    return {key: getattr(hardware, key) for key in same} | {
+        "nodes": cluster.nodes,
+        "devices": cluster.devices,
+        "device": hardware.name,
+        "cluster": f"{cluster.name}, {cluster.nodes} x {cluster.devices_per_node}",
+        "peak_tflops": hardware.peak_flops_per_second(cfg.train.precision) / 1e12,
+        "goodput": cluster.goodput,
+        "link_gb_per_second": cluster.link_gb_per_second,
+    }
+
+
+def _step(cfg: RunConfig) -> dict[str, Any]:
+    """Return the fields of `Plan` that tell how a step is carried out."""
+    setup, micro_steps = run_setup(cfg)
+    return {
+        "precision": cfg.train.precision,
+        "batch_tokens": cfg.train.batch_tokens,
+        "sequence_length": cfg.train.sequence_length,
+        "micro_batch_tokens": setup.tokens,
+        "micro_steps": micro_steps,
+        "zero_stage": cfg.zero.stage,
+        "recompute": cfg.train.recompute,
+    }
+
+
 def make_plan(cfg: RunConfig) -> Plan:
     """Plan every stage of `cfg.recipe`; `pretrain` has the base model's own vocabulary.
 
-    Raises `UserError` for a model whose sizes are not known, a precision that the device lacks and
-    a currency without a rate.
+    Raises `UserError` for a model whose sizes are not known, a precision that the device lacks,
+    a currency without a rate and a micro-batch that holds no row.
     """
-    config = _model_config(cfg.model)
+    config, remarks = model_config(cfg.model)
     asked, base = cfg, Architecture.from_config(config)
-    cfg = _as_trained(asked, _positions(config))
+    cfg = _as_trained(asked, positions(config))
     adapted = replace(base, vocab_size=cfg.tokenizer.vocab_size)
     works = [
         _work(cfg, name, base if name == "pretrain" else adapted) for name in cfg.recipe.stages
     ]
-    rows = [_plan_row(cfg, work) for work in works]
-    ratio = _token_ratio(cfg)
-    per_token = tokenizer_saving(base, adapted.vocab_size, (1, 1), cfg.train.sequence_length)
+    rows = [plan_row(cfg, work) for work in works]
+    budget = plan_budget(cfg, rows)
+    ratio, per_token = _token_ratio(cfg), _token_cost_ratio(cfg, works, base)
     return Plan(
         model=cfg.model.label,
         recipe=cfg.recipe.name,
@@ -243,22 +178,15 @@ def make_plan(cfg: RunConfig) -> Plan:
         vocab_size_new=adapted.vocab_size,
         token_ratio=ratio,
         token_cost_ratio=per_token,
-        text_cost_ratio=None if ratio is None else ratio * per_token,
-        nodes=cfg.cluster.nodes,
-        devices=cfg.cluster.devices,
-        device=cfg.hardware.name,
-        kind=cfg.hardware.kind,
-        cluster=f"{cfg.cluster.name}, {cfg.cluster.nodes} x {cfg.cluster.devices_per_node}",
-        precision=cfg.train.precision,
-        peak_tflops=cfg.hardware.peak_flops_per_second(cfg.train.precision) / 1e12,
-        batch_tokens=cfg.train.batch_tokens,
-        sequence_length=cfg.train.sequence_length,
-        zero_stage=cfg.zero.stage,
-        recompute=cfg.train.recompute,
-        memory_gib=cfg.hardware.memory_gib,
-        currency=cfg.hardware.currency,
+        text_cost_ratio=None if ratio is None or per_token is None else ratio * per_token,
+        **_machine(cfg),
+        **_step(cfg),
+        tokens_each=cfg.plan.tokens is not None,
         rows=rows,
         total=sum_rows(rows),
+        budget=budget,
+        problems=plan_problems(asked, cfg, rows),
+        warnings=[*remarks, *plan_warnings(cfg, rows, budget)],
         suggestions=suggestions(cfg, works) if False in [row.fits for row in rows] else None,
-        notes=plan_notes(asked, cfg),
+        notes=plan_notes(asked, cfg, works),
     )

@@ -2,7 +2,7 @@
 
 from hpc_llm.accounting.architecture import Architecture, parameter_count
 from hpc_llm.accounting.memory import TrainingSetup
-from hpc_llm.accounting.method import Method, trainable_parameters
+from hpc_llm.accounting.method import Method, optimized_parameters
 from hpc_llm.settings import ClusterSettings
 from hpc_llm.settings.checks import require_positive
 
@@ -12,7 +12,7 @@ __all__ = ["network_seconds", "zero_traffic"]
 def _volume(arch: Architecture, method: Method, setup: TrainingSetup, micro_steps: int) -> int:
     """Bytes of all collectives of a step, counted once."""
     require_positive("micro_steps", micro_steps)
-    trained = trainable_parameters(arch, method)
+    trained = optimized_parameters(arch, method)
     if setup.zero_stage < 3:
         return setup.width * 2 * trained
     return setup.width * micro_steps * (2 * parameter_count(arch).total + trained)

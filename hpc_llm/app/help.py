@@ -22,10 +22,13 @@ def help_text(verb: str | None) -> str:
             "  --version   the version\n"
             "HPC_LLM_DEBUG=1 shows the traceback of an error."
         )
+    known = VERBS[verb]
+    text = f"hpc-llm {verb} {known.takes}".rstrip() + f"\n\n{known.summary}\n\n{known.details}"
+    if not known.has_settings:
+        return text
     groups = "\n".join(f"  {group:<12} {', '.join(options)}" for group, options in _groups())
     return (
-        f"hpc-llm {verb} [KEY=VALUE ...]\n\n{VERBS[verb].summary}\n\n{VERBS[verb].details}\n\n"
-        f"Groups (GROUP=OPTION):\n{groups}\n\n"
+        f"{text}\n\nGroups (GROUP=OPTION):\n{groups}\n\n"
         f"`hpc-llm {verb} --cfg job` prints every setting (GROUP.KEY=VALUE)."
     )
 

@@ -1,5 +1,6 @@
 """`hpc-llm ledger RUN_FOLDER ...`: what runs have spent."""
 
+import sys
 from pathlib import Path
 
 from hpc_llm.app.arguments import Arguments
@@ -14,5 +15,8 @@ def run_ledger(arguments: Arguments) -> int:
 
     if not arguments.overrides:
         raise UserError("ledger: no run folder; give some, for example hpc-llm ledger runs/*")
-    print(ledger_report([Path(word) for word in arguments.overrides]), end="")
+    report = ledger_report([Path(word) for word in arguments.overrides])
+    for remark in report.remarks:
+        print(f"hpc-llm: {remark}", file=sys.stderr)
+    print(report.text, end="")
     return 0

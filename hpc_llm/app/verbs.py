@@ -17,6 +17,13 @@ class Verb:
     summary: str
     details: str
     work: "Callable[[Arguments], int]"
+    takes: str = "[KEY=VALUE ...]"
+    """What may follow it on the command line."""
+
+    @property
+    def has_settings(self) -> bool:
+        """Whether it takes settings."""
+        return "KEY=VALUE" in self.takes
 
 
 def _recipe(arguments: "Arguments") -> int:
@@ -55,7 +62,9 @@ VERBS: dict[str, Verb] = {
     "plan": Verb(
         "before spending: parameters, FLOPs, PF-days, hours and money",
         "hpc-llm plan model=solar-10.7b cluster=a100_4x8 hardware=a100_sxm_80gb "
-        "plan.tokens=20_000_000_000",
+        "plan.tokens=20_000_000_000\n"
+        "-m plans every combination: hpc-llm plan -m model=llama-3.1-8b,qwen2.5-7b "
+        "cluster.nodes=2,4 plan.format=csv",
         _plan,
     ),
     "corpus": Verb("read, clean, deduplicate and split the text", AGAIN, _recipe),
@@ -67,8 +76,10 @@ VERBS: dict[str, Verb] = {
     "report": Verb("the page, the summary and the model card", AGAIN, _recipe),
     "ledger": Verb(
         "what runs have spent",
-        "hpc-llm ledger runs/NAME ...: FLOPs, PF-days, hours; spent and useful.",
+        "hpc-llm ledger runs/*: FLOPs, PF-days, hours, money and energy; spent and useful. What is "
+        "no run folder is passed over.",
         _ledger,
+        takes="RUN_FOLDER ...",
     ),
-    "env": Verb("versions and devices, for a bug report", "hpc-llm env", _env),
+    "env": Verb("versions and devices, for a bug report", "hpc-llm env", _env, takes=""),
 }

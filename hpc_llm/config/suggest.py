@@ -40,7 +40,8 @@ def explain(error: Exception, keys: list[str], conf: Path) -> UserError:
         if options and f"'{plain}/" in text:
             return UserError(f"{text.rstrip('.')}; known for {plain}: {', '.join(options)}")
         if not options and plain not in known and not plain.startswith(OPEN_ENDED):
-            near = difflib.get_close_matches(plain, known, n=3, cutoff=0.6)
+            near = [name for name in known if name.endswith(f".{plain}")][:3]
+            near = near or difflib.get_close_matches(plain, known, n=3, cutoff=0.6)
             hint = f"did you mean {' or '.join(near)}?" if near else "see hpc-llm adapt --cfg job"
             return UserError(f"{plain}: no such setting; {hint}")
     if "Ambiguous value" in text:

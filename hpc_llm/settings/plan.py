@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from hpc_llm.errors import UserError
 from hpc_llm.settings.checks import require_choice, require_positive
 
 __all__ = ["TABLES", "PlanSettings"]
@@ -30,3 +31,8 @@ class PlanSettings:
         require_choice("plan.format", self.format, ("table", "json", "csv"))
         if self.table is not None:
             require_choice("plan.table", self.table, TABLES)
+            if self.format != "table":
+                raise UserError(
+                    f"plan.format={self.format}: published tables are text; leave plan.format or "
+                    "plan.table out"
+                )

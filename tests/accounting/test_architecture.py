@@ -160,10 +160,10 @@ def test_impossible_sizes_are_refused(change: dict, said: str) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"num_key_value_heads": 0}, "num_kv_heads=0"),
-        ({"num_key_value_heads": 3}, "num_kv_heads=3"),
-        ({"num_attention_heads": 5}, "num_heads=5"),
-        ({"num_hidden_layers": -2}, "num_layers=-2"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads=0"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads=3"),
+        ({"num_attention_heads": 5}, "num_attention_heads=5"),
+        ({"num_hidden_layers": -2}, "num_hidden_layers=-2"),
         ({"vocab_size": "32k"}, "vocab_size=32k"),
     ],
 )

@@ -5,8 +5,10 @@ not have, so the sparse figure stands beside each dense one and must not be foun
 """
 
 import re
+from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from test_architecture import count, real_model
 
 from hpc_llm import config
@@ -14,7 +16,8 @@ from hpc_llm.accounting import Architecture, device, parameter_count
 from hpc_llm.accounting.hardware import cluster_catalogue, device_catalogue, read_catalogue
 from hpc_llm.app.main import main
 from hpc_llm.errors import EXIT_USER
-from hpc_llm.settings import ModelSettings
+from hpc_llm.rundir import conf_dir
+from hpc_llm.settings import HardwareSettings, ModelSettings
 
 # Dense fp16, the sparse figure that is printed for it, GB, GB/s, W, by data sheets.
 DEVICES = {
@@ -220,3 +223,22 @@ def test_the_table_of_pf_days_gives_bert_large_the_size_of_roberta_large() -> No
 def test_every_model_of_the_catalogue_with_sizes_is_tested_here() -> None:
     with_sizes = {name for name, entry in read_catalogue("model").items() if entry["architecture"]}
     assert with_sizes - {"example"} == set(MODELS)
+
+
+def entries(group: str) -> list[Path]:
+    return sorted((conf_dir() / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("group", "kind"), [("hardware", HardwareSettings), ("model", ModelSettings)]
+)
+def test_every_file_has_the_types_of_its_settings(group: str, kind: type) -> None:
+    for path in entries(group):
+        checked = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.load(path))
+        assert isinstance(OmegaConf.to_object(checked), kind)
+
+
+@pytest.mark.parametrize("path", entries("cluster"), ids=lambda path: path.stem)
+def test_every_cluster_composes_with_its_device(path: Path) -> None:
+    cfg = config.typed(config.compose([f"cluster={path.stem}"]))
+    assert (cfg.hardware.kind == "cpu") == (path.stem == "local")

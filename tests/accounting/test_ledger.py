@@ -1,5 +1,6 @@
 """The ledger over crashes, requeues and torn lines."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,39 @@ def test_a_newer_line_with_unknown_fields_is_read(ledger: Ledger) -> None:
 def test_rows_do_not_count_backwards() -> None:
     with pytest.raises(UserError, match="tokens=-1"):
         LedgerRow(run="r", stage="lora", segment="a", step=1, tokens=-1)
+
+
+def good_line(**change) -> str:
+    row = {"run": "r", "stage": "lora", "segment": "a", "step": 1, "devices": 8, "seconds": 36.0}
+    return json.dumps(row | {"tokens": 100} | change) + "\n"
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        good_line()[:40] + "\n",
+        good_line(devices="32"),
+        good_line(seconds=float("nan")),
+        good_line(seconds=float("inf")),
+        good_line(flops=1.5),
+        good_line(tokens=True),
+        good_line(tokens=-1),
+        good_line(run=None),
+        "[1, 2]\n",
+        "\x00\x00\x00\n",
+    ],
+)
+def test_a_damaged_line_in_the_middle_is_passed_over_and_counted(
+    ledger: Ledger, damaged: str
+) -> None:
+    ledger.path.write_text(good_line() + damaged + good_line(step=2))
+    assert [row.step for row in ledger.rows()] == [1, 2]
+    assert ledger.totals().spent.tokens == 200
+    assert ledger.damaged() == 1
+
+
+def test_whole_lines_are_no_damage(ledger: Ledger) -> None:
+    other = '{"something": "else"}\n\n'
+    ledger.path.write_text(good_line(joules=3, seconds=36) + other + good_line(job=None))
+    assert ledger.damaged() == 0
+    assert Ledger(ledger.path.with_name("none.jsonl")).damaged() == 0

@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
 from hpc_llm.accounting import Plan, make_plan, pf_days, render_plan
 from hpc_llm.accounting.columns import figure
@@ -18,8 +17,7 @@ from hpc_llm.accounting.fitting import Suggestion
 from hpc_llm.accounting.hardware import read_catalogue
 from hpc_llm.config import compose, typed
 from hpc_llm.errors import UserError
-from hpc_llm.rundir import conf_dir
-from hpc_llm.settings import HardwareSettings, ModelSettings
+from hpc_llm.settings import ModelSettings
 
 SOLAR = [
     "model=solar-10.7b",
@@ -126,13 +124,9 @@ def test_every_suggestion_fits_when_it_is_planned(overrides: tuple[str, ...]) ->
         assert again.suggestions is None
         assert again.devices == way.nodes * result.devices // result.nodes
         assert max(row.memory.total for row in again.rows if row.memory) == way.memory_bytes
-        hours = [row.projection.mid.hours for row in again.rows]
-        if way.hours is not None:
-            shares = [row.network_share or 0.0 for row in again.rows]
-            in_all = sum(h * (1 + share) for h, share in zip(hours, shares, strict=True))
-            assert way.hours == pytest.approx(in_all)
-            assert way.device_hours == pytest.approx(in_all * again.devices)
-        assert (way.hours is None) == (None in hours)
+        hours = again.total.projection.mid.hours
+        assert (way.hours is None) == (hours is None)
+        assert way.hours == (None if hours is None else pytest.approx(hours))
 
 
 def beats(one: Suggestion, other: Suggestion) -> bool:
@@ -159,13 +153,12 @@ def test_on_the_same_nodes_no_other_way_that_fits_is_faster() -> None:
             for tokens in (4096, 8192, 32768):
                 changes = (f"zero.stage={stage}", f"train.recompute={recompute}")
                 other = plan(*SOLAR, *FULL, *changes, f"train.micro_batch_tokens={tokens}").rows[0]
-                hours, share = other.projection.mid.hours, other.network_share
+                hours = other.projection.mid.hours
                 assert hours is not None
-                assert share is not None
                 assert other.memory is not None
                 if other.memory.total < 0.95 * 80 * 2**30:  # a suggestion leaves some room
                     fitting += 1
-                    assert ways[0].hours <= hours * (1 + share) * 1.000001
+                    assert ways[0].hours <= hours * 1.000001
     assert fitting >= 3
 
 
@@ -181,8 +174,7 @@ def test_rows_are_no_longer_than_the_model_takes() -> None:
     for name, length in (("tinyllama-1.1b", 2048), ("bert-base", 512), ("roberta-base", 512)):
         result = plan(f"model={name}", "cluster=a100_4x8")
         assert result.sequence_length == length
-        (note,) = [note for note in result.notes if note.startswith("rows of")]
-        assert note.endswith(f"give train.sequence_length={length}")
+        assert result.problems[0].endswith(f"give train.sequence_length={length}")
     assert plan("model=llama-3.1-8b", "cluster=a100_4x8").sequence_length == 4096
 
 
@@ -198,10 +190,11 @@ def test_a_cluster_brings_its_precision_and_its_training_settings() -> None:
 
 def test_the_tokenizer_saves_what_its_token_ratio_says(tmp_path: Path) -> None:
     large = ("model=solar-10.7b", "tokenizer.vocab_size=128000", "train.sequence_length=4096")
-    large += ("train.batch_tokens=4096", f"runs_dir={tmp_path}")
-    assert "is not known before plan.token_ratio" in render_plan(plan(*large))
+    large += ("train.batch_tokens=4096", f"runs_dir={tmp_path}", *FULL)
+    assert "a text: n/a before plan.token_ratio" in render_plan(plan(*large))
     given = render_plan(plan(*large, f"plan.token_ratio={1 / 1.35}"))
-    assert "tokenizer 128,000 pieces, tokens x0.741: cost of a text x0.765" in given
+    assert "tokenizer 128,000 pieces: a token costs x1.032 in these stages" in given
+    assert "with tokens x0.741 a text costs x0.765" in given
     record = {"stage": "tokenizer", "result": {"vocab_size": 128_000, "token_ratio": 0.5}}
     (tmp_path / "solar-10.7b").mkdir()
     (tmp_path / "solar-10.7b" / "record.jsonl").write_text(json.dumps(record) + "\n")
@@ -249,36 +242,12 @@ def test_every_cluster_brings_its_device_and_the_command_line_wins() -> None:
     assert plan(*SOLAR, "hardware=h100_sxm").device == "H100-SXM-80GB"
 
 
-def entries(group: str) -> list[Path]:
-    return sorted((conf_dir() / group).glob("*.yaml"))
-
-
-@pytest.mark.parametrize(
-    ("group", "kind"), [("hardware", HardwareSettings), ("model", ModelSettings)]
-)
-def test_every_file_has_the_types_of_its_settings(group: str, kind: type) -> None:
-    for path in entries(group):
-        checked = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.load(path))
-        assert isinstance(OmegaConf.to_object(checked), kind)
-
-
-@pytest.mark.parametrize("path", entries("cluster"), ids=lambda path: path.stem)
-def test_every_cluster_composes_with_its_device(path: Path) -> None:
-    cfg = typed(compose([f"cluster={path.stem}"]))
-    assert (cfg.hardware.kind == "cpu") == (path.stem == "local")
-
-
 def test_every_model_of_the_catalogue_is_planned() -> None:
     cfg = typed(compose(SOLAR))
     for name, entry in read_catalogue("model").items():
         if name != "weights":  # the user's own folder
             result = make_plan(replace(cfg, model=ModelSettings(**entry)))
             assert result.total.flops > 0
-
-
-def test_rows_that_cannot_be_divided_among_the_devices_are_told() -> None:
-    assert "cannot be divided among 32" in render_plan(plan(*SOLAR, "train.batch_tokens=81920"))
-    assert "cannot be divided" not in render_plan(plan(*SOLAR))
 
 
 def test_bad_requests_are_refused_in_one_line() -> None:

@@ -24,6 +24,7 @@ from hpc_llm.accounting import (
 )
 from hpc_llm.accounting.activations import held_activations
 from hpc_llm.accounting.hardware import cluster_catalogue
+from hpc_llm.accounting.memory import tight
 from hpc_llm.accounting.method import adapted_layers, attention_inputs, layer_sizes
 from hpc_llm.accounting.projection import hardware_flops, project_flops
 
@@ -173,12 +174,14 @@ def test_units_convert_there_and_back(
 
 @drawn
 @given(case=cases(), setup=setups())
-def test_a_plan_fits_into_exactly_its_own_gibibytes(
+def test_a_plan_is_tight_in_exactly_its_own_gibibytes_and_fits_into_a_little_more(
     case: tuple[Architecture, Method], setup: TrainingSetup
 ) -> None:
     plan, gpu = memory_plan(*case, setup), device("h100_sxm")
-    assert fits(plan, replace(gpu, memory_gib=plan.total / 1024**3))
-    assert not fits(plan, replace(gpu, memory_gib=(plan.total - 1) / 1024**3))
+    for share, fitting in ((0.949, True), (0.951, False), (1, False)):
+        one = replace(gpu, memory_gib=plan.total / share / 1024**3)
+        assert (fits(plan, one), tight(plan, one)) == (fitting, not fitting)
+    assert not tight(plan, replace(gpu, memory_gib=(plan.total - 1) / 1024**3))
 
 
 @drawn

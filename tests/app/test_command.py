@@ -1,5 +1,6 @@
 """The command itself: help, configuration and plan without torch; the package as installed."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from hpc_llm.accounting import Ledger, LedgerRow
 from hpc_llm.app.main import main
 from hpc_llm.app.verbs import VERBS
+from hpc_llm.errors import EXIT_USER
 
 ROOT = Path(__file__).resolve().parents[2]
 LIGHT = """
@@ -55,6 +58,53 @@ def test_plan_tells_parameters_flops_and_hours(capsys):
         assert word in said
     assert "bf16" in said
     assert "slurm" not in said
+
+
+def test_a_verb_without_settings_names_none_in_its_help(capsys):
+    for verb in ("ledger", "env"):
+        assert main([verb, "--help"]) == 0
+        said = capsys.readouterr().out
+        assert "--cfg" not in said
+        assert "Groups" not in said
+        assert "KEY=VALUE" not in said
+    assert main(["plan", "--help"]) == 0
+    assert "--cfg job" in capsys.readouterr().out
+
+
+def test_a_plan_is_swept_and_a_refused_combination_stops_no_other(capsys):
+    words = ["plan", "-m", "model=tinyllama-1.1b,llama-3.1-8b", "cluster=a100_4x8"]
+    assert main([*words, "plan.format=csv"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.startswith("model,") for line in lines] == [True] + 6 * [False]
+    assert [line.split(",")[0] for line in lines[1:5:3]] == ["tinyllama-1.1b", "llama-3.1-8b"]
+    assert main([*words, "plan.format=json"]) == 0
+    assert [plan["devices"] for plan in json.loads(capsys.readouterr().out)] == [32, 32]
+    assert main(["plan", "-m", "model=solar-10.7b", "cluster=volta1", "train.precision=bf16,fp16"])
+    told = capsys.readouterr()
+    assert "# model=solar-10.7b cluster=volta1 train.precision=fp16\n" in told.out
+    assert "train.precision=bf16: V100" in told.err
+
+
+def test_a_swept_plan_shows_its_configurations(capsys):
+    assert main(["plan", "-m", "seed=1,2", "--cfg", "job"]) == 0
+    assert "# seed=2\nrun: example\n" in capsys.readouterr().out
+
+
+def test_a_key_without_its_group_is_found(capsys):
+    assert main(["plan", "model=solar-10.7b", "nodes=3"]) == EXIT_USER
+    assert "did you mean cluster.nodes?" in capsys.readouterr().err
+
+
+def test_the_ledger_tells_on_stderr_what_it_passes_over(capsys, tmp_path):
+    assert main(["ledger", str(tmp_path / "a"), str(tmp_path / "b")]) == EXIT_USER
+    capsys.readouterr()
+    (tmp_path / "a").mkdir()
+    row = LedgerRow(run="a", stage="lora", segment="s", step=1, seconds=3600.0)
+    Ledger(tmp_path / "a/ledger.jsonl").append(row)
+    assert main(["ledger", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    told = capsys.readouterr()
+    assert "b: holds no ledger.jsonl; passed over" in told.err
+    assert "passed over" not in told.out
 
 
 def test_launchers_may_add_a_local_rank(capsys):

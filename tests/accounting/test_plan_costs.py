@@ -1,0 +1,194 @@
+"""One price for one configuration: the network in it, what would fit, what the budget buys."""
+
+import csv
+import io
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from hpc_llm.accounting import Plan, make_plan, pf_days, render_plan
+from hpc_llm.config import compose, typed
+
+SOLAR = ("model=solar-10.7b", "cluster=a100_4x8", "plan.tokens=20_000_000_000")
+MIXTRAL = ("model=mixtral-8x7b", "cluster=h100_4x8")
+FULL = ("recipe.stages=[full]", "train.full.steps=1000")
+
+
+@cache
+def plan(*overrides: str) -> Plan:
+    return make_plan(typed(compose(list(overrides))))
+
+
+def test_the_network_is_in_hours_money_and_energy_by_hand() -> None:
+    row = plan(*SOLAR, *FULL, "zero.stage=3", "cluster.link_gb_per_second=10").rows[0]
+    steps = 20_000_000_000 / 2**20
+    sent = 2 * 3 * row.parameters * 3 / 4 * 8  # bf16; twice weights, gradients; 8 micro-steps
+    network = steps * sent / 10e9 / 0.8 / 3600
+    assert row.network_hours == pytest.approx(network)
+    for end, utilisation, overlap in (("low", 0.64, 1), ("mid", 0.515, 0.5), ("high", 0.39, 0)):
+        computing = row.projection.flops / (32 * 312e12 * utilisation * 0.8) / 3600
+        hours = computing + network - overlap * min(computing, network)
+        estimate = getattr(row.projection, end)
+        assert estimate.hours == pytest.approx(hours)
+        assert estimate.device_hours == pytest.approx(32 * hours)
+        assert estimate.energy_kwh == pytest.approx(32 * hours * 0.4)
+    assert row.projection.mid.money == pytest.approx(row.projection.mid.device_hours * 1.9)
+
+
+def test_a_network_that_is_not_known_is_left_out_and_said() -> None:
+    overrides = (*SOLAR, *FULL, "zero.stage=3", "cluster.link_gb_per_second=null")
+    result, alone = plan(*overrides), plan(*SOLAR, *FULL, "cluster.link_gb_per_second=1e12")
+    assert result.rows[0].network_hours is None
+    assert result.total.projection.mid.hours == pytest.approx(alone.total.projection.mid.hours)
+    assert "without the network between nodes" in render_plan(result)
+    assert "zero.stage=3" in result.warnings[0]
+    assert "without the network between nodes" not in render_plan(alone)
+
+
+@pytest.mark.parametrize("overrides", [MIXTRAL, (*SOLAR, *FULL)], ids=["mixtral", "solar"])
+def test_a_suggestion_costs_what_its_plan_costs(overrides: tuple[str, ...]) -> None:
+    ways = plan(*overrides).suggestions
+    assert ways
+    for way in ways:
+        mid = plan(*overrides, *way.overrides.split()).total.projection.mid
+        assert (way.hours, way.device_hours, way.money) == pytest.approx(
+            (mid.hours, mid.device_hours, mid.money)
+        )
+
+
+def test_json_csv_and_table_have_the_network_too() -> None:
+    result = plan(*MIXTRAL, "zero.stage=3")
+    mid = result.total.projection.mid
+    data = json.loads(render_plan(result, "json"))
+    assert data["total"]["projection"]["mid"]["energy_kwh"] == mid.energy_kwh
+    assert data["total"]["network_hours"] == pytest.approx(
+        sum(row.network_hours or 0 for row in result.rows)
+    )
+    (*_, last) = csv.DictReader(io.StringIO(render_plan(result, "csv")))
+    assert float(last["money_mid"]) == mid.money
+    assert f" / {mid.device_hours:,.0f} / " in render_plan(result)
+
+
+def test_the_search_raises_the_micro_batch_where_that_saves_traffic() -> None:
+    first = plan(*MIXTRAL).suggestions[0]
+    assert first.nodes == 4
+    assert "train.micro_batch_tokens=" in first.overrides
+    small = plan(*MIXTRAL, "zero.stage=3").total.projection.mid
+    assert first.hours < 0.95 * small.hours
+
+
+def test_the_search_leaves_the_micro_batch_alone_where_it_saves_nothing() -> None:
+    for way in plan("model=solar-10.7b", "cluster=a100_4x8", *FULL).suggestions:
+        assert "zero.stage=3" in way.overrides or "micro_batch" not in way.overrides
+
+
+def test_where_hours_are_not_known_the_fewest_nodes_are_shown() -> None:
+    (way,) = plan("model=llama-2-13b", "cluster=volta1", *FULL).suggestions
+    assert way.hours is way.money is None
+
+
+def test_suggested_nodes_can_divide_the_rows_of_a_step() -> None:
+    overrides = ("model=llama-2-70b", "cluster=a100_4x8", "cluster.nodes=3", *FULL)
+    ways = plan(*overrides).suggestions
+    assert ways
+    for way in ways:
+        assert 256 % (8 * way.nodes) == 0
+        assert not plan(*overrides, *way.overrides.split()).problems
+
+
+def test_nearly_full_is_tight_and_not_called_a_fit() -> None:
+    one = plan(*SOLAR).rows[1]
+    assert (one.fits, one.tight) == (True, False)
+    need = one.memory.total / 2**30
+    tight = plan(*SOLAR, f"hardware.memory_gib={need / 0.97}")
+    assert (tight.rows[1].fits, tight.rows[1].tight) == (False, True)
+    assert "tight" in render_plan(tight)
+    assert tight.suggestions
+    assert tight.problems == []
+    assert "lora" in "".join(tight.warnings)
+    over = plan(*SOLAR, f"hardware.memory_gib={need * 0.99}")
+    assert (over.rows[1].fits, over.rows[1].tight) == (False, False)
+
+
+def test_a_plan_is_set_against_its_budget() -> None:
+    whole = plan(*SOLAR)
+    mid = whole.total.projection.mid
+    limits = (f"budget.money={mid.money / 2}", f"budget.gpu_hours={2 * mid.device_hours}")
+    result = plan(*SOLAR, *limits, "budget.pf_days=10")
+    money, gpu_hours, days = result.budget
+    assert (money.limit, money.unit) == (mid.money / 2, "USD")
+    assert money.mid.share == pytest.approx(2)
+    assert money.high.share == pytest.approx(whole.total.projection.high.money / money.limit)
+    assert gpu_hours.mid.share == pytest.approx(0.5)
+    assert days.mid.share == days.high.share == pytest.approx(pf_days(whole.total.flops) / 10)
+    assert gpu_hours.mid.stage is None  # it lasts, and for more of the last stage
+    assert gpu_hours.mid.tokens > whole.total.tokens
+    assert money.low.tokens > money.mid.tokens > money.high.tokens
+    first = whole.rows[0].projection.mid.money
+    assert money.mid.stage == ("lora" if money.limit > first else "embeddings")
+    text = render_plan(result)
+    assert "budget.money=" in text
+    assert f"in {money.mid.stage} at step" in text
+
+
+def test_what_the_budget_buys_costs_the_budget() -> None:
+    mid = plan(*SOLAR, "budget.gpu_hours=1500", "recipe.stages=[lora]").budget[0].mid
+    again = plan(*SOLAR[:2], "recipe.stages=[lora]", f"plan.tokens={mid.tokens}")
+    assert again.total.projection.mid.device_hours == pytest.approx(1500)
+    assert mid.step == mid.tokens // 2**20
+
+
+def test_without_a_budget_nothing_is_said_of_it() -> None:
+    assert plan(*SOLAR).budget == []
+    assert "budget" not in render_plan(plan(*SOLAR))
+
+
+def test_a_budget_that_cannot_be_counted_is_told_first() -> None:
+    unpriced = plan("model=solar-10.7b", "cluster=lumi_g", "budget.money=5")
+    assert unpriced.budget[0].mid.share is None
+    assert "budget.money" in unpriced.problems[0]
+    on_cores = plan("model=tinyllama-1.1b", "budget.gpu_hours=5")
+    assert "budget.gpu_hours" in on_cores.problems[0]
+
+
+def test_a_token_costs_what_the_stages_of_the_plan_make_of_it() -> None:
+    large = (*SOLAR, "tokenizer.vocab_size=128000", "recipe.stages=[head]")
+    old = plan(*large, "tokenizer.vocab_size=32000").total.projection.mid.money
+    result = plan(*large, "plan.token_ratio=0.7")
+    assert result.token_cost_ratio == pytest.approx(result.total.projection.mid.money / old)
+    assert result.text_cost_ratio == pytest.approx(0.7 * result.token_cost_ratio)
+    assert result.token_cost_ratio > 1.05  # the head is all that the backward pass computes
+    whole = plan(*SOLAR, *FULL, "tokenizer.vocab_size=128000").token_cost_ratio
+    assert whole == pytest.approx(1.032, abs=5e-4)
+    unknown = plan("model=solar-10.7b", "cluster=lumi_g", *FULL, *large[3:4])
+    assert unknown.token_cost_ratio == pytest.approx(whole, rel=1e-3)  # by FLOPs, without hours
+
+
+def test_pretraining_has_no_part_in_the_cost_of_the_new_vocabulary() -> None:
+    result = plan("experiment=example", "recipe.stages=[pretrain]")
+    assert result.token_cost_ratio is None
+    assert "tokenizer" in render_plan(result)
+
+
+def test_without_a_stage_what_is_not_known_stays_so() -> None:
+    total = plan("model=solar-10.7b", "cluster=volta1", "recipe.stages=[]").total
+    assert total.tokens == 0
+    assert total.projection.mid.hours is total.projection.mid.energy_kwh is None
+
+
+def test_the_worked_example_of_the_page() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/accounting.md").read_text(encoding="utf-8")
+    example = page[page.index("An example.") :]
+    command = example.split("```bash\n")[1].split("```")[0].replace("\\\n", " ")
+    result = plan(*command.split()[2:])
+    (row,), total = result.rows, result.total.projection
+    assert f"{total.flops:.2e}".replace("e+", "e") in example
+    days = " / ".join(f"{point.hours / 24:.2f}" for point in (total.low, total.mid, total.high))
+    assert f"{days} days" in example
+    assert days in render_plan(result)
+    most = row.network_share * 0.64 / 0.515  # where computing is fastest
+    assert f"{most:.2%}".replace("%", " %") in example
+    two_stages = plan(*SOLAR, "tokenizer.vocab_size=128000", f"plan.token_ratio={1 / 1.35}")
+    assert f"it is x{two_stages.text_cost_ratio:.3f}." in page
