@@ -36,13 +36,14 @@ class Suggestion:
 
 
 def suggestions(cfg: RunConfig, works: Sequence[Work]) -> list[Suggestion]:
-    """Return at most four ways in which every stage fits, those on the fewest nodes first.
+    """Return at most four ways in which every stage fits, from the nodes of `cfg` up.
 
     None of them is beaten in hours and in money by one that needs no more nodes; where hours are
     not known it is one way. [] where nothing fits.
     """
     found: list[tuple[float, float, Suggestion]] = []
-    for nodes in node_counts(cfg):
+    counts = list(node_counts(cfg)) or list(node_counts(cfg, least=1))[-1:]
+    for nodes in counts:
         ways = [_suggestion(cfg, other, works) for other in _ways(cfg, nodes, works)]
         if ways:
             best = min(ways, key=lambda way: way[0])  # the first of equals changes and sends least

@@ -35,11 +35,16 @@ def _unit(plan: Plan) -> tuple[str, float]:
     return ("days", 24.0) if hours is not None and hours > LONG_HOURS else ("hours", 1.0)
 
 
-def _span(estimates: Sequence[Estimate], key: str, separator: str, unit: float = 1.0) -> str:
+def _span(estimates: Sequence[Estimate], key: str, unit: float = 1.0) -> str:
     values = [getattr(estimate, key) for estimate in estimates]
     if None in values:
         return "n/a"
-    return separator.join(dict.fromkeys(figure(value / unit) for value in values))
+    return _joined([figure(value / unit) for value in values])
+
+
+def _joined(written: Sequence[str]) -> str:
+    """Join low, mid and high; one is enough where all are the same."""
+    return written[0] if len(set(written)) == 1 else " / ".join(written)
 
 
 def _head(plan: Plan) -> list[str]:
@@ -92,7 +97,7 @@ def _costs(plan: Plan) -> list[str]:
         projection = row.projection
         ends = [projection.low, projection.mid, projection.high]
         network = "n/a" if row.network_share is None else f"+{row.network_share:.1%}"
-        spans = [_span(ends, key, " / ", unit) for key, _, unit in kinds]
+        spans = [_span(ends, key, unit) for key, _, unit in kinds]
         lines.append([row.stage, *spans, network if row.method else ""])
     note = "network: time between nodes relative to computing (mid), where nothing overlaps"
     return ["", *columns(lines), note]
@@ -112,8 +117,8 @@ def _spent(plan: Plan, line: BudgetLine) -> str:
     if line.mid.share is None:
         return "what the plan takes of it is not known"
     word, unit = ("billion", 1e9) if plan.total.tokens >= 1e9 else ("million", 1e6)
-    shares = " / ".join(dict.fromkeys(f"{point.share:.0%}" for point in points))
-    bought = " / ".join(dict.fromkeys(figure((point.tokens or 0) / unit) for point in points))
+    shares = _joined([f"{point.share:.0%}" for point in points])
+    bought = _joined([figure((point.tokens or 0) / unit) for point in points])
     end = "lasts"
     if line.mid.stage is not None:
         end = f"ends in {line.mid.stage} at step {line.mid.step:,}"
@@ -179,10 +184,10 @@ def _energy(plan: Plan) -> str:
         return "energy n/a: give hardware.watts"
     if points[0].energy_kwh is None:
         return "energy n/a: hours are not known"
-    energy = f"energy {_span(points, 'energy_kwh', ' / ')} kWh (modelled: devices at board power)"
+    energy = f"energy {_span(points, 'energy_kwh')} kWh (modelled: devices at board power)"
     if points[0].co2_kg is None:
         return f"{energy}, CO2 n/a: give cluster.carbon_g_per_kwh"
-    return f"{energy}, {_span(points, 'co2_kg', ' / ')} kg CO2"
+    return f"{energy}, {_span(points, 'co2_kg')} kg CO2"
 
 
 def plan_table(plan: Plan) -> str:

@@ -96,6 +96,8 @@ def test_suggested_nodes_can_divide_the_rows_of_a_step() -> None:
     for way in ways:
         assert 256 % (8 * way.nodes) == 0
         assert not plan(*overrides, *way.overrides.split()).problems
+    (fewer,) = plan(*overrides[:2], "cluster.nodes=1000", *FULL).suggestions
+    assert fewer.nodes == 32  # the most that can be divided
 
 
 def test_nearly_full_is_tight_and_not_called_a_fit() -> None:
