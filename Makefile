@@ -4,10 +4,11 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 TESTS  ?= tests
+WORKERS ?= 2
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs bench slurm-test clean
+.PHONY: help setup demo test check docs bench chaos slurm-test clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,7 +29,7 @@ demo: setup ## the main job: a small model learns Russian, here, in a few minute
 	$(BIN)/hpc-llm adapt
 
 test: setup ## the tests
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
 
 check: setup ## format, lint, types and the order of the rooms
 	$(BIN)/ruff format --check .
@@ -40,8 +41,11 @@ docs: setup ## the documentation in site/
 	$(BIN)/python -m pip install --quiet --editable '.[docs]' --constraint constraints.txt
 	$(BIN)/mkdocs build --strict
 
-bench: setup ## speed and quality beside a plain HF Trainer with peft
-	$(BIN)/python bench/trainer.py $(BENCH)
+bench: setup ## speed and memory beside HF Trainer, plain PyTorch and DeepSpeed by hand
+	$(BIN)/python bench/train.py $(BENCH)
+
+chaos: setup ## runs killed 20 times each at ZeRO 0 to 3 on one rank and two (about 40 minutes)
+	$(BIN)/python tests/chaos/chaos.py $(CHAOS)
 
 slurm-test: setup ## everything that needs a Slurm (apt-get install slurm-wlm munge slurmdbd mariadb-server)
 	HPC_LLM_REQUIRE_SLURM=1 $(BIN)/python -m pytest -m slurm tests/slurm

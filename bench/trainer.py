@@ -1,13 +1,13 @@
 """The recipe by `hpc-llm train` and by plain HF Trainer with peft, side by side.
 
-    make bench BENCH="--model FOLDER --target FILES --source FILES --vocab-size 2048"
+    python bench/trainer.py --model FOLDER --target FILES --source FILES --vocab-size 2048
 
-or `python bench/trainer.py ...`. Both sides start from the same transplanted model, read the same
-token shards (same vocabulary) and train for the same number of tokens with the same optimizer,
-rates and schedule: first the embeddings, then LoRA with the embeddings beside it. They run in turn
-(A B A B ...), each as a process of its own, and each pair has its own seed. Timed is the whole
-process, from the start of Python to the written weights; corpus, vocabulary and transplant before
-it and the measurement after it are common to both and are not timed.
+Both sides start from the same transplanted model, read the same token shards (same vocabulary) and
+train for the same number of tokens with the same optimizer, rates and schedule: first the
+embeddings, then LoRA with the embeddings beside it. They run in turn (A B A B ...), each as a
+process of its own, and each pair has its own seed. Timed is the whole process, from the start of
+Python to the written weights; corpus, vocabulary and transplant before it and the measurement after
+it are common to both and are not timed.
 
 The Trainer's side is what its users do: documents with BOS and EOS, joined and cut into blocks of
 512 tokens (as transformers' own `run_clm.py` does), 8 blocks a step, no padding. Documents in a

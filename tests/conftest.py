@@ -6,6 +6,15 @@ from pathlib import Path
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share what is slow to make in one worker: a file's, and all on Slurm."""
+    for item in items:
+        folder = item.path.parent.name
+        if folder != "training":
+            group = folder if folder == "slurm" else str(item.path)
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data beside the repository.

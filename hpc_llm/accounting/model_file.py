@@ -13,12 +13,13 @@ from hpc_llm.accounting.families import fields_from_config
 from hpc_llm.errors import UserError
 from hpc_llm.settings import ModelSettings
 
-__all__ = ["model_config", "positions"]
+__all__ = ["model_config", "positions", "read_config"]
 
 ROBERTA = ("roberta", "xlm-roberta", "camembert")  # two of their positions hold no token
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_config(file: Path) -> dict[str, Any]:
+    """Return the content of a `config.json`; raises `UserError` where it is none."""
     cure = "give the model's own file, or its sizes as model.architecture without model.path"
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -44,7 +45,7 @@ def model_config(model: ModelSettings) -> tuple[Mapping[str, Any], list[str]]:
     architecture = model.architecture or {}
     file = None if model.path is None else Path(model.path).expanduser() / "config.json"
     if file is not None and file.is_file():
-        config = _read(file)
+        config = read_config(file)
         other = [key for key in architecture if key in config and config[key] != architecture[key]]
         remark = (
             f"model.path={model.path}: its config.json is planned, as it is what training loads; "

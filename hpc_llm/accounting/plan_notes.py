@@ -64,7 +64,10 @@ def _rates_source(budget: BudgetSettings, *currencies: str) -> str:
 def _tokens(cfg: RunConfig) -> str:
     if cfg.plan.tokens is not None:
         return f"tokens: plan.tokens={cfg.plan.tokens:_} for each stage"
-    return "tokens: train.STAGE.steps x train.batch_tokens; max_epochs may end a stage sooner"
+    return (
+        "tokens: train.STAGE.steps x train.batch_tokens, or less by train.STAGE.tokens or pf_days; "
+        "max_epochs may end a stage sooner"
+    )
 
 
 def _adapters(works: Sequence[Work]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from hpc_llm.accounting.architecture import Architecture, ParameterCount, parameter_count
 from hpc_llm.accounting.fitting import Suggestion, suggestions
+from hpc_llm.accounting.flops import PF_DAY, flops_per_token
 from hpc_llm.accounting.method import stage_method
 from hpc_llm.accounting.model_file import model_config, positions
 from hpc_llm.accounting.money import priced
@@ -93,7 +94,13 @@ class Plan:
 def _work(cfg: RunConfig, name: str, arch: Architecture) -> Work:
     stage = cfg.train.stage(name)
     method = stage_method(stage)
-    tokens = cfg.plan.tokens or stage.steps * cfg.train.batch_tokens
+    limits = [stage.steps * cfg.train.batch_tokens]
+    if stage.tokens is not None:
+        limits.append(stage.tokens)
+    if stage.pf_days is not None:
+        per_token = flops_per_token(arch, method, cfg.train.sequence_length)
+        limits.append(max(1, round(stage.pf_days * PF_DAY / per_token)))
+    tokens = cfg.plan.tokens or min(limits)
     return Work(stage=name, arch=arch, method=method, tokens=tokens)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hpc_llm.app.arguments import Arguments
 from hpc_llm.distributed import Ranks, detect_ranks, say, set_up_console
-from hpc_llm.errors import UserError
+from hpc_llm.errors import EXIT_FAILED, UserError
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
 
@@ -49,11 +49,13 @@ def _is_to_be_submitted(cfg: RunConfig, ranks: Ranks, *, from_file: bool) -> boo
 
 def _submit(cfg: RunConfig, ranks: Ranks, verb: str) -> int:
     """Submit one job for `verb` and return at once; its id is printed."""
-    from hpc_llm.launch import job_script, require_sbatch, submit
-    from hpc_llm.stages import pipeline, unfinished
+    from hpc_llm.launch import job_script, ranks_per_node, require_sbatch, submit
+    from hpc_llm.stages import check_start, pipeline, unfinished
 
     require_sbatch()
     stages = pipeline(cfg)  # what is missing is told now, not when the job starts
+    world_size = cfg.cluster.nodes * ranks_per_node(cfg)
+    check_start(cfg, RunFolder(cfg.folder), stages, verb, world_size)
     folder = open_folder(cfg, ranks)
     if not unfinished(folder, stages, verb):
         say(f"{folder.path}: nothing to do, no job is submitted")
@@ -66,17 +68,22 @@ def _submit(cfg: RunConfig, ranks: Ranks, verb: str) -> int:
 
 def _run(cfg: RunConfig, ranks: Ranks, verb: str) -> int:
     from hpc_llm.report import print_summary
-    from hpc_llm.stages import open_context, pipeline, run
+    from hpc_llm.stages import check_start, open_context, pipeline, run, run_replay
 
     stages = pipeline(cfg)  # what is missing is told before anything is made
+    started = ranks.launcher != "none"
+    world_size = ranks.world_size if started else cfg.launch.processes
+    check_start(cfg, RunFolder(cfg.folder), stages, verb, world_size)
     folder = open_folder(cfg, ranks)
-    if cfg.launch.processes > 1 and ranks.launcher == "none":
+    if world_size > 1 and not started:
         from hpc_llm.launch import run_ranks
 
         words = [verb, "--config", str(folder.config)]
-        return run_ranks(words, cfg.launch.processes, os.environ)
+        return run_ranks(words, world_size, os.environ)
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     with open_context(cfg, stages, folder, ranks, verb) as context:
+        if verb == "train" and cfg.replay.step is not None:
+            return 0 if run_replay(context) else EXIT_FAILED
         run(context, verb)
     if ranks.is_first and verb in ("adapt", "report"):
         print_summary(folder, sys.stdout)

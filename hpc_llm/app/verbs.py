@@ -44,6 +44,12 @@ def _ledger(arguments: "Arguments") -> int:
     return run_ledger(arguments)
 
 
+def _diff(arguments: "Arguments") -> int:
+    from hpc_llm.app.diff import run_diff
+
+    return run_diff(arguments)
+
+
 def _env(arguments: "Arguments") -> int:
     from hpc_llm.app.env import run_env
 
@@ -70,7 +76,11 @@ VERBS: dict[str, Verb] = {
     "corpus": Verb("read, clean, deduplicate and split the text", AGAIN, _recipe),
     "tokenizer": Verb("a new vocabulary, and the text in its tokens", AGAIN, _recipe),
     "transplant": Verb("the model takes the new vocabulary", AGAIN, _recipe),
-    "train": Verb("the training stages of the recipe", AGAIN, _recipe),
+    "train": Verb(
+        "the training stages of the recipe",
+        AGAIN + "\nreplay.step=N does one step again and compares it with what it was.",
+        _recipe,
+    ),
     "correct": Verb("the merging factor on held-out text, and the merged model", AGAIN, _recipe),
     "evaluate": Verb("bits per byte after every stage", AGAIN, _recipe),
     "report": Verb("the page, the summary and the model card", AGAIN, _recipe),
@@ -80,6 +90,12 @@ VERBS: dict[str, Verb] = {
         "no run folder is passed over.",
         _ledger,
         takes="RUN_FOLDER ...",
+    ),
+    "diff": Verb(
+        "where two runs part",
+        "hpc-llm diff runs/A runs/B: settings, and the first step with another batch or loss.",
+        _diff,
+        takes="RUN_FOLDER RUN_FOLDER",
     ),
     "env": Verb("versions and devices, for a bug report", "hpc-llm env", _env, takes=""),
 }

@@ -20,11 +20,12 @@ from yaml import YAMLError
 
 from hpc_llm.config.suggest import OPEN_ENDED, explain
 from hpc_llm.errors import UserError
-from hpc_llm.rundir import conf_dir, write_text
+from hpc_llm.rundir import conf_dir, flat, write_text
 from hpc_llm.settings import RunConfig
 
 __all__ = ["as_yaml", "combinations", "compose", "differences", "load", "typed", "write"]
 
+ELSEWHERE = ("run", "runs_dir", "replay")  # settings that are no part of what a run is
 EXAMPLE_KEYS = ("model", "corpus", "experiment", "recipe")
 
 
@@ -94,8 +95,8 @@ def differences(path: Path, new: RunConfig) -> list[str]:
     The run's own place is left out, and so are settings that the version which wrote the file did
     not know: a run folder outlives an upgrade.
     """
-    before, after = _flat(_plain(path)), _flat(asdict(new))
-    keys = [key for key in sorted({*before, *after}) if key not in ("run", "runs_dir")]
+    before, after = flat(_plain(path)), flat(asdict(new))
+    keys = [key for key in sorted({*before, *after}) if key.split(".")[0] not in ELSEWHERE]
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"
         for key in keys
@@ -109,16 +110,6 @@ def _plain(path: Path) -> dict[str, Any]:
     except (OmegaConfBaseException, YAMLError) as error:
         raise UserError(f"{path}: cannot be read ({error}); start a new run=NAME") from error
     return {str(key): value for key, value in loaded.items()} if isinstance(loaded, dict) else {}
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, inner in value.items():
-        if isinstance(inner, dict):
-            result |= _flat(inner, f"{prefix}{key}.")
-        else:
-            result[f"{prefix}{key}"] = inner
-    return result
 
 
 def combinations(overrides: list[str]) -> list[list[str]]:

@@ -14,7 +14,7 @@ from hpc_llm.errors import UserError
 from hpc_llm.settings import RunConfig
 from hpc_llm.settings.launch import SIGNAL_SECONDS
 
-__all__ = ["job_script"]
+__all__ = ["job_script", "ranks_per_node"]
 
 TEMPLATE = Path(__file__).with_name("job.sbatch.j2")
 SITE_OPTIONS = (
@@ -54,12 +54,16 @@ def job_script(cfg: RunConfig, verb: str, config_path: Path) -> str:
     return script + "\n"
 
 
+def ranks_per_node(cfg: RunConfig) -> int:
+    """Return the ranks that a job has on each node: one for each GPU; a CPU's device is a core."""
+    return cfg.launch.processes if cfg.hardware.kind == "cpu" else cfg.cluster.devices_per_node
+
+
 def _options(cfg: RunConfig, verb: str, folder: Path) -> dict[str, Any]:
     """Return the options of sbatch by their long names; those of `launch.options` come last."""
     launch, cluster = cfg.launch, cfg.cluster
-    tasks, cores = cluster.devices_per_node, launch.cpus_per_task
-    if cfg.hardware.kind == "cpu":  # there a device is a core
-        tasks = launch.processes
+    tasks, cores = ranks_per_node(cfg), launch.cpus_per_task
+    if cfg.hardware.kind == "cpu":
         cores = cores or max(1, cluster.devices_per_node // tasks)
     options: dict[str, Any] = {
         "job-name": f"{verb}-{folder.name}",

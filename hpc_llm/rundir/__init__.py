@@ -10,7 +10,7 @@ from hpc_llm.rundir.atomic import (
     write_text,
 )
 from hpc_llm.rundir.confdir import conf_dir
-from hpc_llm.rundir.fingerprint import fingerprint, fingerprint_path
+from hpc_llm.rundir.fingerprint import fingerprint, fingerprint_path, flat
 from hpc_llm.rundir.folder import RunFolder
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "conf_dir",
     "fingerprint",
     "fingerprint_path",
+    "flat",
     "publish",
     "read_json",
     "read_jsonl",

@@ -6,7 +6,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["fingerprint", "fingerprint_path"]
+__all__ = ["fingerprint", "fingerprint_path", "flat"]
 
 WHOLE_BYTES = 256 * 2**20  # files up to this size are read whole
 BLOCKS, BLOCK_BYTES = 16, 2**20  # of larger ones these evenly spaced blocks, size and time
@@ -19,7 +19,18 @@ def fingerprint(*values: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _fingerprint_file(path: Path) -> str:
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted keys: {"train": {"steps": 3}} becomes {"train.steps": 3}."""
+    result: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = value
+    return result
+
+
+def _fingerprint_file(path: Path, times: bool) -> str:
     status = path.stat()
     digest = hashlib.sha256()
     with path.open("rb") as handle:
@@ -27,19 +38,20 @@ def _fingerprint_file(path: Path) -> str:
             while block := handle.read(BLOCK_BYTES):
                 digest.update(block)
         else:
-            digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+            digest.update(f"{status.st_size} {times * status.st_mtime_ns}".encode())
             for i in range(BLOCKS):
                 handle.seek(i * (status.st_size - BLOCK_BYTES) // (BLOCKS - 1))
                 digest.update(handle.read(BLOCK_BYTES))
     return digest.hexdigest()
 
 
-def fingerprint_path(path: Path) -> str:
+def fingerprint_path(path: Path, *, times: bool = True) -> str:
     """Return the fingerprint of a file's content, or of a folder's files and their names.
 
-    Files above 256 MiB are sampled: size, modification time and 16 blocks of 1 MiB.
+    Files above 256 MiB are sampled: size, modification time (unless a copy shall be equal:
+    `times=False`) and 16 blocks of 1 MiB.
     """
     if path.is_file():
-        return fingerprint(_fingerprint_file(path))
+        return fingerprint(_fingerprint_file(path, times))
     files = sorted(p for p in path.rglob("*") if p.is_file())
-    return fingerprint([[str(p.relative_to(path)), _fingerprint_file(p)] for p in files])
+    return fingerprint([[str(p.relative_to(path)), _fingerprint_file(p, times)] for p in files])

@@ -6,34 +6,41 @@ Each value that a setting may take is checked in `__post_init__`, and a wrong on
 
 from hpc_llm.settings.accounting import AccountingSettings
 from hpc_llm.settings.budget import BudgetSettings
+from hpc_llm.settings.checkpoint import CheckpointSettings
 from hpc_llm.settings.corpus import CorpusSettings
 from hpc_llm.settings.correct import CorrectSettings
 from hpc_llm.settings.evaluation import EvaluationSettings
+from hpc_llm.settings.guards import GuardSettings
 from hpc_llm.settings.hardware import ClusterSettings, HardwareSettings
 from hpc_llm.settings.launch import LaunchSettings
 from hpc_llm.settings.model import ModelSettings
 from hpc_llm.settings.plan import PlanSettings
 from hpc_llm.settings.recipe import RecipeSettings
+from hpc_llm.settings.replay import ReplaySettings
 from hpc_llm.settings.run import RunConfig
 from hpc_llm.settings.schedule import ScheduleSettings
 from hpc_llm.settings.tokenizer import TokenizerSettings
 from hpc_llm.settings.tracking import TrackingSettings
-from hpc_llm.settings.train import StageSettings, TrainSettings
+from hpc_llm.settings.train import RampSettings, StageSettings, TrainSettings
 from hpc_llm.settings.transplant import TransplantSettings
 from hpc_llm.settings.zero import ZeroSettings
 
 __all__ = [
     "AccountingSettings",
     "BudgetSettings",
+    "CheckpointSettings",
     "ClusterSettings",
     "CorpusSettings",
     "CorrectSettings",
     "EvaluationSettings",
+    "GuardSettings",
     "HardwareSettings",
     "LaunchSettings",
     "ModelSettings",
     "PlanSettings",
+    "RampSettings",
     "RecipeSettings",
+    "ReplaySettings",
     "RunConfig",
     "ScheduleSettings",
     "StageSettings",

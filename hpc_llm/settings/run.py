@@ -3,16 +3,20 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_llm.errors import UserError
 from hpc_llm.settings.accounting import AccountingSettings
 from hpc_llm.settings.budget import BudgetSettings
+from hpc_llm.settings.checkpoint import CheckpointSettings
 from hpc_llm.settings.corpus import CorpusSettings
 from hpc_llm.settings.correct import CorrectSettings
 from hpc_llm.settings.evaluation import EvaluationSettings
+from hpc_llm.settings.guards import GuardSettings
 from hpc_llm.settings.hardware import ClusterSettings, HardwareSettings
 from hpc_llm.settings.launch import LaunchSettings
 from hpc_llm.settings.model import ModelSettings
 from hpc_llm.settings.plan import PlanSettings
 from hpc_llm.settings.recipe import RecipeSettings
+from hpc_llm.settings.replay import ReplaySettings
 from hpc_llm.settings.schedule import ScheduleSettings
 from hpc_llm.settings.tokenizer import TokenizerSettings
 from hpc_llm.settings.tracking import TrackingSettings
@@ -50,6 +54,17 @@ class RunConfig:
     plan: PlanSettings
     accounting: AccountingSettings
     budget: BudgetSettings
+    checkpoint: CheckpointSettings
+    guards: GuardSettings
+    replay: ReplaySettings
+
+    def __post_init__(self) -> None:
+        """Check what must go together."""
+        if self.train.compile and self.zero.stage == 3:
+            raise UserError(
+                "train.compile=true: not with zero.stage=3, which gathers the weights by hooks "
+                "inside the layers; give zero.stage=2, or train.compile=false"
+            )
 
     @property
     def folder(self) -> Path:

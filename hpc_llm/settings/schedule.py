@@ -2,24 +2,57 @@
 
 from dataclasses import dataclass
 
+from hpc_llm.errors import UserError
 from hpc_llm.settings.checks import require_choice, require_fraction
 
 __all__ = ["ScheduleSettings"]
 
+SCHEDULES = ("constant", "linear", "cosine", "inverse_sqrt", "wsd")
+DECAYS = ("linear", "cosine", "sqrt", "exponential")
+
 
 @dataclass(kw_only=True)
 class ScheduleSettings:
-    """The learning rate over a stage, relative to its peak."""
+    """The learning rate over a stage, relative to its peak.
+
+    Shares are of the stage's steps; of its tokens or FLOPs where `train.STAGE.tokens` or
+    `train.STAGE.pf_days` ends it.
+    """
 
     name: str
-    """constant | linear | cosine, each after a linear warm-up."""
+    """constant | linear | cosine | inverse_sqrt | wsd (warm-up, stable, decay), each after a
+    linear warm-up."""
     warmup_fraction: float
-    """Share of the stage's steps in which the rate rises from 0 to its peak."""
+    """Share of the stage in which the rate rises from 0 to its peak."""
     final_fraction: float
-    """The rate at the end, relative to the peak (linear, cosine)."""
+    """The rate at the end, relative to the peak (linear, cosine, wsd)."""
+    decay_fraction: float
+    """wsd: share of the stage, its last, in which the rate falls."""
+    decay: str
+    """wsd: how it falls: linear | cosine | sqrt (1 - sqrt) | exponential."""
 
     def __post_init__(self) -> None:
         """Check the values."""
-        require_choice("schedule.name", self.name, ("constant", "linear", "cosine"))
-        require_fraction("schedule.warmup_fraction", self.warmup_fraction)
-        require_fraction("schedule.final_fraction", self.final_fraction)
+        require_choice("schedule.name", self.name, SCHEDULES)
+        require_choice("schedule.decay", self.decay, DECAYS)
+        for key in ("warmup_fraction", "final_fraction", "decay_fraction"):
+            require_fraction(f"schedule.{key}", getattr(self, key))
+        if self.name == "inverse_sqrt" and not self.warmup_fraction:
+            raise UserError(
+                "schedule.warmup_fraction=0: the fall of inverse_sqrt is measured in warm-ups; "
+                "give a share above 0"
+            )
+        if self.name == "wsd":
+            self._check_wsd()
+
+    def _check_wsd(self) -> None:
+        if not 0 < self.decay_fraction <= 1 - self.warmup_fraction:
+            raise UserError(
+                f"schedule.decay_fraction={self.decay_fraction}: must be above 0, and at most what "
+                f"schedule.warmup_fraction={self.warmup_fraction} leaves of the stage"
+            )
+        if self.decay == "exponential" and not self.final_fraction:
+            raise UserError(
+                "schedule.final_fraction=0: an exponential decay never reaches 0; give a share "
+                "above 0, or schedule.decay=sqrt"
+            )

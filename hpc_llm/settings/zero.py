@@ -22,7 +22,8 @@ class ZeroSettings:
     bucket_elements: int
     """Elements of one reduce or all-gather bucket."""
     extra: dict[str, Any]
-    """Anything else for the DeepSpeed configuration, passed through as it is."""
+    """Anything else for the DeepSpeed configuration, passed through as it is; keys that DeepSpeed
+    does not know, and contradictions to other settings, are refused."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -33,3 +34,13 @@ class ZeroSettings:
         if self.offload_optimizer and self.stage == 0:
             raise UserError("zero.offload_optimizer=true: needs zero.stage=1, 2 or 3, not 0")
         require_positive("zero.bucket_elements", self.bucket_elements)
+        _refuse_auto(self.extra, "zero.extra")
+
+
+def _refuse_auto(value: Any, key: str) -> None:
+    """Raise `UserError` for `auto`, which DeepSpeed itself does not understand."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _refuse_auto(inner, f"{key}.{name}")
+    elif value == "auto":
+        raise UserError(f"{key}=auto: nothing fills that in here; leave it out or give a value")

@@ -9,6 +9,7 @@ from hpc_llm.stages.context import Context
 from hpc_llm.surgery.loading import apply_weights, load_model
 from hpc_llm.surgery.merge import attach_adapter, merge_adapter
 from hpc_llm.training.process_group import device_of
+from hpc_llm.training.zero import division_config
 
 __all__ = ["model_after", "open_adapter", "start_model"]
 
@@ -23,10 +24,15 @@ def _adapter(folder: Path) -> Path | None:
     return adapter if adapter.exists() else None
 
 
-def start_model(context: Context, count: int) -> PreTrainedModel:
-    """Return the model after the first `count` training stages, adapters folded in (phi = 1)."""
+def start_model(context: Context, count: int, *, to_train: bool = False) -> PreTrainedModel:
+    """Return the model after the first `count` training stages, adapters folded in (phi = 1).
+
+    One that is `to_train` is divided among the ranks where `zero` says so (collective).
+    """
     cfg = context.cfg
-    model = load_model(context.stage_folder("transplant"), cfg.model, cfg.train.precision)
+    divided = division_config(cfg.train, cfg.zero, context.ranks.world_size) if to_train else None
+    folder = context.stage_folder("transplant")
+    model = load_model(folder, cfg.model, cfg.train.precision, divided)
     for folder in _trained(context, count):
         apply_weights(model, [folder])
         if adapter := _adapter(folder):

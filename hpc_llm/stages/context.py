@@ -18,7 +18,10 @@ from hpc_llm.tracking import EventLog, NoView, WandbView
 
 __all__ = ["Context", "commit", "versions"]
 
-PACKAGES = ("torch", "deepspeed", "transformers", "peft", "sentencepiece", "tokenizers", "numpy")
+PACKAGES = (
+    "torch", "deepspeed", "transformers", "peft", "liger-kernel", "sentencepiece", "tokenizers",
+    "numpy",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +42,13 @@ class Context:
     account: Account
     """The bill of the run, which rank 0 writes."""
 
+    def stage(self, name: str) -> Stage:
+        """A stage by its name."""
+        return next(stage for stage in self.stages if stage.name == name)
+
     def fingerprint(self, name: str) -> str:
         """The fingerprint of a stage."""
-        return next(stage.fingerprint for stage in self.stages if stage.name == name)
+        return self.stage(name).fingerprint
 
     def stage_folder(self, name: str) -> Path:
         """The folder of a stage, such as train/lora."""

@@ -55,5 +55,5 @@ class Pace:
         marks = warm if len(warm) > 1 else self._marks
         rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(marks)]
         mean = (marks[-1][1] - marks[0][1]) / (marks[-1][0] - marks[0][0])
-        left = self.steps - marks[-1][0] + later_flops / self.step_flops
+        left = max(0, self.steps - marks[-1][0]) + later_flops / self.step_flops
         return Rest(min(rates) * left, mean * left, max(rates) * left)

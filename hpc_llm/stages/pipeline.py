@@ -11,16 +11,18 @@ from typing import Any
 
 from hpc_llm.corpus import expand_entries
 from hpc_llm.errors import UserError
-from hpc_llm.rundir import fingerprint, fingerprint_path
+from hpc_llm.rundir import fingerprint, fingerprint_path, flat
 from hpc_llm.settings import RunConfig
+from hpc_llm.settings.train import STAGES
 from hpc_llm.surgery.folders import check_model_folder
+from hpc_llm.training.differences import CONTENT
 
 __all__ = ["VERBS", "Stage", "pipeline"]
 
 VERBS = ("corpus", "tokenizer", "transplant", "train", "correct", "evaluate", "report")
 LAYOUT = 1  # raised when the files of a stage change, so that old results are made anew
 
-NOT_IN_RESULTS = ("micro_batch_tokens", "log_steps", "checkpoint_minutes", "threads")
+NOT_IN_RESULTS = ("micro_batch_tokens", "log_steps", "max_hours", "threads")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Stage:
     needs: tuple[str, ...]
     """Stages whose results it reads."""
     fingerprint: str
+    settings: dict[str, Any]
+    """What the fingerprint stands for, as `train.lora.rank`, with that of the stages it needs."""
     outputs: tuple[str, ...]
     """Files, relative to the run folder, without which it is not done."""
     owns: tuple[str, ...]
@@ -58,20 +62,25 @@ class _Builder:
         self,
         name: str,
         needs: tuple[str, ...],
-        settings: Any,
+        settings: dict[str, Any],
         outputs: tuple[str, ...],
         *,
         verb: str | None = None,
         owns: tuple[str, ...] = (),
     ) -> None:
+        """Add a stage; `settings` is a part of the configuration's tree."""
         module = name.split("/")[0]
         before = [self.stages[need].fingerprint for need in needs]
+        known = {"seed": self.seed}
+        for need in needs:
+            known |= self.stages[need].settings
         self.stages[name] = Stage(
             name=name,
             module=module,
             verb=verb or module,
             needs=needs,
             fingerprint=fingerprint(LAYOUT, name, self.seed, settings, before),
+            settings=known | flat(settings),
             outputs=outputs,
             owns=owns or (name,),
         )
@@ -87,26 +96,35 @@ def pipeline(cfg: RunConfig) -> list[Stage]:
     build = _Builder(cfg.seed)
     corpus = asdict(cfg.corpus)
     for key in ("target", "source"):
-        corpus[key] = _contents(expand_entries(corpus[key], f"corpus.{key}"))
-    build.add("corpus", (), corpus, ("corpus/target/train.jsonl",))
+        entries = expand_entries(corpus.pop(key), f"corpus.{key}")
+        corpus[key + CONTENT] = _contents(entries)
+    build.add("corpus", (), {"corpus": corpus}, ("corpus/target/train.jsonl",))
     base = _add_base(build, cfg)
-    shards = "tokenizer/shards/target.idx"
-    outputs = ("tokenizer/tokenizer.json", shards)
-    build.add("tokenizer", ("corpus", *base), [cfg.tokenizer, _model_key(cfg)], outputs)
+    languages = _training_languages(cfg)
+    shards = [f"tokenizer/shards/{language}.json" for language in languages]
+    outputs = ("tokenizer/tokenizer.json", *shards)
+    settings = {"tokenizer": asdict(cfg.tokenizer), "languages": languages, **_model_key(cfg)}
+    build.add("tokenizer", ("corpus", *base), settings, outputs)
     _add_evaluation(build, cfg, "base", ("corpus", "tokenizer", *base))
-    settings = [cfg.transplant, _model_key(cfg), cfg.train.precision]
-    build.add("transplant", ("tokenizer", *base), settings, ("transplant/config.json",))
+    precision = {"train": {"precision": cfg.train.precision}}
+    settings = {"transplant": asdict(cfg.transplant), **precision, **_model_key(cfg)}
+    outputs = ("transplant/config.json", "transplant/new_rows.npy")
+    build.add("transplant", ("tokenizer", *base), settings, outputs)
     _add_evaluation(build, cfg, "transplant", ("transplant",))
     before = "transplant"
     for name in cfg.recipe.adaptation:
         build.add(f"train/{name}", (before,), _train_key(cfg, name), (f"train/{name}/done.json",))
         before = f"train/{name}"
         _add_evaluation(build, cfg, name, (before,))
-    settings = [cfg.correct, cfg.evaluation]
+    settings = {"correct": asdict(cfg.correct), "evaluation": asdict(cfg.evaluation)}
     outputs = ("correct/phi.json", "model/config.json")
     build.add("correct", (before,), settings, outputs, owns=("correct", "model"))
     _add_evaluation(build, cfg, "corrected", ("correct",))
-    figures = [asdict(cfg.hardware), cfg.model.label, cfg.recipe.name]
+    figures = {
+        "hardware": asdict(cfg.hardware),
+        "model": {"label": cfg.model.label},
+        "recipe": {"name": cfg.recipe.name},
+    }
     outputs = ("summary.json", "report/index.html")
     build.add("report", tuple(build.stages), figures, outputs, owns=("report", "summary.json"))
     return list(build.stages.values())
@@ -121,7 +139,11 @@ def _add_base(build: _Builder, cfg: RunConfig) -> tuple[str, ...]:
             "model.path=null: no model to adapt; give model.path=FOLDER_OR_HUB_ID, "
             "or no settings at all for the embedded example"
         )
-    settings = [cfg.model.architecture, cfg.tokenizer.model_type, _train_key(cfg, "pretrain")]
+    settings = {
+        "model": {"architecture": cfg.model.architecture},
+        "tokenizer": {"model_type": cfg.tokenizer.model_type},
+        **_train_key(cfg, "pretrain"),
+    }
     build.add("pretrain", ("corpus",), settings, ("pretrain/done.json",), verb="train")
     return ("pretrain",)
 
@@ -129,24 +151,40 @@ def _add_base(build: _Builder, cfg: RunConfig) -> tuple[str, ...]:
 def _add_evaluation(build: _Builder, cfg: RunConfig, point: str, needs: tuple[str, ...]) -> None:
     name = f"evaluate/{point}"
     output = (f"{name}.json",)
-    build.add(name, needs, asdict(cfg.evaluation), output, owns=output)
+    build.add(name, needs, {"evaluation": asdict(cfg.evaluation)}, output, owns=output)
 
 
-def _train_key(cfg: RunConfig, name: str) -> list[Any]:
+def _training_languages(cfg: RunConfig) -> list[str]:
+    """Languages whose text the adapted model trains on."""
+    if not cfg.train.replay:
+        return ["target"]
+    if not cfg.corpus.source:
+        raise UserError(
+            f"train.replay={cfg.train.replay}: there is no source text to replay; give it "
+            "(corpus.source=en.jsonl.gz), or train.replay=0"
+        )
+    return ["target", "source"]
+
+
+def _train_key(cfg: RunConfig, name: str) -> dict[str, Any]:
     train = asdict(cfg.train)
-    shared = {k: v for k, v in train.items() if not isinstance(v, dict)}
+    shared = {k: v for k, v in train.items() if k not in STAGES}
     for key in NOT_IN_RESULTS:
         del shared[key]
-    return [shared, train[name], asdict(cfg.schedule)]
+    if name == "pretrain":
+        del shared["replay"]
+    return {"train": {**shared, name: train[name]}, "schedule": asdict(cfg.schedule)}
 
 
-def _model_key(cfg: RunConfig) -> Any:
+def _model_key(cfg: RunConfig) -> dict[str, Any]:
     """What stands for the base model: the content of a folder, or a hub id and its revision."""
     if cfg.model.path is None:
-        return None
+        return {}
     check_model_folder(cfg.model.path)
     folder = Path(cfg.model.path).expanduser()
-    return fingerprint_path(folder) if folder.is_dir() else [cfg.model.path, cfg.model.revision]
+    if folder.is_dir():
+        return {"model": {"path" + CONTENT: fingerprint_path(folder)}}
+    return {"model": {"path": cfg.model.path, "revision": cfg.model.revision}}
 
 
 def _contents(entries: list[str]) -> list[str]:

@@ -9,9 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hpc_llm.corpus import read_texts
 from hpc_llm.rundir import read_json, replaced_folder, write_json
 from hpc_llm.stages.context import Context
+from hpc_llm.stages.reader import TrainingText
 from hpc_llm.stages.texts import text_file
 from hpc_llm.stages.training import train_stage, training_result
 from hpc_llm.surgery.loading import DTYPES, build_model, load_tokenizer
@@ -19,8 +22,10 @@ from hpc_llm.surgery.merge import save_model
 from hpc_llm.tokenizer.encode import encode_shards
 from hpc_llm.tokenizer.export import export_fast
 from hpc_llm.tokenizer.specials import SpecialTokens
-from hpc_llm.tokenizer.unigram import train_vocabulary
+from hpc_llm.tokenizer.unigram import MODEL_NAME, train_vocabulary
 from hpc_llm.training import process_group
+from hpc_llm.training.checkpoint import drop_all_but_best
+from hpc_llm.training.zero import division_config
 
 __all__ = ["run"]
 
@@ -59,17 +64,21 @@ def _pretrain(context: Context, folder: Path) -> dict[str, Any]:
         _vocabulary(context, work, architecture)
     process_group.barrier()
     tokenizer = load_tokenizer(work, cfg.model)
-    model = build_model(architecture, len(tokenizer), cfg.seed)
-    trained, job = train_stage(context, "pretrain", model, work / "source", folder)
+    divided = division_config(cfg.train, cfg.zero, context.ranks.world_size)
+    model = build_model(architecture, len(tokenizer), cfg.seed, divided)
+    text = TrainingText(vocabulary=work / MODEL_NAME, shares={work / "source": 1.0})
+    trained, job = train_stage(context, "pretrain", model, text, folder)
     if context.ranks.is_first:
-        # A new model takes the gathered weights: under ZeRO-3 the trained one holds none itself.
-        model = build_model(architecture, len(tokenizer), cfg.seed)
-        model.load_state_dict(trained.weights, strict=False)  # a tied head has no entry of its own
+        # An empty model takes the gathered weights: under ZeRO-3 the trained one holds none itself.
+        with torch.device("meta"):
+            model = build_model(architecture, len(tokenizer), cfg.seed)
+        model.load_state_dict(trained.weights, strict=False, assign=True)
+        model.tie_weights()  # a tied head has no entry of its own
         model.config.bos_token_id = tokenizer.bos_token_id
         model.config.eos_token_id = tokenizer.eos_token_id
         with replaced_folder(folder / "model") as result:
             save_model(model, tokenizer, result, DTYPES[cfg.train.precision])
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        drop_all_but_best(folder / "checkpoints")
     process_group.barrier()
     return training_result(job, trained)
 

@@ -16,11 +16,12 @@ from hpc_llm.errors import BudgetSpent, FirstRankFailed, Stopped, UserError, exi
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
 from hpc_llm.stages.bill import Account, measure_energy
+from hpc_llm.stages.changed import move_changed_aside
 from hpc_llm.stages.context import Context, commit, versions
 from hpc_llm.stages.pipeline import Stage
 from hpc_llm.tracking import EventLog, NoView, WandbView, open_view
 
-__all__ = ["open_context", "run", "unfinished"]
+__all__ = ["open_context", "run", "run_replay", "unfinished"]
 
 LIGHT = ("corpus", "report")  # stages that need no torch
 
@@ -34,7 +35,9 @@ def open_context(
     W&B is open too, where `verb` has something to do.
     """
     stop_file = folder.path / "stop" if ranks.is_first else None
-    with _locked(folder, ranks), StopFlag(stop_file=stop_file) as flag:
+    hours = cfg.train.max_hours
+    deadline = None if hours is None else time.time() + 3600 * hours
+    with _locked(folder, ranks), StopFlag(stop_file=stop_file, deadline=deadline) as flag:
         view: WandbView | NoView = NoView()
         if ranks.is_first and unfinished(folder, stages, verb):
             view = open_view(cfg.tracking, folder.path, folder.path.name, asdict(cfg))
@@ -86,8 +89,27 @@ def run(context: Context, verb: str) -> int:
         _run_stages(context, todo, done)
     else:
         with _met(context):
+            _check_training(context, todo)
             _run_stages(context, todo, done)
     return len(todo)
+
+
+def run_replay(context: Context) -> bool:
+    """Do the step of `cfg.replay` again, print how it compares, and tell whether it agrees."""
+    with _met(context):
+        replay = importlib.import_module("hpc_llm.stages.replay").replay
+        told, agrees = replay(context)
+    if context.ranks.is_first:
+        context.account.add("replay", reason="end")
+        print(told, end="")
+    return bool(agrees)
+
+
+def _check_training(context: Context, todo: list[Stage]) -> None:
+    """Raise `UserError` for what DeepSpeed will not take, before the first stage is run."""
+    if any(stage.all_ranks for stage in todo):
+        check_zero = importlib.import_module("hpc_llm.training.zero").check_zero
+        check_zero(context.cfg.train, context.cfg.zero, context.ranks.world_size)
 
 
 def _run_stages(context: Context, todo: list[Stage], done: set[str]) -> None:
@@ -168,6 +190,7 @@ def _run_stage(context: Context, stage: Stage) -> None:
     work = importlib.import_module(f"hpc_llm.stages.{stage.module}").run
     if context.ranks.is_first:
         _set_aside(context.folder, stage)
+        move_changed_aside(context.folder, stage)
     began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     if stage.all_ranks:
         result = work(context, stage.name)

@@ -1,5 +1,6 @@
 """Stage `tokenizer`: a new vocabulary for the language, and the text in its tokens."""
 
+from dataclasses import asdict
 from typing import Any
 
 from hpc_llm.corpus import read_texts
@@ -34,23 +35,25 @@ def run(context: Context, name: str) -> dict[str, Any]:
         kind = model_type(context.base, cfg.model)
         new = export_fast(model_file, base, specials, base.model_max_length, folder, kind)
         (folder / "shards").mkdir()
-        shards = encode_shards(
-            read_texts(text_file(context, "target", "train")),
-            model_file,
-            folder / "shards" / "target",
-            cfg.tokenizer.threads,
-        )
+        shards = {
+            language: encode_shards(
+                read_texts(text_file(context, language, "train")),
+                model_file,
+                folder / "shards" / language,
+                cfg.tokenizer.threads,
+            )
+            for language in ("target", "source")[: 2 if cfg.train.replay else 1]
+        }
         texts = heldout(context, "target", "tune")
         measures = compare(encoder(base), encoder(new), texts, new.decode)
     line = (
         f"{len(new):,} pieces; tokens per word {measures['old']['tokens_per_word']:.2f} -> "
-        f"{measures['new']['tokens_per_word']:.2f}; {shards.tokens:,} training tokens"
+        f"{measures['new']['tokens_per_word']:.2f}; {shards['target'].tokens:,} training tokens"
     )
     return {
         "vocab_size": len(new),
         **measures,
-        "documents": shards.documents,
-        "tokens": shards.tokens,
-        "bytes": shards.bytes,
+        **asdict(shards["target"]),
+        "replayed": asdict(shards["source"]) if "source" in shards else None,
         "line": line,
     }

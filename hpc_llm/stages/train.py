@@ -1,34 +1,47 @@
 """Stage `train/<name>`: one training stage of the recipe on the transplanted model."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
 from safetensors.torch import save_file
+from transformers import PreTrainedModel
 
 from hpc_llm.rundir import publish, replaced_folder, write_json
 from hpc_llm.stages.assemble import start_model
 from hpc_llm.stages.context import Context
+from hpc_llm.stages.reader import TrainingText
 from hpc_llm.stages.training import train_stage, training_result
+from hpc_llm.tokenizer.unigram import MODEL_NAME
+from hpc_llm.training.checkpoint import drop_all_but_best
 from hpc_llm.training.job import StageJob, TrainedStage
 
-__all__ = ["run"]
+__all__ = ["run", "starting_point"]
 
 
 def run(context: Context, name: str) -> dict[str, Any]:
     """Write train/<name>/: weights.safetensors by name, and adapter/ in the layout of peft."""
     stage = name.split("/")[1]
     folder = context.stage_folder(name)
-    model = start_model(context, context.cfg.recipe.adaptation.index(stage))
-    shards = context.stage_folder("tokenizer") / "shards" / "target"
-    trained, job = train_stage(context, stage, model, shards, folder)
+    model, text = starting_point(context, stage)
+    trained, job = train_stage(context, stage, model, text, folder)
     result = training_result(job, trained)
     if context.ranks.is_first:
         _write(folder, trained, job)
         write_json(folder / "done.json", result)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        drop_all_but_best(folder / "checkpoints")
     return result
+
+
+def starting_point(context: Context, stage: str) -> tuple[PreTrainedModel, TrainingText]:
+    """Return the model that a stage of the recipe begins with, and the text it trains on."""
+    count = context.cfg.recipe.adaptation.index(stage)
+    model = start_model(context, count, to_train=True)
+    folder, replay = context.stage_folder("tokenizer"), context.cfg.train.replay
+    shares = {folder / "shards" / "target": 1 - replay}
+    if replay:
+        shares[folder / "shards" / "source"] = replay
+    return model, TrainingText(vocabulary=folder / MODEL_NAME, shares=shares)
 
 
 def _write(folder: Path, trained: TrainedStage, job: StageJob) -> None:

@@ -7,94 +7,150 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from hpc_llm.accounting import Architecture, stage_method
+from hpc_llm.accounting import PF_DAY, Architecture, stage_method
+from hpc_llm.errors import UserError
+from hpc_llm.settings import StageSettings
 from hpc_llm.stages.context import Context
+from hpc_llm.stages.pipeline import Stage
+from hpc_llm.stages.reader import TrainingText, open_reader
 from hpc_llm.stages.watch import StageFlops, Watch
 from hpc_llm.surgery.trainable import make_trainable
-from hpc_llm.tokenizer.encode import open_shards
 from hpc_llm.training import process_group
-from hpc_llm.training.batches import plan_batches, stage_steps
+from hpc_llm.training.batches import BatchPlan, plan_batches, stage_steps
 from hpc_llm.training.job import StageJob, TrainedStage
 from hpc_llm.training.loop import train
-from hpc_llm.training.shards import PackedReader, load_byte_counts
+from hpc_llm.training.mixture import Reader
+from hpc_llm.training.schedules import StageLength
 from hpc_llm.training.verify import verify_flops
 
-__all__ = ["train_stage", "training_result"]
+__all__ = ["build_job", "stage_flops", "train_stage", "training_result"]
+
+INTERNAL = ("step", "optimizer_step", "recent", "loss_scale")  # of Progress: not for the record
 
 
-def train_stage(
-    context: Context, name: str, model: PreTrainedModel, shards: Path, folder: Path
-) -> tuple[TrainedStage, StageJob]:
-    """Train `model` by the stage `train.<name>` on `shards`; checkpoints lie in `folder`."""
+def build_job(
+    context: Context, name: str, model: PreTrainedModel, text: TrainingText, folder: Path
+) -> StageJob:
+    """Put together the job of the stage `train.<name>`: `model` on `text`.
+
+    Its checkpoints lie in `folder`.
+    """
     cfg = context.cfg
     stage = cfg.train.stage(name)
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     plan = plan_batches(cfg.train, context.ranks.world_size, positions)
-    reader = PackedReader(
-        open_shards(shards), load_byte_counts(shards), plan.sequence_length, cfg.seed
-    )
     architecture = Architecture.from_config(model.config.to_dict())
-    peak_rate = stage.peak_rate(architecture.hidden_size)
-    job = StageJob(
+    reader = open_reader(cfg, text, plan, architecture.vocab_size)
+    length = _stage_length(stage, stage_steps(stage, plan, reader.rows_per_epoch))
+    flops = stage_flops(context, name, architecture, plan)
+    return StageJob(
         name=name,
         trainable=make_trainable(
-            model.to(process_group.device_of()), stage, cfg.train.recompute, cfg.seed
+            model.to(process_group.device_of()),
+            stage,
+            cfg.train.recompute,
+            cfg.seed,
+            _new_rows(context, name),
         ),
         reader=reader,
         plan=plan,
-        steps=stage_steps(stage, plan, reader.rows_per_epoch),
-        peak_rate=peak_rate,
+        steps=_expected_steps(length, plan, reader, flops),
+        length=length,
+        peak_rate=stage.peak_rate(architecture.hidden_size),
         stage=stage,
         train=cfg.train,
         zero=cfg.zero,
         schedule=cfg.schedule,
+        checkpoint=cfg.checkpoint,
+        guards=cfg.guards,
         ranks=context.ranks,
         seed=cfg.seed,
         folder=folder / "checkpoints",
-        fingerprint=_checkpoint_key(context, name),
+        fingerprint=_stage(context, name).fingerprint,
+        settings=_stage(context, name).settings,
     )
-    method = stage_method(stage, recompute=cfg.train.recompute)
+
+
+def train_stage(
+    context: Context, name: str, model: PreTrainedModel, text: TrainingText, folder: Path
+) -> tuple[TrainedStage, StageJob]:
+    """Train `model` by the stage `train.<name>` on `text`; checkpoints lie in `folder`."""
+    cfg, job = context.cfg, build_job(context, name, model, text, folder)
+    plan, architecture = job.plan, Architecture.from_config(model.config.to_dict())
+    method = stage_method(job.stage, recompute=cfg.train.recompute)
     if cfg.accounting.verify:
         verify_flops(job.trainable.model, architecture, method, plan)
-    flops = StageFlops.of(architecture, method, plan)
+    flops = stage_flops(context, name, architecture, plan)
     with Watch(context, job, flops, _later_flops(context, job, architecture)) as watch:
         return train(job, watch.hooks()), job
 
 
 def _later_flops(context: Context, job: StageJob, architecture: Architecture) -> int:
     """FLOPs carried out by the stages that train after this one, as far as can be known now."""
-    train, flops = context.cfg.train, 0
+    total = 0
     later = context.cfg.recipe.stages[context.cfg.recipe.stages.index(job.name) + 1 :]
     for name in later:
-        stage = train.stage(name)
+        stage, plan, reader = context.cfg.train.stage(name), job.plan, job.reader
         steps = stage.steps
         if job.name != "pretrain":  # it reads another text
-            steps = stage_steps(stage, job.plan, job.reader.rows_per_epoch)
-        method = stage_method(stage, recompute=train.recompute)
-        flops += steps * StageFlops.of(architecture, method, job.plan).hardware_per_step
-    return flops
+            steps = stage_steps(stage, plan, reader.rows_per_epoch)
+        flops = stage_flops(context, name, architecture, plan)
+        steps = _expected_steps(_stage_length(stage, steps), plan, reader, flops)
+        total += steps * flops.hardware_per_step
+    return total
 
 
-def _checkpoint_key(context: Context, name: str) -> str:
-    """What a checkpoint must have been made by to be gone on from: the stage's fingerprint."""
-    return context.fingerprint(name if name == "pretrain" else f"train/{name}")
+def _new_rows(context: Context, name: str) -> list[int]:
+    """Return the ids of the pieces that the base model did not have, where they alone learn."""
+    if context.cfg.train.stage(name).method != "new_rows":
+        return []
+    rows: list[int] = np.load(context.stage_folder("transplant") / "new_rows.npy").tolist()
+    if not rows:
+        raise UserError(
+            f"train.{name}.method=new_rows: the base model has all pieces of the vocabulary; leave "
+            f"{name} out of recipe.stages"
+        )
+    return rows
+
+
+def stage_flops(
+    context: Context, name: str, architecture: Architecture, plan: BatchPlan
+) -> StageFlops:
+    """Return what the steps of the stage `train.<name>` cost."""
+    train = context.cfg.train
+    method = stage_method(train.stage(name), recompute=train.recompute)
+    return StageFlops.of(architecture, method, plan)
+
+
+def _stage_length(stage: StageSettings, steps: int) -> StageLength:
+    flops = None if stage.pf_days is None else stage.pf_days * PF_DAY
+    return StageLength(steps=steps, tokens=stage.tokens, flops=flops)
+
+
+def _expected_steps(length: StageLength, plan: BatchPlan, reader: Reader, flops: StageFlops) -> int:
+    """Return the steps of a stage, by the mean step of an epoch."""
+    tokens = round(plan.rows * reader.tokens_per_row)
+    squares = round(plan.rows * reader.squares_per_row)
+    return length.expected_steps(tokens, flops.model(tokens, squares))
+
+
+def _stage(context: Context, name: str) -> Stage:
+    """What a checkpoint must have been made by to be gone on from."""
+    return context.stage(name if name == "pretrain" else f"train/{name}")
 
 
 def training_result(job: StageJob, trained: TrainedStage) -> dict[str, Any]:
     """Return what the record of a training stage tells."""
     done, reader = trained.progress, job.reader
-    parameters = job.trainable.parameters.values()
     loss = done.loss if done.loss is not None else float("nan")
     line = f"{done.step} steps, {done.tokens:,} tokens, loss {loss:.3f}, rate {job.peak_rate:.2g}"
     return {
-        **{k: v for k, v in asdict(done).items() if k not in ("step", "optimizer_step")},
+        **{k: v for k, v in asdict(done).items() if k not in INTERNAL},
         "steps": done.step,
         "bytes": round(done.tokens * reader.bytes_per_token),
-        "epochs": done.step * job.plan.rows / reader.rows_per_epoch,
-        "packing_efficiency": reader.packing.efficiency,
+        "epochs": job.plan.first_row(done.batch) / reader.rows_per_epoch,
+        "packing_efficiency": done.tokens / done.positions,
         "peak_learning_rate": job.peak_rate,
-        "trainable_parameters": int(
-            np.sum([getattr(p, "ds_numel", p.numel()) for p in parameters])
-        ),
+        "trainable_parameters": job.trainable.count,
         "line": line,
     }

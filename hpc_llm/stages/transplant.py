@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from hpc_llm.rundir import replaced_folder
 from hpc_llm.stages.context import Context
 from hpc_llm.surgery.loading import DTYPES, load_model, load_tokenizer
@@ -12,14 +14,18 @@ __all__ = ["run"]
 
 
 def run(context: Context, name: str) -> dict[str, Any]:
-    """Write transplant/: the model with new embeddings and LM head, and its tokenizer."""
+    """Write transplant/: the model with new embeddings and LM head, and its tokenizer.
+
+    new_rows.npy beside them holds the ids of the pieces that the base model did not have.
+    """
     cfg = context.cfg
     model = load_model(context.base, cfg.model, cfg.train.precision)
     old = load_tokenizer(context.base, cfg.model)
     new = load_tokenizer(context.stage_folder("tokenizer"), cfg.model)
-    counts = transplant(model, old, new, cfg.transplant, cfg.seed)
+    counts, unseen = transplant(model, old, new, cfg.transplant, cfg.seed)
     with replaced_folder(context.stage_folder(name)) as folder:
         save_model(model, new, folder, DTYPES[cfg.train.precision])
+        np.save(folder / "new_rows.npy", np.array(unseen, dtype=np.int64))
     line = (
         f"{counts['rows']:,} rows: {counts['copied']:,} copied, {counts['mean']:,} mean of pieces, "
         f"{counts['special']} special, {counts['unknown']} unknown"

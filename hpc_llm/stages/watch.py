@@ -5,7 +5,7 @@ The training loop knows steps, tokens and seconds; here they become FLOPs, hours
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from fractions import Fraction
 from types import TracebackType
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from hpc_llm.accounting import (
     Architecture,
     Method,
+    StepFlops,
     parameter_count,
     pf_days,
     step_flops,
@@ -27,6 +28,8 @@ from hpc_llm.tracking import duration
 from hpc_llm.tracking import progress as progress_bar
 from hpc_llm.training.batches import BatchPlan
 from hpc_llm.training.checkpoint import Progress
+from hpc_llm.training.forensics import StepRecord
+from hpc_llm.training.guards import Trouble
 from hpc_llm.training.job import Hooks, StageJob
 
 __all__ = ["StageFlops", "Watch"]
@@ -34,12 +37,18 @@ __all__ = ["StageFlops", "Watch"]
 
 @dataclass(frozen=True)
 class StageFlops:
-    """What a step costs: model FLOPs are a * tokens + b * sum(length^2), exact and causal."""
+    """What steps cost, exactly: a * tokens + b * sum(length^2).
+
+    Model FLOPs are those of documents, with causal attention; hardware FLOPs are those carried out:
+    dense attention over whole rows, padding and recomputation included.
+    """
 
     per_token: Fraction
     per_square: Fraction
+    per_position: Fraction
+    per_squared_width: Fraction
     hardware_per_step: int
-    """As carried out: dense attention over whole rows, padding and recomputation included."""
+    """Of a step of full length."""
     six_n: int
     """6 N, for the figure that others quote."""
 
@@ -48,18 +57,31 @@ class StageFlops:
         """Return the costs of a step; two steps with known document lengths give a and b."""
         length = plan.sequence_length
 
-        def cost(lengths: list[int]) -> int:
-            return step_flops(architecture, method, 1, length, "causal", lengths).model
+        def cost(attention: str, lengths: list[int]) -> StepFlops:
+            return step_flops(architecture, method, 1, length, attention, lengths)
 
-        apart, whole = cost([1] * length), cost([length])
-        square = Fraction(whole - apart, length * length - length)
-        hardware = step_flops(architecture, method, plan.rows, length, "dense").total
-        six_n = 6 * parameter_count(architecture).active
-        return cls(Fraction(apart, length) - square, square, hardware, six_n)
+        apart, whole = (cost("causal", lengths).model for lengths in ([1] * length, [length]))
+        narrow, wide = (cost("dense", lengths).total for lengths in ([1] * length, [length]))
+        return cls(
+            *_line(apart, whole, length),
+            *_line(narrow, wide, length),
+            hardware_per_step=plan.rows * wide,
+            six_n=6 * parameter_count(architecture).active,
+        )
 
     def model(self, tokens: int, squares: int) -> int:
         """Model FLOPs of `tokens` in documents whose squared lengths sum to `squares`."""
         return int(self.per_token * tokens + self.per_square * squares)
+
+    def hardware(self, positions: int, squared_widths: int) -> int:
+        """FLOPs carried out for `positions` in rows whose squared lengths sum to the other."""
+        return int(self.per_position * positions + self.per_squared_width * squared_widths)
+
+
+def _line(apart: int, whole: int, length: int) -> tuple[Fraction, Fraction]:
+    """Return a and b from the costs of `length` tokens in documents of 1 and in one document."""
+    square = Fraction(whole - apart, length * length - length)
+    return Fraction(apart, length) - square, square
 
 
 class Watch:
@@ -101,21 +123,28 @@ class Watch:
             stop_reason=self.context.stop_reason,
             saving=lambda done: self._bill(done, "save"),
             over_budget=lambda done: self.account.over_budget(done.flops - self.billed.flops),
+            trouble=self._trouble,
+            stalled=self._stalled,
             measure=lambda: measure_energy(self.context),
         )
 
     def _bill(self, done: Progress, reason: str) -> None:
         before, self.billed = self.billed, done
-        tokens, steps = done.tokens - before.tokens, done.step - before.step
+        tokens = done.tokens - before.tokens
         self.account.add(
             self.stage,
             step=done.step,
             reason=reason,
             tokens=tokens,
-            padded_tokens=steps * self.job.plan.tokens - tokens,
+            padded_tokens=done.positions - before.positions - tokens,
             squared_lengths=done.squared_lengths - before.squared_lengths,
             flops=done.flops - before.flops,
-            hardware_flops=steps * self.flops.hardware_per_step,
+            hardware_flops=self._hardware(before, done),
+        )
+
+    def _hardware(self, before: Progress, done: Progress) -> int:
+        return self.flops.hardware(
+            done.positions - before.positions, done.squared_widths - before.squared_widths
         )
 
     def _resumed(self, done: Progress) -> None:
@@ -140,20 +169,53 @@ class Watch:
         self.pace = Pace(self.job.steps, self.flops.hardware_per_step, self.pace.later_flops)
         self.pace.mark(done.step, time.time())
 
-    def _log(self, done: Progress, metrics: dict[str, float]) -> None:
+    def _log(self, done: Progress, metrics: dict[str, float], records: list[StepRecord]) -> None:
         before, self.logged = self.logged, done
         self._bill(done, "log")
         self.pace.mark(done.step, time.time())
         measured = {**metrics, **self._utilisation(before, done), **self._costs()}
         self.context.events.append(
-            "train", stage=self.job.name, axes=self._axes(done), metrics=measured
+            "train",
+            stage=self.job.name,
+            axes=self._axes(done),
+            metrics=measured,
+            details={"steps": [astuple(record) for record in records]},
         )
         self.context.view.update()
         if self._bar is None:
             bar = progress_bar(self.job.name, self.job.steps, start=before.step)
             self._bar = self._stack.enter_context(bar)
-        rate = metrics["perf/tokens_per_second"]
-        self._bar.update(done.step, {"loss": metrics["train/loss"], "tokens/s": rate})
+        shown = {"loss": "train/loss", "tokens/s": "perf/tokens_per_second"}
+        figures = {name: metrics[key] for name, key in shown.items() if key in metrics}
+        self._bar.update(done.step, figures)
+
+    def _trouble(self, trouble: Trouble, record: StepRecord) -> None:
+        """Leave a trace of what a guard found and did."""
+        self.context.events.append(
+            "guard",
+            stage=self.job.name,
+            axes={"step": record.step},
+            metrics={},
+            details=asdict(trouble) | {"batch": record.batch, "chain": record.chain},
+        )
+        limit = "" if trouble.limit is None else f" (limit {trouble.limit:.4g})"
+        say(
+            f"{self.job.name}: {trouble.kind} at step {record.step}: {trouble.value:.4g}{limit}; "
+            f"{trouble.action}; its documents: hpc-llm train replay.stage={self.job.name} "
+            f"replay.step={record.step} with the same settings"
+        )
+
+    def _stalled(self, names: list[str]) -> None:
+        """Leave a trace of ranks that keep the others waiting; from the watchdog's thread."""
+        if self.context.ranks.is_first:
+            step = self.billed.step
+            self.context.events.append(
+                "guard",
+                stage=self.job.name,
+                axes={"step": step},
+                metrics={},
+                details={"kind": "stall", "action": "stop", "ranks": names},
+            )
 
     def _utilisation(self, before: Progress, done: Progress) -> dict[str, float]:
         peak = self.account.hardware.peak_tflops.get(self.context.cfg.train.precision)
@@ -165,7 +227,7 @@ class Watch:
             peak * 1e12 * self.account.devices,
             exact=done.flops - before.flops,
             six_n=self.flops.six_n * (done.tokens - before.tokens),
-            hardware=(done.step - before.step) * self.flops.hardware_per_step,
+            hardware=self._hardware(before, done),
         )
 
     def _costs(self) -> dict[str, float]:

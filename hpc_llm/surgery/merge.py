@@ -8,6 +8,8 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hpc_llm.surgery.loading import gathered
+
 __all__ = ["attach_adapter", "merge_adapter", "save_model"]
 
 
@@ -23,11 +25,11 @@ def merge_adapter(model: PeftModel, phi: float) -> PreTrainedModel:
 
     Returns the plain causal model; the adapters are gone from it.
     """
-    with torch.no_grad():
-        for layer in model.modules():
-            if isinstance(layer, LoraLayer):
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            weight = layer.get_base_layer().weight
+            with gathered([weight]):
                 for name in layer.active_adapters:
-                    weight = layer.get_base_layer().weight
                     delta = layer.get_delta_weight(name).float()  # (out, in), alpha / r included
                     weight.copy_((weight.float() + phi * delta).to(weight.dtype))
     return model.unload()

@@ -1,6 +1,7 @@
-"""What learns: everything, the embeddings, the LM head, or LoRA adapters (peft) beside them."""
+"""What learns: everything, the embeddings or rows of them, the LM head, or LoRA adapters (peft)."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,8 @@ class Trainable:
     """Trained input rows and LM head by the names they have in the plain model."""
     body: dict[str, torch.nn.Parameter]
     """Other trained parameters, by the same names."""
+    frozen_rows: torch.Tensor | None = None
+    """Bool (vocabulary,): rows of the embeddings that do not learn; their gradient is 0."""
 
     @property
     def weights(self) -> dict[str, torch.nn.Parameter]:
@@ -38,13 +41,26 @@ class Trainable:
         """All trained parameters by name."""
         return {**self.adapters, **self.weights}
 
+    @property
+    def count(self) -> int:
+        """Numbers that learn."""
+        sizes = sum(_shape(p).numel() for p in self.parameters.values())
+        if self.frozen_rows is None:
+            return sizes
+        return sizes // len(self.frozen_rows) * int((~self.frozen_rows).sum())
+
 
 def make_trainable(
-    model: PreTrainedModel, stage: StageSettings, recompute: bool, seed: int
+    model: PreTrainedModel,
+    stage: StageSettings,
+    recompute: bool,
+    seed: int,
+    new_rows: Sequence[int] = (),
 ) -> Trainable:
     """Freeze what does not learn in `stage`, and add adapters where it asks for them.
 
-    Raises `UserError` when `targets` names a layer that the model does not have.
+    `new_rows` are the ids of the rows that learn by method new_rows. Raises `UserError` when
+    `targets` names a layer that the model does not have.
     """
     plain = dict(model.named_parameters())
     ends = {id(p) for p in _embedding_parameters(model, stage)}
@@ -64,13 +80,41 @@ def make_trainable(
         model.gradient_checkpointing_enable({"use_reentrant": False})
         if stage.method != "full" and not embeddings:
             model.enable_input_require_grads()
-    return Trainable(wrapped, model, adapters, embeddings, body)
+    frozen = None
+    if stage.method == "new_rows":
+        frozen = _freeze_rows(embeddings, new_rows)
+    return Trainable(wrapped, model, adapters, embeddings, body, frozen)
+
+
+def _freeze_rows(
+    embeddings: dict[str, torch.nn.Parameter], new_rows: Sequence[int]
+) -> torch.Tensor:
+    """Let only `new_rows` of the embeddings learn: the gradient of the others becomes 0.
+
+    Adam leaves a weight whose gradient was always 0 as it is, bit for bit: both moments are 0. As
+    the gradient is set where autograd hands it over, this holds however it is divided later.
+    """
+    frozen = torch.ones(_shape(next(iter(embeddings.values())))[0], dtype=torch.bool)
+    frozen[torch.as_tensor(new_rows)] = False
+
+    def masked(gradient: torch.Tensor) -> torch.Tensor:
+        rows = frozen.to(gradient.device)
+        return gradient.masked_fill(rows if gradient.dim() == 1 else rows[:, None], 0)
+
+    for parameter in embeddings.values():
+        parameter.register_hook(masked)
+    return frozen
+
+
+def _shape(parameter: torch.nn.Parameter) -> torch.Size:
+    """The shape of a whole parameter, under ZeRO-3 too."""
+    return getattr(parameter, "ds_shape", parameter.shape)
 
 
 def _embedding_parameters(model: PreTrainedModel, stage: StageSettings) -> list[torch.Tensor]:
     """The input rows and head rows that learn in `stage` (one tensor where they are tied)."""
     inputs, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if stage.method in ("full", "embeddings"):
+    if stage.method in ("full", "embeddings", "new_rows"):
         return [*inputs.parameters(), *head.parameters()]
     if stage.method == "head":
         return list(head.parameters())

@@ -16,7 +16,7 @@ from hpc_llm.errors import UserError
 from hpc_llm.settings import TransplantSettings
 from hpc_llm.surgery.surfaces import Surface, pieces_of, surfaces
 
-__all__ = ["RowCounts", "row_sources", "transplant"]
+__all__ = ["RowCounts", "RowSources", "row_sources", "transplant"]
 
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
 
@@ -37,16 +37,26 @@ class RowCounts:
     """Tokens of which the old vocabulary knows nothing: the mean of all rows."""
 
 
-def row_sources(
-    old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase
-) -> tuple[list[list[int]], RowCounts]:
-    """Return for each new id the old ids whose mean it becomes ([]: nothing known), and counts."""
+@dataclass(frozen=True)
+class RowSources:
+    """What the rows of the new vocabulary are made of."""
+
+    ids: list[list[int]]
+    """For each new id the old ids whose mean it becomes; []: nothing is known of it."""
+    new: list[int]
+    """New ids that the old vocabulary did not have: neither special nor copied."""
+    counts: RowCounts
+
+
+def row_sources(old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> RowSources:
+    """Find for each row of the vocabulary of `new` what it is made of in that of `old`."""
     anchors: dict[Surface, int] = {}
     for index, surface in enumerate(surfaces(old)):
         if surface is not None:
             anchors.setdefault(surface, index)
     roles = _special_rows(old, new)
     sources: list[list[int]] = []
+    unseen: list[int] = []
     counts = dict.fromkeys(("special", "copied", "mean", "unknown"), 0)
     for index, surface in enumerate(surfaces(new)):
         if index in roles:
@@ -58,7 +68,8 @@ def row_sources(
         else:
             sources.append(pieces_of(surface.text, old) if surface is not None else [])
             counts["mean" if sources[-1] else "unknown"] += 1
-    return sources, RowCounts(rows=len(sources), **counts)
+            unseen.append(index)
+    return RowSources(sources, unseen, RowCounts(rows=len(sources), **counts))
 
 
 def _namesake(surface: Surface, anchors: dict[Surface, int]) -> int | None:
@@ -112,9 +123,10 @@ def transplant(
     new: PreTrainedTokenizerBase,
     settings: TransplantSettings,
     seed: int,
-) -> dict[str, Any]:
-    """Give `model` the vocabulary of `new` in place of that of `old`; return the row counts.
+) -> tuple[dict[str, Any], list[int]]:
+    """Give `model` the vocabulary of `new` in place of that of `old`.
 
+    Returns what the record tells, the row counts among it, and the ids that `old` did not have.
     Input rows and, where they are not tied to them, rows of the LM head are replaced (a bias of
     the head too); token ids in the model's and the generation configuration follow.
     """
@@ -124,7 +136,8 @@ def transplant(
             f"transplant.output={settings.output}: the model ties its LM head to the embeddings; "
             f"give transplant.output={settings.input} as for the input"
         )
-    sources, counts = row_sources(old, new)
+    found = row_sources(old, new)
+    sources = found.ids
     inputs = new_rows(model.get_input_embeddings().weight, sources, settings.input, seed)
     head = model.get_output_embeddings()
     outputs = None if tied else new_rows(head.weight, sources, settings.output, seed)
@@ -139,7 +152,8 @@ def transplant(
             model.get_output_embeddings().bias.copy_(new_bias)
     model.tie_weights()
     _set_token_ids(model, new)
-    return {**asdict(counts), "tied": tied, "input": settings.input, "output": settings.output}
+    chosen = {"tied": tied, "input": settings.input, "output": settings.output}
+    return {**asdict(found.counts), **chosen}, found.new
 
 
 def _set_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -1,9 +1,9 @@
 """Text to token shards: Megatron's indexed format, which DeepSpeed's data pipeline reads.
 
 `PREFIX.bin` holds the ids, `PREFIX.idx` where each document starts, `PREFIX.bytes.npy` the UTF-8
-bytes of each document (for bits per byte and tokens per byte). One entry is one document:
-BOS, ids, EOS. Sentencepiece encodes, several times as fast as the transformers tokenizer, with the
-same ids.
+bytes of each document (for bits per byte and tokens per byte), `PREFIX.json` what they were made
+with (see `shard_files`). One entry is one document: BOS, ids, EOS. Sentencepiece encodes, several
+times as fast as the transformers tokenizer, with the same ids.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import numpy as np
 
 from hpc_llm.errors import UserError
 from hpc_llm.tokenizer.sample import chunks_of
+from hpc_llm.tokenizer.shard_files import ENDINGS, describe_shards, part
 
 __all__ = ["ShardCounts", "encode_shards", "frame_ids", "open_shards"]
 
@@ -55,17 +56,13 @@ def _encode_batch(processor: Any, texts: list[str], threads: int) -> Iterator[li
         yield [token for ids in islice(encoded, len(parts)) for token in ids]
 
 
-def _part(prefix: Path, ending: str) -> Path:
-    return prefix.with_name(prefix.name + ending)
-
-
 def encode_shards(
     texts: Iterable[str], sentencepiece_model: Path, prefix: Path, threads: int = 2
 ) -> ShardCounts:
     """Write `texts` as token shards at `prefix`, in their order; replace what is there.
 
     The ids take two bytes each for vocabularies below 65,500 pieces, else four. Raises `UserError`
-    when there is no text. The index is put in place last: with it there, the shards are whole.
+    when there is no text. The description is put in place last: with it there, they are whole.
     """
     import sentencepiece
     from deepspeed.runtime.data_pipeline.data_sampling.indexed_dataset import (
@@ -76,8 +73,7 @@ def encode_shards(
     bos, eos = frame_ids(processor)
     dtype = np.uint16 if len(processor) < SMALL_VOCABULARY else np.int32
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    endings = (".bin", ".bytes.npy", ".idx")
-    temporary = {ending: _part(prefix, f"{ending}.tmp") for ending in endings}
+    temporary = {ending: part(prefix, f"{ending}.tmp") for ending in (*ENDINGS, ".json")}
     try:
         builder = MMapIndexedDatasetBuilder(str(temporary[".bin"]), dtype=dtype)
         sizes: list[int] = []
@@ -94,9 +90,10 @@ def encode_shards(
         builder.finalize(str(temporary[".idx"]))
         with temporary[".bytes.npy"].open("wb") as handle:
             np.save(handle, np.array(sizes, dtype=np.int32))
-        _part(prefix, ".idx").unlink(missing_ok=True)
-        for ending in endings:
-            temporary[ending].replace(_part(prefix, ending))
+        describe_shards(temporary, sentencepiece_model, len(processor), temporary[".json"])
+        part(prefix, ".json").unlink(missing_ok=True)
+        for ending, path in temporary.items():
+            path.replace(part(prefix, ending))
     finally:
         for path in temporary.values():
             path.unlink(missing_ok=True)
@@ -109,7 +106,7 @@ def open_shards(prefix: Path) -> Any:
     Nothing is read ahead and nothing is printed. An entry is a view into the file, valid only
     while the dataset lives: copy what outlives it. Raises `FileNotFoundError` where there is none.
     """
-    if not _part(prefix, ".idx").exists():
+    if not part(prefix, ".idx").exists():
         raise FileNotFoundError(f"{prefix}.idx: no token shards here; encode the corpus first")
     from deepspeed.runtime.data_pipeline.data_sampling.indexed_dataset import MMapIndexedDataset
 

@@ -1,5 +1,6 @@
 """Events of a run, and two views of them: Weights & Biases and the console."""
 
+from hpc_llm.tracking.compare import compare_runs
 from hpc_llm.tracking.events import AXES, EVENTS, EventLog, read_events
 from hpc_llm.tracking.progress import Progress, duration, progress
 from hpc_llm.tracking.wandb_view import NoView, WandbView, open_view
@@ -11,6 +12,7 @@ __all__ = [
     "NoView",
     "Progress",
     "WandbView",
+    "compare_runs",
     "duration",
     "open_view",
     "progress",

@@ -17,7 +17,7 @@ __all__ = ["AXES", "EVENTS", "EventLog", "plain", "read_events"]
 
 AXES = ("step", "tokens", "bytes", "flops", "pf_days", "gpu_hours", "wall_seconds", "money")
 """What a metric may be plotted over; each counts up from the start of its stage."""
-EVENTS = ("train", "evaluate", "stage", "correct", "resume")
+EVENTS = ("train", "evaluate", "stage", "correct", "guard", "resume")
 
 
 def plain(value: Any) -> Any:
@@ -43,18 +43,26 @@ class EventLog:
         self.path = path
 
     def append(
-        self, event: str, *, stage: str, axes: Mapping[str, Any], metrics: Mapping[str, Any]
+        self,
+        event: str,
+        *,
+        stage: str,
+        axes: Mapping[str, Any],
+        metrics: Mapping[str, Any],
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         """Append one event, synced to the disk.
 
         `event` is one of `EVENTS`, `axes` some of `AXES` (each cumulative within `stage`), and
-        `metrics` maps names like `train/loss` to numbers.
+        `metrics` maps names like `train/loss` to numbers. `details` are for readers of the file:
+        they are in the event as they are, and in no view.
         """
         if event not in EVENTS:
             raise ValueError(f"event={event}: not known; one of {', '.join(EVENTS)}")
         if unknown := set(axes) - set(AXES):
             raise ValueError(f"axes {sorted(unknown)}: not known; some of {', '.join(AXES)}")
         line = {"event": event, "stage": stage, **axes, "time": time.time(), "metrics": metrics}
+        line |= details or {}
         append_line(self.path, plain(line))
 
     def resume(self, stage: str, step: int) -> None:

@@ -1,28 +1,49 @@
-"""Checkpoints: what is needed to go on from a step, by name, atomic, the newest two kept.
+"""Checkpoints on the disk: what is in one, which are whole, which are kept. No torch here.
 
-`step-00000120/state.safetensors` holds fp32 weights and moments of the trained parameters;
-`state.json` beside it holds the step, counters and the fingerprint of the stage. The folder gets
-its name only when both are on disk; one that cannot be read is passed over for the one before.
+`checkpoints/step-00000120/` holds the states in one of two layouts (`whole`, `sharded`) and
+`state.json`: the counters, the data's fingerprint, the settings it was made with, and size and
+SHA-256 of every other file. `state.json` is the completion marker: it is written last into a
+temporary folder, which then gets its name by one rename. A checkpoint is never written over
+another one, and one that cannot be read is passed over for the one before.
+
+Random numbers need no place in it: every step seeds them anew from (seed, number of the batch).
 """
 
 import json
-import logging
 import os
+import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from hpc_llm.errors import UserError
+from hpc_llm.rundir import read_json, write_json
+from hpc_llm.training.hashed import describe
 
-from hpc_llm.rundir import read_json, replaced_folder, write_json
+__all__ = [
+    "BadCheckpoint",
+    "Progress",
+    "State",
+    "checkpoints",
+    "commit",
+    "drop_all_but_best",
+    "numbered",
+    "read_state",
+    "set_aside",
+    "step_and_attempt",
+    "temporary_folder",
+    "tidy",
+    "verify",
+]
 
-__all__ = ["Progress", "Snapshot", "newest", "write_snapshot"]
+FORMAT = 2  # raised when what lies in a checkpoint changes
+MARKER = "state.json"
+NAME = re.compile(r"step-(\d{8,})(?:-(\d+))?")
 
-KEPT = 2
 
-log = logging.getLogger(__name__)
+class BadCheckpoint(ValueError):
+    """A checkpoint that is not whole; the message says what is wrong with it."""
 
 
 @dataclass
@@ -30,55 +51,205 @@ class Progress:
     """Counters of a stage, at the end of a step, over all ranks; integers where they count."""
 
     step: int = 0
-    optimizer_step: float = 0.0
     tokens: int = 0
     """Tokens read, padding left out."""
     label_tokens: int = 0
     squared_lengths: int = 0
     """Sum of squared document lengths: what attention costs."""
+    positions: int = 0
+    """Tokens and padding."""
+    squared_widths: int = 0
+    """Sum of squared row lengths: what attention took."""
     flops: int = 0
     seconds: float = 0.0
     """Wall time of the steps."""
     loss: float | None = None
     """Mean nats per label token since the last log line before the step."""
+    batch: int = 0
+    """Number of the next batch: the steps done, and the batches that a rollback left out."""
+    troubles: int = 0
+    """Steps that a guard left out, and rollbacks."""
+    skipped: int = 0
+    """Steps that were left out to find a loss scale."""
+    chain: str = ""
+    """Fingerprint of all batches so far."""
+    recent: list[float] = field(default_factory=list)
+    """Losses by which the next one is judged."""
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """One checkpoint as read."""
+@dataclass(kw_only=True)
+class State:
+    """What `state.json` holds."""
 
+    stage: str
+    fingerprint: str
+    """Of the stage: its settings and its inputs."""
     progress: Progress
-    tensors: dict[str, torch.Tensor]
-    path: Path
+    layout: str
+    """whole | sharded."""
+    data: dict[str, Any]
+    """The reader: fingerprint and rows of its text, and the next row."""
+    parameters: dict[str, str]
+    """Shapes of the trained parameters by name, as `4096 x 64`."""
+    settings: dict[str, Any]
+    """Settings that the weights depend on, as `train.lora.rank`: these may not change."""
+    made_with: dict[str, Any]
+    """Ranks, ZeRO stage and the like: these may change."""
+    optimizer: dict[str, Any]
+    """Of the optimizer what is no tensor: its step, and the loss scale of fp16."""
+    division: str = ""
+    """Of a sharded one: fingerprint of how DeepSpeed has divided the states."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Of a sharded one: DeepSpeed's names of the parameters."""
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Bytes and SHA-256 of every file, by its path in the folder."""
+    format: int = FORMAT
 
 
-def write_snapshot(
-    folder: Path, progress: Progress, tensors: dict[str, torch.Tensor], fingerprint: str
-) -> None:
-    """Write a checkpoint below `folder` (rank 0 only) and drop all but the newest two."""
-    with replaced_folder(folder / f"step-{progress.step:08d}") as temporary:
-        save_file(tensors, temporary / "state.safetensors")
-        with (temporary / "state.safetensors").open("rb") as handle:
-            os.fsync(handle.fileno())
-        write_json(temporary / "state.json", {**asdict(progress), "fingerprint": fingerprint})
-    for old in _folders(folder)[KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)
+def step_and_attempt(path: Path) -> tuple[int, int]:
+    """Return the step of a checkpoint's folder and which one of that step it is, from 1.
+
+    (-1, 0) for a folder of another name.
+    """
+    match = NAME.fullmatch(path.name)
+    return (int(match[1]), int(match[2] or 1)) if match else (-1, 0)
 
 
-def _folders(folder: Path) -> list[Path]:
-    """Checkpoint folders, newest first."""
-    return sorted(folder.glob("step-*"), reverse=True)
+def numbered(step: int, attempt: int) -> str:
+    """Return the name of a checkpoint's folder."""
+    return f"step-{step:08d}" + (f"-{attempt}" if attempt > 1 else "")
 
 
-def newest(folder: Path, fingerprint: str) -> Snapshot | None:
-    """Return the newest checkpoint that is whole and belongs to the same stage, or None."""
-    for path in _folders(folder):
+def checkpoints(folder: Path, last: int | None = None) -> list[Path]:
+    """Return the checkpoints in `folder`, newest first; with `last` none of a later step."""
+    found = sorted(((step_and_attempt(path), path) for path in folder.glob("step-*")), reverse=True)
+    return [path for (step, _), path in found if step >= 0 and (last is None or step <= last)]
+
+
+def temporary_folder(folder: Path, step: int) -> Path:
+    """Return where a checkpoint of `step` is written before it has its name."""
+    return folder / f".step-{step:08d}.tmp"
+
+
+def tidy(folder: Path) -> list[str]:
+    """Remove what killed writers left; return its names."""
+    left = [*folder.glob(".*.tmp"), *folder.glob("step-*/.*.tmp")]
+    for path in left:
+        shutil.rmtree(path, ignore_errors=True)
+    return [path.name for path in left]
+
+
+def read_state(path: Path) -> State:
+    """Read the marker of a checkpoint and see that its files are there with their sizes.
+
+    Raises `BadCheckpoint` for one that is not whole, and `UserError` for another format.
+    """
+    try:
+        found = read_json(path / MARKER)
+        if found.get("format") != FORMAT:
+            raise UserError(
+                f"{path}: was written by another version of hpc-llm (format "
+                f"{found.get('format', 1)}, this one reads {FORMAT}); go on with that version, or "
+                "begin the stage anew with checkpoint.changed=restart"
+            )
+        state = State(**{**found, "progress": Progress(**found["progress"])})
+    except FileNotFoundError as error:
+        raise BadCheckpoint(f"has no {MARKER}") from error
+    except (OSError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+        raise BadCheckpoint(f"{MARKER} cannot be read: {error}") from error
+    for name, known in state.files.items():
+        _check_size(path / name, name, known["bytes"])
+    return state
+
+
+def _check_size(file: Path, name: str, expected: int) -> None:
+    try:
+        size = file.stat().st_size
+    except OSError as error:
+        raise BadCheckpoint(f"{name}: {error.strerror}") from error
+    if size != expected:
+        raise BadCheckpoint(f"{name} has {size:,} bytes, not {expected:,}")
+
+
+def verify(path: Path, files: dict[str, dict[str, Any]], share: slice = slice(None)) -> None:
+    """Compare files with their SHA-256: those of `share`, so that ranks can divide the work.
+
+    Raises `BadCheckpoint` for the first that differs.
+    """
+    for name in sorted(files)[share]:
         try:
-            state = read_json(path / "state.json")
-            if state.pop("fingerprint") != fingerprint:
-                continue
-            tensors = load_file(path / "state.safetensors")
-            return Snapshot(Progress(**state), tensors, path)
-        except (OSError, SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
-            log.warning("%s cannot be read (%s); trying the checkpoint before", path, error)
-    return None
+            found = describe(path / name)
+        except OSError as error:
+            raise BadCheckpoint(f"{name}: {error.strerror}") from error
+        if found != files[name]:
+            raise BadCheckpoint(f"{name} is not what was written (SHA-256 differs)")
+
+
+def commit(temporary: Path, state: State, keep: int, *, keep_best: bool) -> Path:
+    """Mark a written checkpoint as complete, give it its name, and prune the older ones.
+
+    All other files must be in `temporary`, synced.
+    """
+    write_json(temporary / MARKER, asdict(state))
+    folder = temporary.parent
+    path = temporary.rename(folder / _free_name(folder, state.progress.step))
+    _sync(folder)
+    if keep_best:
+        _mark_best(folder, path, state.progress.loss)
+    _prune(folder, keep, {_best(folder).get("checkpoint")} if keep_best else set())
+    return path
+
+
+def _free_name(folder: Path, step: int) -> str:
+    """Return the name of a checkpoint of `step`: a second one of a step does not replace it."""
+    places = [step_and_attempt(path) for path in checkpoints(folder, step)]
+    return numbered(step, 1 + max((attempt for at, attempt in places if at == step), default=0))
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _best(folder: Path) -> dict[str, Any]:
+    try:
+        found = read_json(folder / "best")
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _mark_best(folder: Path, path: Path, loss: float | None) -> None:
+    """Let the file `best` name the checkpoint with the lowest training loss."""
+    best = _best(folder)
+    known = (folder / str(best.get("checkpoint")) / MARKER).exists()
+    if loss is not None and (not known or loss < best["loss"]):
+        write_json(folder / "best", {"checkpoint": path.name, "loss": loss})
+
+
+def _prune(folder: Path, keep: int, also: set[str | None]) -> None:
+    for old in checkpoints(folder)[keep:]:
+        if old.name not in also:
+            half = old.rename(old.with_name(f".{old.name}.old.tmp"))  # no checkpoint any more
+            shutil.rmtree(half, ignore_errors=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a checkpoint that cannot be used, so that it counts no more; only the last is kept."""
+    for old in path.parent.glob("broken-*"):
+        shutil.rmtree(old, ignore_errors=True)
+    return path.rename(path.with_name(f"broken-{path.name}"))
+
+
+def drop_all_but_best(folder: Path) -> None:
+    """Remove the checkpoints of a finished stage; the best one stays where it was asked for."""
+    best = _best(folder).get("checkpoint")
+    if best is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.iterdir():
+        if path.is_dir() and path.name != best:
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,16 +1,25 @@
 """The DeepSpeed engine of one stage: built once, then one optimizer step after the other."""
 
+import math
 from typing import Any
 
 import torch
 
+from hpc_llm.surgery.loading import end_division
 from hpc_llm.surgery.trainable import Trainable
 from hpc_llm.training import process_group
-from hpc_llm.training.checkpoint import Snapshot
+from hpc_llm.training.agreement import check_same
+from hpc_llm.training.attention import attend_by_document
+from hpc_llm.training.compiling import compile_layers
 from hpc_llm.training.job import StageJob
+from hpc_llm.training.layers import keep_less
+from hpc_llm.training.loss_scale import can_fall, missing_factor, read_loss_scale
 from hpc_llm.training.losses import CausalLoss
-from hpc_llm.training.shards import Rows
-from hpc_llm.training.states import gather_states, restore_states
+from hpc_llm.training.optimizer import build_optimizer
+from hpc_llm.training.products import speed_up_products
+from hpc_llm.training.resume import Snapshot, restore
+from hpc_llm.training.rows import Rows
+from hpc_llm.training.states import start_states
 from hpc_llm.training.zero import deepspeed_config
 
 __all__ = ["Engine", "start_engine"]
@@ -24,33 +33,82 @@ class Engine:
         self.engine = engine
         self.job = job
         self.device = process_group.device_of()
+        self._norm: float | None = None
+        self._factor = 1.0
+        self.rescaled = False
+        """Whether fp16's loss scale was to blame for the update that was left out, and fell."""
+        _make_skippable(engine.optimizer)
 
-    def step(self, rows: list[Rows], label_tokens: int, relative_rate: float) -> torch.Tensor:
-        """Make one optimizer step from this rank's micro-batches; return its summed loss (nats).
+    def accumulate(self, rows: list[Rows], label_tokens: int, rate: float) -> torch.Tensor:
+        """Compute the gradient of this rank's micro-batches; return their summed loss (nats).
 
+        `rate` is the learning rate relative to its peak, for `update`, which has to follow.
         The loss is the sum over tokens divided by the label tokens of the *whole* global batch.
         DeepSpeed averages over ranks and micro-steps, which the factor takes back.
         """
         for group in self.engine.optimizer.param_groups:
-            group["lr"] = group["peak_rate"] * relative_rate
-        factor = self.job.plan.world_size * self.job.plan.accumulation / max(1, label_tokens)
-        total = torch.zeros((), dtype=torch.float64)
-        for part in rows:
+            group["lr"] = group["peak_rate"] * rate
+        self._factor = missing_factor(self.engine)
+        share = self.job.plan.world_size * self.job.plan.accumulation / max(1, label_tokens)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for number, part in enumerate(rows):
+            if number:
+                self.engine.step()  # between micro-batches: only counts them
+            # DeepSpeed is told, as batches that grow have fewer micro-batches than it knows of
+            self.engine.set_gradient_accumulation_boundary(number == len(rows) - 1)
             tensors = [part.input_ids, part.position_ids, part.labels]
             loss = self.engine(*(torch.from_numpy(t).to(self.device) for t in tensors))
-            self.engine.backward(loss * factor)
-            self.engine.step()
-            total += loss.detach().double().cpu()
+            self.engine.backward(loss * (share * self._factor))
+            total += loss.detach()  # stays on the device: nothing waits for it yet
         return total
+
+    def update(self, *, leave_out: bool = False) -> bool:
+        """Apply the accumulated gradient; return False where it was left out.
+
+        That is so on request, and where the gradient is no number: by DeepSpeed's own way of
+        passing over a step whose loss scale was too high. Without ZeRO there is no such way.
+        """
+        optimizer = self.engine.optimizer
+        if not hasattr(optimizer, "overflow"):
+            found = (p.grad for p in self.job.trainable.parameters.values())
+            gradients = [gradient for gradient in found if gradient is not None]
+            self._norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+            leave_out = leave_out or not math.isfinite(self._norm)
+        optimizer.left_out = leave_out
+        scale_can_fall = can_fall(self.engine)
+        self.engine.step()
+        applied = not getattr(optimizer, "overflow", leave_out)
+        self.rescaled = scale_can_fall and not applied
+        return applied
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to a checkpoint (collective)."""
+        restore(self.engine, self.job, snapshot)
+
+    def __enter__(self) -> "Engine":
+        """Begin."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Give back what DeepSpeed holds; the model and its weights stay usable."""
+        self.engine.destroy()
+        end_division()
+
+    def loss_scale(self) -> dict[str, float]:
+        """Return the state of fp16's loss scale, empty in other precisions."""
+        return read_loss_scale(self.engine)
+
+    def shared_parameters(self) -> dict[str, torch.Tensor]:
+        """Return what all ranks have to hold alike before the first step: both ends, adapters."""
+        causal = self.job.trainable.causal
+        inputs, head = causal.get_input_embeddings(), causal.get_output_embeddings()
+        ends = {"the input rows": inputs.weight, "the LM head": head.weight}
+        return {**ends, **self.job.trainable.adapters}
 
     def gradient_norm(self) -> float | None:
         """Return the global gradient norm of the last step, where DeepSpeed knows it."""
-        norm = self.engine.get_global_grad_norm()
-        return None if norm is None else float(norm)
-
-    def states(self) -> tuple[dict[str, torch.Tensor], float]:
-        """Return what a checkpoint holds (collective)."""
-        return gather_states(self.engine, self.job.trainable.parameters)
+        norm = self.engine.get_global_grad_norm() if self._norm is None else self._norm
+        return None if norm is None else float(norm) / self._factor
 
 
 def start_engine(trainable: Trainable, job: StageJob, snapshot: Snapshot | None) -> Engine:
@@ -58,47 +116,52 @@ def start_engine(trainable: Trainable, job: StageJob, snapshot: Snapshot | None)
     import deepspeed
 
     parameters = trainable.parameters
-    if snapshot:
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                if not hasattr(parameter, "ds_id"):
-                    parameter.copy_(snapshot.tensors[f"weight/{name}"])
     loss = CausalLoss(trainable.model, trainable.causal, job.zero.stage)
     loss.train()
+    if job.train.compile:
+        compile_layers(trainable.causal)
+    else:
+        attend_by_document(trainable.causal)
+        keep_less(trainable.causal)
+    speed_up_products(loss)
     elements = sum(getattr(p, "ds_numel", p.numel()) for p in parameters.values())
-    optimizer = torch.optim.AdamW(
-        parameter_groups(trainable, job),
-        betas=(job.train.beta1, job.train.beta2),
-        fused=not job.zero.offload_optimizer,
-    )
+    optimizer = build_optimizer(trainable, job)
+    for group in optimizer.param_groups:  # DeepSpeed begins with an update, in half precision
+        group["lr"] = 0.0  # without ZeRO
     with process_group.quiet():
         engine, *_ = deepspeed.initialize(
             model=loss,
             optimizer=optimizer,
             config=deepspeed_config(job.train, job.zero, job.plan, elements),
         )
+        start_states(engine)
         if snapshot:
-            restore_states(engine, parameters, snapshot.tensors, snapshot.progress.optimizer_step)
-    return Engine(engine, job)
+            restore(engine, job, snapshot)
+    started = Engine(engine, job)
+    check_same(started.shared_parameters(), job.ranks.rank)
+    return started
 
 
-def parameter_groups(trainable: Trainable, job: StageJob) -> list[dict[str, Any]]:
-    """Return AdamW's groups: matrices decay, vectors do not, embeddings have their own rate."""
-    peak = job.peak_rate
-    beside_lora = job.stage.embedding_rate_ratio if trainable.adapters else 1.0
-    decay = job.train.weight_decay
-    groups = [
-        (list(trainable.embeddings.values()), peak * beside_lora, decay),
-        ([p for p in trainable.body.values() if _dimensions(p) > 1], peak, decay),
-        ([p for p in trainable.body.values() if _dimensions(p) <= 1], peak, 0.0),
-        (list(trainable.adapters.values()), peak, decay),
-    ]
-    return [
-        {"params": params, "lr": rate, "peak_rate": rate, "weight_decay": weight_decay}
-        for params, rate, weight_decay in groups
-        if params
-    ]
+def _make_skippable(optimizer: Any) -> None:
+    """Let the optimizer pass over a step on request, as DeepSpeed's own does after an overflow."""
+    optimizer.left_out = False
+    if not hasattr(optimizer, "overflow"):  # torch's, without ZeRO
+        apply = optimizer.step
+        optimizer.step = lambda *args, **kw: None if optimizer.left_out else apply(*args, **kw)
+        return
+    places = (  # stage 3; 1 and 2; without ZeRO in half precision
+        (optimizer, "_overflow_check_and_loss_scale_update"),
+        (optimizer, "check_overflow"),
+        (getattr(optimizer, "overflow_checker", None), "check"),
+    )
+    owner, name = next((owner, name) for owner, name in places if hasattr(owner, name))
+    check = getattr(owner, name)
 
+    def check_or_asked(*arguments: Any, **options: Any) -> bool:
+        optimizer.overflow = False  # some set it, some return it and keep what it was before
+        found = check(*arguments, **options)
+        optimizer.overflow = bool(found or optimizer.overflow) or optimizer.left_out
+        return bool(optimizer.overflow)
 
-def _dimensions(parameter: torch.nn.Parameter) -> int:
-    return len(getattr(parameter, "ds_shape", parameter.shape))
+    optimizer.check_grad_overflow = True  # stages 1 and 2 do not look in fp32
+    setattr(owner, name, check_or_asked)

@@ -1,17 +1,28 @@
 """What one training stage is given, and what it gives back."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from hpc_llm.distributed import Ranks
-from hpc_llm.settings import ScheduleSettings, StageSettings, TrainSettings, ZeroSettings
+from hpc_llm.settings import (
+    CheckpointSettings,
+    GuardSettings,
+    ScheduleSettings,
+    StageSettings,
+    TrainSettings,
+    ZeroSettings,
+)
 from hpc_llm.surgery.trainable import Trainable
 from hpc_llm.training.batches import BatchPlan
 from hpc_llm.training.checkpoint import Progress
-from hpc_llm.training.shards import PackedReader
+from hpc_llm.training.forensics import StepRecord
+from hpc_llm.training.guards import Trouble
+from hpc_llm.training.mixture import Reader
+from hpc_llm.training.schedules import StageLength
 
 __all__ = ["Hooks", "StageJob", "TrainedStage"]
 
@@ -22,28 +33,35 @@ class StageJob:
 
     name: str
     trainable: Trainable
-    reader: PackedReader
+    reader: Reader
     plan: BatchPlan
     steps: int
+    """Steps that it will take, an estimate where tokens or FLOPs end it."""
+    length: StageLength
+    """When it is over, and how much of it is done."""
     peak_rate: float
     stage: StageSettings
     train: TrainSettings
     zero: ZeroSettings
     schedule: ScheduleSettings
+    checkpoint: CheckpointSettings
+    guards: GuardSettings
     ranks: Ranks
     seed: int
     folder: Path
     """Checkpoints lie here."""
     fingerprint: str
     """Checkpoints of another fingerprint are not gone on from."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What the fingerprint stands for, as `train.lora.rank`, to tell what has changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hooks:
     """What the caller passes down: where figures go and who may stop the run."""
 
-    log: Callable[[Progress, dict[str, float]], None]
-    """Called on rank 0 every `log_steps` with the totals so far and metrics of the last steps."""
+    log: Callable[[Progress, dict[str, float], list[StepRecord]], None]
+    """Called on rank 0 every `log_steps`: the totals so far, metrics and records of these steps."""
     resumed: Callable[[Progress], None]
     """Called on rank 0 when the stage goes on from a checkpoint."""
     step_flops: Callable[[int, int], int]
@@ -54,6 +72,10 @@ class Hooks:
     """Called on rank 0 before a checkpoint of these totals is written."""
     over_budget: Callable[[Progress], str | None] = lambda progress: None
     """Asked on rank 0 at every step boundary: which limit is reached; None: go on."""
+    trouble: Callable[[Trouble, StepRecord], None] = lambda trouble, record: None
+    """Called on rank 0 when a guard finds something, with what is done about it."""
+    stalled: Callable[[list[str]], None] = lambda names: None
+    """Called on the rank that notices a stall, with the ranks that are behind, before it ends."""
     measure: Callable[[], None] = lambda: None
     """Called on every rank before `log`: what the ranks measure together."""
 

@@ -1,10 +1,9 @@
-"""The training loop of one stage: read, step, log, save, stop.
+"""The training loop of one stage: read, agree, compute, judge, update, log, save, stop.
 
 `train` goes on from the newest checkpoint of the stage if there is one, and ends with the same
 weights, bit for bit, as a run that was never interrupted.
 """
 
-import math
 import time
 from dataclasses import replace
 
@@ -12,140 +11,245 @@ import torch
 
 from hpc_llm.errors import BudgetSpent, Diverged, Stopped
 from hpc_llm.training import process_group
-from hpc_llm.training.checkpoint import Progress, newest, write_snapshot
+from hpc_llm.training.checkpoint import Progress
 from hpc_llm.training.engine import Engine, start_engine
+from hpc_llm.training.forensics import StepRecord, batch_sum, chained
+from hpc_llm.training.guards import Trouble, judge_gradient, judge_loss, recent_losses
 from hpc_llm.training.job import Hooks, StageJob, TrainedStage
+from hpc_llm.training.prefetch import Prefetch
+from hpc_llm.training.resume import take_up
+from hpc_llm.training.rows import Counts, Rows
+from hpc_llm.training.saver import Saver
 from hpc_llm.training.schedules import relative_rate
-from hpc_llm.training.shards import Rows
-from hpc_llm.training.states import full_parameter
+from hpc_llm.training.states import full_parameters
+from hpc_llm.training.watchdog import Watchdog
 
-__all__ = ["train"]
+__all__ = ["Loop", "train"]
 
 
 def train(job: StageJob, hooks: Hooks) -> TrainedStage:
     """Train one stage to its last step.
 
     Raises `Stopped` after saving when `hooks.stop_reason` says so on any rank, `BudgetSpent` after
-    saving when `hooks.over_budget` does, and `Diverged`, without saving, when the loss is not
-    finite on any.
+    saving when `hooks.over_budget` does, and `Diverged`, without saving, when a guard says stop.
     """
-    snapshot = newest(job.folder, job.fingerprint)
-    engine = start_engine(job.trainable, job, snapshot)
-    progress = snapshot.progress if snapshot else Progress()
-    if snapshot and job.ranks.is_first:
-        hooks.resumed(progress)
-    meter = _Meter(job, hooks, progress)
-    saved = time.monotonic()
-    while progress.step < job.steps:
-        rows = [job.reader.read(part) for part in job.plan.indices(progress.step, job.ranks.rank)]
-        due = time.monotonic() - saved > 60 * job.train.checkpoint_minutes
+    snapshot = take_up(job)
+    with start_engine(job.trainable, job, snapshot) as engine:
+        loop = Loop(job, hooks, engine, snapshot.progress if snapshot else Progress())
+        if snapshot and job.ranks.is_first:
+            hooks.resumed(loop.progress)
+        watchdog = Watchdog(job.ranks, job.guards.stall_minutes, hooks.stalled)
+        with watchdog as loop.watchdog, loop.saver:
+            while not job.length.ended(loop.progress):
+                loop.step()
+        return _result(job, loop.progress)
+
+
+class Loop:
+    """The state of a stage while it trains."""
+
+    def __init__(self, job: StageJob, hooks: Hooks, engine: Engine, progress: Progress) -> None:
+        """Begin behind `progress`."""
+        self.job, self.hooks, self.engine, self.progress = job, hooks, engine, progress
+        self.watchdog = Watchdog(job.ranks, None, hooks.stalled)
+        self.records: list[StepRecord] = []
+        self.last: StepRecord | None = None
+        self.loss_sum = self.labels = self.rate = 0.0
+        self.logged = progress
+        self.rows = Prefetch(job.reader, job.plan, job.ranks.rank)
+        self.saver = Saver(job, engine.engine, progress)
+        self.saved = time.monotonic()
+
+    def step(self) -> None:
+        """Make one step: or save, stop, or go back before it."""
+        job, progress = self.job, self.progress
+        self.saver.boundary()
+        self.watchdog.at(progress.step, "reads")
+        rows = self.rows.take(progress.batch)
+        self.watchdog.at(progress.step, "agrees")
+        indices = job.plan.indices(progress.batch, job.ranks.rank)
+        counts, batch = self._agree(Counts.of(rows), batch_sum(indices, rows))
+        began = time.monotonic()
+        record, trouble = self._compute(rows, counts, batch)
+        done = self._counted(record, counts, time.monotonic() - began)
+        if trouble is not None:
+            done = self._answer(trouble, replace(done, troubles=progress.troubles + 1))
+        elif not record.applied:
+            done = replace(done, skipped=progress.skipped + 1)
+        self.progress = done
+        due = done.step % job.train.log_steps == 0 or job.length.ended(done)
+        if due and self.records:  # none after a rollback
+            self._log()
+
+    def _agree(self, counts: Counts, batch: int) -> tuple[Counts, int]:
+        """Let all ranks agree on the step's counts, and on what any of them wishes before it.
+
+        Returns the counts and the batch's fingerprint of all ranks.
+        """
+        job, hooks, progress = self.job, self.hooks, self.progress
+        due = time.monotonic() - self.saved > 60 * job.checkpoint.minutes
         limit = hooks.over_budget(progress) if job.ranks.is_first else None
-        wishes = (due, hooks.stop_reason() is not None, limit is not None, not meter.finite)
-        counts, (save, stop, spent, diverged) = _agree(rows, wishes)
-        if diverged:
-            raise _diverged(job, progress.step)
+        wishes = (due, hooks.stop_reason() is not None, limit is not None)
+        *sums, batch, save, stop, spent = process_group.all_sum([*counts, batch, *map(int, wishes)])
         if (save or stop or spent) and progress.step:
-            if job.ranks.is_first:
-                hooks.saving(progress)
-            _save(job, engine, progress)
-            saved = time.monotonic()
+            self._save()
         if spent:
             raise BudgetSpent(limit or "rank 0 tells which limit")
         if stop:
             raise Stopped(hooks.stop_reason() or "another rank was asked to stop")
-        progress = meter.step(engine, rows, counts, progress)
-    return _result(job, progress)
+        return Counts(*sums), batch
 
+    def _save(self) -> None:
+        self.watchdog.at(self.progress.step, "saves")
+        if self.job.ranks.is_first:
+            self.hooks.saving(self.progress)
+        self.saver.save(self.progress)
+        self.saved = time.monotonic()
 
-def _agree(rows: list[Rows], wishes: tuple[bool, ...]) -> tuple[list[int], list[bool]]:
-    """Let all ranks agree on the step's token counts, and on what any of them wishes before it."""
-    counts = [
-        sum(r.tokens for r in rows),
-        sum(r.label_tokens for r in rows),
-        sum(r.squared_lengths for r in rows),
-    ]
-    sums = process_group.all_sum([*counts, *map(int, wishes)])
-    return sums[: len(counts)], [wish > 0 for wish in sums[len(counts) :]]
+    def _compute(
+        self, rows: list[Rows], counts: Counts, batch: int
+    ) -> tuple[StepRecord, Trouble | None]:
+        """Compute the gradient, judge the loss, update unless it is trouble, judge the norm."""
+        job, progress, engine = self.job, self.progress, self.engine
+        labels = counts.label_tokens
+        self.watchdog.at(progress.step, "computes")
+        self.rate = rate = self._relative_rate(counts)
+        torch.manual_seed(job.seed * 1_000_003 + progress.batch)
+        total = process_group.all_sum_float(float(engine.accumulate(rows, labels, rate)))
+        loss = total / max(1, labels)
+        trouble = judge_loss(job.guards, progress.recent, loss)
+        self.watchdog.at(progress.step, "updates")
+        applied = engine.update(leave_out=trouble is not None)
+        norm = engine.gradient_norm() if applied else None
+        if trouble is None and not engine.rescaled:
+            trouble = judge_gradient(job.guards, norm, applied)
+        if applied and trouble is None:
+            self.loss_sum += total
+            self.labels += labels
+        record = StepRecord(
+            step=progress.step + 1,
+            batch=progress.batch,
+            chain=chained(progress.chain, batch),
+            loss=loss,
+            gradient_norm=norm,
+            applied=applied,
+        )
+        self.records.append(record)
+        self.last = record
+        return record, trouble
 
-
-def _diverged(job: StageJob, step: int) -> Diverged:
-    return Diverged(
-        f"train.{job.name}: the loss is not a number at step {step}; give a smaller "
-        f"train.{job.name}.learning_rate (it was {job.peak_rate:g})"
-    )
-
-
-def _save(job: StageJob, engine: Engine, progress: Progress) -> None:
-    tensors, optimizer_step = engine.states()
-    if job.ranks.is_first:
-        progress = replace(progress, optimizer_step=optimizer_step)
-        write_snapshot(job.folder, progress, tensors, job.fingerprint)
-    process_group.barrier()
-
-
-class _Meter:
-    """Runs steps and adds up what they took and gave between two log lines."""
-
-    def __init__(self, job: StageJob, hooks: Hooks, progress: Progress) -> None:
-        self.job, self.hooks = job, hooks
-        self.loss_sum = torch.zeros((), dtype=torch.float64)
-        self.last = replace(progress)
-
-    @property
-    def finite(self) -> bool:
-        """Whether this rank's losses since the last log line are numbers."""
-        return math.isfinite(float(self.loss_sum))
-
-    def step(
-        self, engine: Engine, rows: list[Rows], counts: list[int], progress: Progress
-    ) -> Progress:
-        job, began = self.job, time.monotonic()
-        tokens, labels, squares = counts
-        rate = relative_rate(job.schedule, progress.step, job.steps)
-        torch.manual_seed(job.seed * 1_000_003 + progress.step)
-        self.loss_sum += engine.step(rows, labels, rate)
-        done = replace(
+    def _relative_rate(self, counts: Counts) -> float:
+        progress = self.progress
+        flops = self.hooks.step_flops(counts.tokens, counts.squared_lengths)
+        after = replace(
             progress,
             step=progress.step + 1,
-            tokens=progress.tokens + tokens,
-            label_tokens=progress.label_tokens + labels,
-            squared_lengths=progress.squared_lengths + squares,
-            flops=progress.flops + self.hooks.step_flops(tokens, squares),
-            seconds=progress.seconds + time.monotonic() - began,
+            tokens=progress.tokens + counts.tokens,
+            flops=progress.flops + flops,
         )
-        if done.step % job.train.log_steps == 0 or done.step == job.steps:
-            done = self._log(engine, done, rate)
-        return done
+        return relative_rate(self.job.schedule, self.job.length.middle(progress, after))
 
-    def _log(self, engine: Engine, progress: Progress, rate: float) -> Progress:
-        labels = progress.label_tokens - self.last.label_tokens
-        loss = process_group.all_sum_float(float(self.loss_sum)) / labels
-        if not math.isfinite(loss):
-            raise _diverged(self.job, progress.step)
-        seconds = progress.seconds - self.last.seconds
-        tokens = progress.tokens - self.last.tokens
+    def _counted(self, record: StepRecord, counts: Counts, seconds: float) -> Progress:
+        progress = self.progress
+        recent = progress.recent
+        if record.applied:
+            recent = recent_losses(recent, record.loss, self.job.guards.spike_window)
+        return replace(
+            progress,
+            step=record.step,
+            batch=record.batch + 1,
+            chain=record.chain,
+            recent=recent,
+            tokens=progress.tokens + counts.tokens,
+            label_tokens=progress.label_tokens + counts.label_tokens,
+            squared_lengths=progress.squared_lengths + counts.squared_lengths,
+            positions=progress.positions + counts.positions,
+            squared_widths=progress.squared_widths + counts.squared_widths,
+            flops=progress.flops + self.hooks.step_flops(counts.tokens, counts.squared_lengths),
+            seconds=progress.seconds + seconds,
+        )
+
+    def _answer(self, trouble: Trouble, done: Progress) -> Progress:
+        """Do what the settings want done about trouble; return where the stage goes on."""
+        job = self.job
+        if done.troubles > job.guards.most_skips:
+            trouble = replace(trouble, action="stop")
+        back = None
+        if trouble.action == "rollback":
+            self.saver.finish()
+            back = take_up(job)
+        if trouble.action == "rollback" and back is None:
+            trouble = replace(trouble, action="stop")
+        if job.ranks.is_first:
+            self.hooks.trouble(trouble, self.records[-1])
+        if trouble.action == "stop":
+            raise _diverged(job, trouble, done)
+        if back is None:
+            return done
+        if job.ranks.is_first:
+            self.hooks.saving(done)
+        self.engine.restore(back)
+        self.records.clear()
+        self.loss_sum = self.labels = 0.0
+        self.logged = back.progress
+        if job.ranks.is_first:
+            self.hooks.resumed(back.progress)
+        return replace(back.progress, batch=done.batch, chain=done.chain, troubles=done.troubles)
+
+    def _log(self) -> None:
+        job, progress, logged = self.job, self.progress, self.logged
+        seconds, waited = progress.seconds - logged.seconds, self.rows.waited
+        tokens = progress.tokens - logged.tokens
         metrics: dict[str, float] = {
-            "train/loss": loss,
-            "train/learning_rate": rate * self.job.peak_rate,
+            "train/learning_rate": self.rate * job.peak_rate,
             "perf/tokens_per_second": tokens / seconds,
-            "perf/bytes_per_second": tokens / seconds * self.job.reader.bytes_per_token,
-            "perf/flops_per_second": (progress.flops - self.last.flops) / seconds,
-            "perf/packing_efficiency": self.job.reader.packing.efficiency,
+            "perf/bytes_per_second": tokens / seconds * job.reader.bytes_per_token,
+            "perf/flops_per_second": (progress.flops - logged.flops) / seconds,
+            "perf/packing_efficiency": tokens / (progress.positions - logged.positions),
+            "perf/data_share": process_group.all_max_float(waited / (waited + seconds)),
         }
-        norm = engine.gradient_norm()
-        if norm is not None:
+        if self.labels:  # else a guard has left all of these steps out
+            metrics["train/loss"] = self.loss_sum / self.labels
+        if (norm := self.records[-1].gradient_norm) is not None:
             metrics["train/gradient_norm"] = norm
-        progress = replace(progress, loss=loss)
+        metrics |= self.saver.measures()
+        if progress.troubles:
+            metrics["train/troubles"] = progress.troubles
+        if scale := self.engine.loss_scale():
+            metrics["train/loss_scale"] = scale["cur_scale"]
+            metrics["train/skipped_steps"] = progress.skipped
+        self.progress = replace(progress, loss=metrics.get("train/loss", progress.loss))
         self.hooks.measure()
-        if self.job.ranks.is_first:
-            self.hooks.log(progress, metrics)
-        self.loss_sum.zero_()
-        self.last = progress
-        return progress
+        if job.ranks.is_first:
+            self.hooks.log(self.progress, metrics, self.records)
+        self.records = []
+        self.loss_sum = self.labels = 0.0
+        self.logged = self.progress
+        self.rows.waited = 0.0
+
+
+def _diverged(job: StageJob, trouble: Trouble, done: Progress) -> Diverged:
+    where = f"train.{job.name}: step {done.step}"
+    if trouble.kind == "not_finite":
+        return Diverged(
+            f"{where}: the loss or the gradient is not a number; give a smaller "
+            f"train.{job.name}.learning_rate (it was {job.peak_rate:g}), or guards.not_finite="
+            "rollback"
+        )
+    what = f"the loss {trouble.value:.4g} is a spike (limit {trouble.limit or 0:.4g})"
+    if trouble.kind == "zero_gradient":
+        what = "the gradient is zero, nothing learns"
+    return Diverged(
+        f"{where}: {what}; {done.troubles} of at most guards.most_skips={job.guards.most_skips} "
+        f"troubles; guards.{trouble.kind}=skip goes on"
+    )
 
 
 def _result(job: StageJob, progress: Progress) -> TrainedStage:
     trainable = job.trainable
-    weights = {name: full_parameter(p) for name, p in trainable.weights.items()}
-    adapters = {name: full_parameter(p) for name, p in trainable.adapters.items()}
-    return TrainedStage(progress, weights, adapters)
+    keep = job.ranks.is_first
+    return TrainedStage(
+        progress,
+        weights=full_parameters(trainable.weights, keep),
+        adapters=full_parameters(trainable.adapters, keep),
+    )

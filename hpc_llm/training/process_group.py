@@ -22,6 +22,7 @@ from hpc_llm.distributed import Ranks, check_visible_devices, export
 from hpc_llm.errors import UserError
 
 __all__ = [
+    "all_max_float",
     "all_sum",
     "all_sum_float",
     "barrier",
@@ -73,6 +74,8 @@ def start(ranks: Ranks, threads: int | None) -> None:
     if torch.distributed.is_initialized():
         return
     _prepare_environment(ranks)
+    # DeepSpeed calls collectives by their older names, and every rank would tell so at each stage
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     if threads:
         torch.set_num_threads(threads)
     if torch.cuda.is_available():
@@ -87,6 +90,8 @@ def start(ranks: Ranks, threads: int | None) -> None:
             store = torch.distributed.HashStore()
             torch.distributed.init_process_group(_backend(), store=store, rank=0, world_size=1)
         deepspeed.init_distributed(_backend(), auto_mpi_discovery=False, timeout=WAIT)
+        if not torch.cuda.is_available():
+            _allow_fp16()
     if torch.cuda.is_available():
         torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())
     if ranks.world_size > 1:
@@ -103,6 +108,17 @@ def end() -> None:
         barrier()
         _control.clear()
         torch.distributed.destroy_process_group()
+
+
+def _allow_fp16() -> None:
+    """Let DeepSpeed train in fp16 on any CPU.
+
+    It asks for fp16 units, which few have; torch computes without them, in fp32 and rounded. So a
+    configuration for GPUs without bf16 can be tried where there is none.
+    """
+    from deepspeed.accelerator import get_accelerator
+
+    get_accelerator().is_fp16_supported = lambda: True
 
 
 def _compile_once() -> None:
@@ -162,6 +178,15 @@ def all_sum_float(value: float) -> float:
         return value
     tensor = torch.tensor([value], dtype=torch.float64)
     torch.distributed.all_reduce(tensor, group=_control[0])
+    return float(tensor[0])
+
+
+def all_max_float(value: float) -> float:
+    """Return the largest of a number over all ranks."""
+    if not _control:
+        return value
+    tensor = torch.tensor([value], dtype=torch.float64)
+    torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX, group=_control[0])
     return float(tensor[0])
 
 

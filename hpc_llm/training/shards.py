@@ -1,11 +1,12 @@
-"""The reader of packed rows: its whole state is the number of the next row.
+"""The reader of a text in rows: its whole state is the number of the next row.
 
-Row g of a stage is row order[g % rows] of epoch g // rows, and the order of an epoch depends on
-(seed, epoch) only. So any rank finds any row of any step without a history, and a run that is
-resumed, or goes on with another number of ranks, sees the same rows in the same order.
+Row g is a row of epoch g // rows, and the order of an epoch depends on (seed, epoch) only. So any
+rank finds any row of any step without a history, and a run that is resumed, or goes on with
+another number of ranks, sees the same rows in the same order.
 """
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,83 +14,89 @@ from typing import Any
 import numpy as np
 
 from hpc_llm.errors import UserError
-from hpc_llm.training.packing import pack
+from hpc_llm.rundir import fingerprint
+from hpc_llm.training.packing import group, pack
+from hpc_llm.training.rows import Pieces, Rows, below, side_by_side
 
-__all__ = ["IGNORED", "PackedReader", "Rows"]
-
-IGNORED = -100  # a label without loss
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Some packed rows; all arrays are (rows, sequence_length), int64."""
-
-    input_ids: np.ndarray
-    position_ids: np.ndarray
-    """Positions start at 0 in each document: this is what keeps documents apart."""
-    labels: np.ndarray
-    """The next token of the same document, or IGNORED."""
-
-    tokens: int
-    """Tokens that are no padding."""
-    squared_lengths: int
-    """Sum of the squared lengths of the documents' pieces: what attention costs."""
-
-    @property
-    def label_tokens(self) -> int:
-        """Tokens that carry loss."""
-        return int((self.labels != IGNORED).sum())
+__all__ = ["PackedReader", "load_byte_counts"]
 
 
 class PackedReader:
-    """Packed rows of a shard, in an order that depends on the seed alone."""
+    """Rows of a text, in an order that depends on the seed alone."""
 
-    def __init__(self, documents: Any, byte_counts: np.ndarray, capacity: int, seed: int) -> None:
-        """Read `documents` (an `MMapIndexedDataset`, one document an entry) in packed rows."""
+    def __init__(
+        self,
+        documents: Any,
+        byte_counts: np.ndarray,
+        capacity: int,
+        seed: int,
+        unit: int | None = None,
+        data: str = "",
+    ) -> None:
+        """Read `documents` (an `MMapIndexedDataset`, one document an entry), packed.
+
+        With `unit` they stand one below the other instead, those of `unit` rows being of similar
+        length (`packing.group`). `data` is the fingerprint of their content.
+        """
         if len(documents) == 0:
             raise UserError("the training text holds no document; give more text")
         self.documents = documents
         self.seed = seed
+        self.capacity = capacity
+        self.apart = unit is not None
         lengths = np.asarray(documents.sizes)
-        self.packing = pack(lengths, capacity, seed)
+        self.packing = (
+            pack(lengths, capacity, seed) if unit is None else group(lengths, capacity, unit, seed)
+        )
         self.bytes_per_token = float(byte_counts.sum()) / float(lengths.sum())
+        pieces = self.packing.lengths.astype(np.float64)
+        self.tokens_per_row = float(pieces.sum()) / self.packing.rows
+        self.squares_per_row = float((pieces**2).sum()) / self.packing.rows
         self._order = lru_cache(maxsize=2)(self._epoch_order)
+        self.fingerprint = fingerprint(data, seed, capacity, unit, self._rows_digest())
 
     @property
     def rows_per_epoch(self) -> int:
         """Rows in one pass over the text."""
         return self.packing.rows
 
+    @property
+    def unit(self) -> int:
+        """Rows that are read one after the other."""
+        return self.packing.unit
+
     def _epoch_order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, 1, epoch]).permutation(self.packing.rows)
+        units = self.packing.rows // self.unit
+        return np.random.default_rng([self.seed, 1, epoch]).permutation(units)
 
-    def read(self, indices: range) -> Rows:
-        """Return the rows with these global numbers."""
-        shape = (len(indices), self.packing.capacity)
-        ids, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        labels = np.full(shape, IGNORED, np.int64)
-        lengths: list[np.ndarray] = []
-        for i, index in enumerate(indices):
-            epoch, place = divmod(index, self.packing.rows)
-            row = int(self._order(epoch)[place])
-            lengths.append(self._fill(row, ids[i], positions[i], labels[i]))
-        all_lengths = np.concatenate(lengths)
-        return Rows(ids, positions, labels, int(all_lengths.sum()), int((all_lengths**2).sum()))
+    def _rows_digest(self) -> str:
+        """What stands in which row, and when it is read: other software may do it otherwise."""
+        digest = hashlib.sha256()
+        for values in (self.packing.offsets, self.packing.documents, self._order(0)):
+            digest.update(values.astype(np.int64).tobytes())
+        return digest.hexdigest()
 
-    def _fill(
-        self, row: int, ids: np.ndarray, positions: np.ndarray, labels: np.ndarray
-    ) -> np.ndarray:
-        """Write one row into arrays (sequence_length,) of zeros; return its pieces' lengths."""
-        packing, end = self.packing, 0
-        for piece in range(packing.offsets[row], packing.offsets[row + 1]):
-            start, length = int(packing.starts[piece]), int(packing.lengths[piece])
-            tokens = self.documents.get(int(packing.documents[piece]), start, length)
-            ids[end : end + length] = tokens
-            positions[end : end + length] = np.arange(length)
-            labels[end : end + length - 1] = tokens[1:]
-            end += length
-        positions[end:] = np.arange(len(positions) - end)  # padding is a document of its own
-        return packing.lengths[packing.offsets[row] : packing.offsets[row + 1]]
+    def pieces(self, number: int) -> Pieces:
+        """Return what stands in the row with this global number."""
+        packing = self.packing
+        epoch, place = divmod(number, packing.rows)
+        row = int(self._order(epoch)[place // self.unit]) * self.unit + place % self.unit
+        return [
+            self.documents.get(
+                int(packing.documents[i]), int(packing.starts[i]), int(packing.lengths[i])
+            )
+            for i in range(packing.offsets[row], packing.offsets[row + 1])
+        ]
+
+    def read(self, numbers: Iterable[int], length: int | None = None) -> Rows:
+        """Return the rows with these global numbers, cut to `length` tokens where it is given."""
+        return self.lay_out([self.pieces(number) for number in numbers], length)
+
+    def lay_out(self, rows: list[Pieces], length: int | None = None) -> Rows:
+        """Return rows with these pieces, as this reader lays them out."""
+        if self.apart:
+            return below(rows, self.capacity)
+        return side_by_side(rows, self.capacity, length)
 
 
 def load_byte_counts(prefix: Path) -> np.ndarray:

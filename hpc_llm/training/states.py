@@ -10,9 +10,38 @@ from typing import Any
 
 import torch
 
-__all__ = ["full_parameter", "gather_states", "restore_states"]
+from hpc_llm.surgery.loading import gathered
+from hpc_llm.training.loss_scale import read_loss_scale, write_loss_scale
+
+__all__ = [
+    "HostCopies",
+    "full_parameter",
+    "full_parameters",
+    "gather_states",
+    "optimizer_state",
+    "restore_states",
+    "start_states",
+]
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class HostCopies:
+    """Copies in the memory of the host, taken again and again into the same memory.
+
+    Memory that is new costs about as much time as the copy itself: the system clears it first.
+    """
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._kept: dict[str, torch.Tensor] = {}
+
+    def copy(self, key: str, value: torch.Tensor) -> torch.Tensor:
+        """Return a contiguous copy of `value`, which the next copy of the same key overwrites."""
+        kept = self._kept.get(key)
+        if kept is None or kept.shape != value.shape or kept.dtype != value.dtype:
+            kept = self._kept[key] = torch.empty(value.shape, dtype=value.dtype)
+        return kept.copy_(value.detach())
 
 
 def _inner(engine: Any) -> tuple[torch.optim.Optimizer, list[torch.Tensor]]:
@@ -21,7 +50,37 @@ def _inner(engine: Any) -> tuple[torch.optim.Optimizer, list[torch.Tensor]]:
     for name in ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat"):
         if hasattr(optimizer, name):
             return optimizer.optimizer, list(getattr(optimizer, name))
-    return optimizer, [p for group in optimizer.param_groups for p in group["params"]]
+    inner = getattr(optimizer, "optimizer", optimizer)  # wrapped in half precision without ZeRO
+    return inner, [p for group in inner.param_groups for p in group["params"]]
+
+
+def _master(engine: Any, parameter: torch.Tensor) -> torch.Tensor:
+    """Without ZeRO: the fp32 tensor that is stepped for a parameter, which may be itself."""
+    optimizer = engine.optimizer
+    groups = zip(
+        getattr(optimizer, "fp16_groups", []), getattr(optimizer, "fp32_groups", []), strict=True
+    )
+    for parameters, masters in groups:
+        for own, master in zip(parameters, masters, strict=True):
+            if own is parameter:
+                return master
+    return parameter
+
+
+def start_states(engine: Any, step: float = 0.0) -> None:
+    """Give the optimizer moments of 0 at `step`.
+
+    AdamW makes them in its first update, which comes late where fp16's loss scale is too high to
+    begin with, and a checkpoint may come before. Without ZeRO, in half precision, DeepSpeed makes
+    an update when it is initialised, which is undone by this.
+    """
+    optimizer, flats = _inner(engine)
+    for flat in flats:
+        optimizer.state[flat] = {
+            "step": torch.tensor(step, dtype=torch.float32, device=flat.device),
+            **{moment: torch.zeros_like(flat) for moment in MOMENTS},
+        }
+    _link(engine)
 
 
 def _link(engine: Any) -> None:
@@ -39,35 +98,52 @@ def _divided(parameter: torch.Tensor) -> bool:
     return hasattr(parameter, "_hp_mapping") or hasattr(parameter, "ds_id")
 
 
+def full_parameters(
+    parameters: Mapping[str, torch.nn.Parameter], keep: bool
+) -> dict[str, torch.Tensor]:
+    """Return CPU copies of whole parameters; a rank that does not `keep` them gets none."""
+    found = ((name, full_parameter(parameter)) for name, parameter in parameters.items())
+    return {name: value for name, value in found if keep}
+
+
 def full_parameter(parameter: torch.nn.Parameter) -> torch.Tensor:
     """Return a CPU copy of a whole parameter in the model's precision."""
-    if hasattr(parameter, "ds_id"):
-        import deepspeed
-
-        with deepspeed.zero.GatheredParameters([parameter]):
-            return parameter.detach().cpu().clone().contiguous()
-    return parameter.detach().cpu().clone().contiguous()
+    with gathered([parameter], write=False):
+        return parameter.detach().cpu().clone().contiguous()
 
 
 def gather_states(
-    engine: Any, parameters: Mapping[str, torch.nn.Parameter]
-) -> tuple[dict[str, torch.Tensor], float]:
-    """Return fp32 weights and both moments as CPU tensors `kind/name`, and the optimizer's step."""
+    engine: Any, parameters: Mapping[str, torch.nn.Parameter], copies: HostCopies | None
+) -> dict[str, torch.Tensor]:
+    """Return fp32 weights and both moments as copies in the host's memory, `kind/name`.
+
+    A rank without `copies` takes part and keeps nothing.
+    """
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
-    optimizer, flats = _inner(engine)
+    optimizer, _ = _inner(engine)
     _link(engine)
     tensors: dict[str, torch.Tensor] = {}
     for name, parameter in parameters.items():
-        if _divided(parameter):
-            values = {"weight": safe_get_full_fp32_param(parameter)}
-            values |= {m: safe_get_full_optimizer_state(parameter, m) for m in MOMENTS}
-        else:
-            values = {"weight": parameter.detach()}
-            values |= {m: optimizer.state[parameter][m] for m in MOMENTS}
-        for kind, value in values.items():
-            tensors[f"{kind}/{name}"] = value.reshape(_shape(parameter)).cpu().clone().contiguous()
-    return tensors, float(optimizer.state[flats[0]]["step"])
+        for kind in ("weight", *MOMENTS):
+            if not _divided(parameter):
+                master = _master(engine, parameter)
+                value = master if kind == "weight" else optimizer.state[master][kind]
+            elif kind == "weight":
+                value = safe_get_full_fp32_param(parameter)
+            else:
+                value = safe_get_full_optimizer_state(parameter, kind)
+            if copies is not None:
+                key = f"{kind}/{name}"
+                tensors[key] = copies.copy(key, value.reshape(_shape(parameter)))
+    return tensors
+
+
+def optimizer_state(engine: Any) -> dict[str, Any]:
+    """Return what the optimizer remembers beside tensors: its step, and the loss scale of fp16."""
+    optimizer, flats = _inner(engine)
+    step = float(optimizer.state[flats[0]]["step"])
+    return {"step": step, "loss_scale": read_loss_scale(engine)}
 
 
 def _shape(parameter: torch.nn.Parameter) -> torch.Size:
@@ -78,25 +154,31 @@ def restore_states(
     engine: Any,
     parameters: Mapping[str, torch.nn.Parameter],
     tensors: Mapping[str, torch.Tensor],
-    optimizer_step: float,
+    state: Mapping[str, Any],
 ) -> None:
-    """Set what `gather_states` returned; the weights in the model were loaded before."""
+    """Set what `gather_states` and `optimizer_state` returned, and the model's own weights."""
     from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
     optimizer, flats = _inner(engine)
-    for flat in flats:
-        optimizer.state[flat] = {
-            "step": torch.tensor(optimizer_step, dtype=torch.float32, device=flat.device),
-            **{m: torch.zeros_like(flat) for m in MOMENTS},
-        }
-    _link(engine)
+    start_states(engine, state["step"])
+    device = flats[0].device
     for name, parameter in parameters.items():
-        device = flats[0].device
-        if _divided(parameter):
-            safe_set_full_fp32_param(parameter, tensors[f"weight/{name}"].to(device))
-            for moment in MOMENTS:
-                value = tensors[f"{moment}/{name}"].to(device)
-                safe_set_full_optimizer_state(parameter, value, moment)
-        else:
-            for moment in MOMENTS:
-                optimizer.state[parameter][moment].copy_(tensors[f"{moment}/{name}"])
+        for kind in ("weight", *MOMENTS):
+            value = tensors[f"{kind}/{name}"].reshape(_shape(parameter)).to(device)
+            if kind == "weight":
+                _set_weight(parameter, value)
+                if _divided(parameter):
+                    safe_set_full_fp32_param(parameter, value)
+                else:
+                    _master(engine, parameter).data.copy_(value)
+            elif _divided(parameter):
+                safe_set_full_optimizer_state(parameter, value, kind)
+            else:
+                optimizer.state[_master(engine, parameter)][kind].copy_(value)
+    write_loss_scale(engine, state["loss_scale"])
+
+
+def _set_weight(parameter: torch.nn.Parameter, value: torch.Tensor) -> None:
+    """Copy a weight into the model's own parameter, which has the model's precision."""
+    with gathered([parameter]):
+        parameter.copy_(value)

@@ -1,8 +1,9 @@
 """The bill checked before it is paid: FLOPs by the formula against a count on the model itself.
 
 The model is copied onto fake tensors (shapes without numbers), so a model of any size takes no
-memory and a few seconds. The counter sees matrix products only under eager attention, and runs
-once, before the first step: its overhead is half a step.
+memory and a few seconds; what ZeRO-3 has divided gets the shape of the whole. The counter sees
+matrix products only under eager attention, and runs once, before the first step: its overhead is
+half a step.
 """
 
 import copy
@@ -27,7 +28,7 @@ def counted_flops(model: torch.nn.Module, rows: int, length: int) -> int:
     """
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         with FakeCopyMode(mode):
-            fake = copy.deepcopy(model)
+            fake = copy.deepcopy(model, _whole(model))
         _make_eager(fake)
         device = next(fake.parameters()).device
         tokens = torch.zeros((rows, length), dtype=torch.int64, device=device)
@@ -35,6 +36,17 @@ def counted_flops(model: torch.nn.Module, rows: int, length: int) -> int:
             logits = fake(input_ids=tokens, use_cache=False).logits
             logits.sum().backward()
         return int(counter.get_total_flops())
+
+
+def _whole(model: torch.nn.Module) -> dict[int, Any]:
+    """Return what `deepcopy` is to put in place of divided parameters: by `id`, of full shape."""
+    return {
+        id(p): torch.nn.Parameter(
+            torch.empty(p.ds_shape, dtype=p.dtype, device=p.device), requires_grad=p.requires_grad
+        )
+        for p in model.parameters()
+        if hasattr(p, "ds_id")
+    }
 
 
 def _make_eager(model: torch.nn.Module) -> None:

@@ -1,15 +1,39 @@
 """The DeepSpeed configuration, built in this one place from the typed settings; no `auto` remains.
 
 The learning rate and the optimizer are ours; DeepSpeed divides the states and reduces gradients.
+Beside what the settings derive, `zero.extra` adds whatever DeepSpeed reads.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from hpc_llm.errors import UserError
 from hpc_llm.settings import TrainSettings, ZeroSettings
-from hpc_llm.training.batches import BatchPlan
+from hpc_llm.training.batches import BatchPlan, plan_batches
+from hpc_llm.training.zero_keys import check_keys
 
-__all__ = ["deepspeed_config"]
+__all__ = ["check_zero", "deepspeed_config", "division_config"]
+
+# Where a derived value comes from: what a contradiction names beside the key of `zero.extra`.
+SOURCES = {
+    "train_batch_size": "train.batch_tokens",
+    "train_micro_batch_size_per_gpu": "train.micro_batch_tokens",
+    "gradient_accumulation_steps": "train.micro_batch_tokens",
+    "gradient_clipping": "train.gradient_clipping",
+    "optimizer": "train (AdamW, its rates and decays)",
+    "scheduler": "schedule",
+    "bf16": "train.precision",
+    "bfloat16": "train.precision",
+    "fp16": "train.precision",
+    "zero_optimization.stage": "zero.stage",
+    "zero_optimization.reduce_bucket_size": "zero.bucket_elements",
+    "zero_optimization.allgather_bucket_size": "zero.bucket_elements",
+    "zero_optimization.stage3_prefetch_bucket_size": "zero.bucket_elements",
+    "zero_optimization.offload_optimizer": "zero.offload_optimizer",
+    "zero_optimization.offload_param": "zero.offload_parameters",
+}
+DEFAULTS = {"steps_per_print": 2**31}  # what `zero.extra` may say otherwise
+ZERO_DEFAULTS = {"overlap_comm": False}
 
 
 def deepspeed_config(
@@ -18,51 +42,88 @@ def deepspeed_config(
     """Return the configuration for `deepspeed.initialize`.
 
     `elements` is the number of trained parameters: buckets are never larger, so that a small
-    model does not fill large buffers at every step.
+    model does not fill large buffers at every step. Raises `UserError` where `zero.extra`
+    contradicts the settings.
     """
-    if zero.stage == 0 and train.precision != "fp32":
-        raise UserError(
-            f"zero.stage=0 with train.precision={train.precision}: DeepSpeed keeps no fp32 copy "
-            "that could be resumed; give zero=stage1 (the same work on one rank)"
-        )
     bucket = max(1, min(zero.bucket_elements, elements))
-    config: dict[str, Any] = {
+    derived: dict[str, Any] = {
         "train_batch_size": plan.rows,
         "train_micro_batch_size_per_gpu": plan.micro_rows,
         "gradient_accumulation_steps": plan.accumulation,
+        "managed_gradient_accumulation": True,
         "gradient_clipping": train.gradient_clipping,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": 2**31,
+        "optimizer": None,
+        "scheduler": None,
+        "bfloat16": None,  # another name of bf16
+        "bf16": {"enabled": train.precision == "bf16"},
+        "fp16": {"enabled": train.precision == "fp16"},
         "zero_optimization": {
             "stage": zero.stage,
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,
-            "overlap_comm": False,
+            "stage3_prefetch_bucket_size": bucket if zero.stage == 3 else None,
+            "offload_optimizer": {"device": "cpu"} if zero.offload_optimizer else None,
+            "offload_param": {"device": "cpu"} if zero.offload_parameters else None,
         },
     }
-    if zero.stage == 3:
-        config["zero_optimization"]["stage3_prefetch_bucket_size"] = bucket
-    if train.precision != "fp32":
-        config[train.precision] = {"enabled": True}
-    if zero.offload_optimizer:
-        config["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
-    if zero.offload_parameters:
-        config["zero_optimization"]["offload_param"] = {"device": "cpu"}
-    return _merged(config, zero.extra, "zero.extra")
+    config = {**DEFAULTS, **_given(_merged(derived, zero.extra))}
+    config["zero_optimization"] = {**ZERO_DEFAULTS, **config["zero_optimization"]}
+    return config
 
 
-def _merged(config: dict[str, Any], extra: dict[str, Any], key: str) -> dict[str, Any]:
-    """Add `extra` to `config`; what is derived from other settings cannot be set a second time."""
-    result = dict(config)
+def division_config(
+    train: TrainSettings, zero: ZeroSettings, world_size: int
+) -> dict[str, Any] | None:
+    """Return the configuration by which a model is divided while it is built; None: it is not.
+
+    Its batch is one that DeepSpeed accepts; no model is divided by it.
+    """
+    if zero.stage < 3:
+        return None
+    one_row = BatchPlan(1, world_size, 1, 1, world_size)
+    batch = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+    extra = {key: value for key, value in zero.extra.items() if key not in batch}
+    return deepspeed_config(train, replace(zero, extra=extra), one_row, zero.bucket_elements)
+
+
+def check_zero(train: TrainSettings, zero: ZeroSettings, world_size: int) -> None:
+    """Raise `UserError` for what DeepSpeed will not take, before anything is loaded.
+
+    Needs the process group, as DeepSpeed reads a configuration for a number of ranks.
+    """
+    plan = plan_batches(train, world_size, None)
+    check_keys(deepspeed_config(train, zero, plan, zero.bucket_elements))
+
+
+def _merged(derived: dict[str, Any], extra: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Add `extra` to what is derived, of which nothing can be said otherwise."""
+    result = dict(derived)
     for name, value in extra.items():
+        here = path + name
         if isinstance(result.get(name), dict) and isinstance(value, dict):
-            result[name] = _merged(result[name], value, f"{key}.{name}")
+            result[name] = _merged(result[name], value, f"{here}.")
         elif name in result and result[name] != value:
-            raise UserError(
-                f"{key}.{name}={value}: is {result[name]} by the settings of train and zero; "
-                "change it there"
-            )
+            raise _contradiction(here, value, result[name])
         else:
             result[name] = value
     return result
+
+
+def _contradiction(path: str, value: Any, derived: Any) -> UserError:
+    key = f"zero.extra.{path}={value}"
+    source = SOURCES.get(path) or SOURCES.get(path.rsplit(".", 1)[0])
+    if source is None:
+        return UserError(f"{key}: has to be {derived}; leave it out")
+    known = "decided" if derived is None else derived
+    return UserError(f"{key}: is {known} by {source}; change it there")
+
+
+def _given(section: dict[str, Any]) -> dict[str, Any]:
+    """Drop what is None, which only stood there to be refused."""
+    return {
+        name: _given(value) if isinstance(value, dict) else value
+        for name, value in section.items()
+        if value is not None
+    }

@@ -71,6 +71,27 @@ def test_pretraining_has_the_vocabulary_of_the_base_model() -> None:
     assert result.rows[0].tokens == steps * 4096
 
 
+def test_tokens_and_pf_days_of_a_stage_end_it_sooner() -> None:
+    solar = tuple(word for word in SOLAR if not word.startswith("plan.tokens"))
+    full = plan(*solar)
+    steps = typed(compose(list(solar))).train.embeddings.steps
+    assert full.rows[0].tokens == steps * 2**20
+    less = plan(*solar, "train.embeddings.tokens=1_000_000", "train.lora.pf_days=0.5")
+    assert less.rows[0].tokens == 1_000_000
+    assert pf_days(less.rows[1].flops) == pytest.approx(0.5, rel=1e-6)
+    more = plan(*solar, "train.embeddings.tokens=1_000_000_000_000", "train.lora.pf_days=1e6")
+    assert [row.tokens for row in more.rows] == [row.tokens for row in full.rows]
+    assert plan(*SOLAR, "train.lora.tokens=5").rows[1].tokens == 20_000_000_000
+
+
+def test_new_rows_cost_what_embeddings_cost() -> None:
+    result = plan(*SOLAR, "recipe.stages=[embeddings,new_rows]")
+    embeddings, rows = result.rows
+    assert rows.method == "new rows"
+    for key in ("trainable", "flops", "flops_6n", "memory"):
+        assert getattr(rows, key) == getattr(embeddings, key), key
+
+
 def test_a_local_folder_is_read_and_a_hub_id_without_sizes_is_refused(tmp_path: Path) -> None:
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = {"model_type": "llama", "intermediate_size": 96, "vocab_size": 512, **sizes}

@@ -8,7 +8,13 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
-from hpc_llm.accounting import Architecture, stage_method, step_flops, trainable_parameters
+from hpc_llm.accounting import (
+    Architecture,
+    Method,
+    stage_method,
+    step_flops,
+    trainable_parameters,
+)
 from hpc_llm.config import compose, typed
 from hpc_llm.settings import RunConfig
 from hpc_llm.surgery.trainable import make_trainable
@@ -35,7 +41,9 @@ def example() -> RunConfig:
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("name", ["pretrain", "embeddings", "head", "lora", "lora-alone"])
+@pytest.mark.parametrize(
+    "name", ["pretrain", "embeddings", "head", "new_rows", "lora", "lora-alone"]
+)
 def test_a_step_of_the_trainer(name: str, tied: bool, recompute: bool, fused: bool) -> None:
     stage = example().train.stage(name.removesuffix("-alone"))
     if name == "lora-alone":
@@ -44,11 +52,16 @@ def test_a_step_of_the_trainer(name: str, tied: bool, recompute: bool, fused: bo
     model = transformers.AutoModelForCausalLM.from_config(
         transformers.AutoConfig.for_model(**config), attn_implementation="eager"
     )
-    trainable = make_trainable(model.train(), stage, recompute, seed=1)
+    trainable = make_trainable(model.train(), stage, recompute, 1, new_rows=[3, 17, 150])
     arch, method = Architecture.from_config(config), stage_method(stage, recompute=recompute)
-    counted = sum(parameter.numel() for parameter in trainable.parameters.values())
-    assert trainable_parameters(arch, method) == counted
-    loss = CausalLoss(trainable.model, trainable.causal, zero_stage=1 if fused else 3)
+    held = sum(parameter.numel() for parameter in trainable.parameters.values())
+    assert trainable_parameters(arch, method) == held
+    if name == "new_rows":
+        method = Method.new_rows(3, recompute=recompute)
+        assert held == (1 if tied else 2) * 200 * 48
+    assert trainable_parameters(arch, method) == trainable.count
+    loss = CausalLoss(trainable.model, trainable.causal)
+    loss.head = loss.head if fused else None
     tokens = torch.randint(0, 200, (ROWS, LENGTH))
     positions = torch.arange(LENGTH).repeat(ROWS, 1)
     with FlopCounterMode(display=False) as counter:

@@ -102,7 +102,7 @@ def test_a_changed_setting_redoes_what_depends_on_it(example, runs):
 @pytest.mark.parametrize("stage", ["pretrain", "train/embeddings", "train/lora"])
 def test_killed_and_started_again_it_ends_with_the_same_bytes(example, tmp_path, stage):
     folder, _ = example
-    words = ["adapt", *TINY, f"runs_dir={tmp_path}", "train.checkpoint_minutes=0.0001"]
+    words = ["adapt", *TINY, f"runs_dir={tmp_path}", "checkpoint.minutes=0.0001"]
     process = subprocess.Popen(
         [sys.executable, "-m", "hpc_llm.app", *words], stderr=subprocess.DEVNULL
     )
@@ -131,6 +131,33 @@ def test_asked_to_stop_it_saves_and_says_75(example, tmp_path):
     assert list((tmp_path / "example/train/embeddings/checkpoints").glob("step-*/state.json"))
     hpc_llm(*words)
     assert weights(tmp_path / "example") == weights(folder)
+
+
+def test_every_other_way_to_stop_and_no_stage_is_done_twice(example, tmp_path):
+    folder, _ = example
+    own, words = tmp_path / "example", ["adapt", *TINY, f"runs_dir={tmp_path}"]
+    command = [sys.executable, "-m", "hpc_llm.app", *words]
+
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: any(own.glob("events.jsonl")))
+    (own / "stop").touch()
+    assert "stopped (stop file" in process.communicate(timeout=120)[1]
+    assert process.returncode == 75
+    (own / "stop").unlink()
+
+    done = hpc_llm(*words, "train.max_hours=1e-9", check=False)
+    assert (done.returncode, "stopped (deadline)" in done.stderr) == (75, True)
+
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: "train/embeddings" in records(own))  # between stages, or in the evaluation
+    process.send_signal(signal.SIGTERM)
+    assert "stopped (SIGTERM)" in process.communicate(timeout=120)[1]
+    assert process.returncode == 75
+    assert records(own)[-1] in ("train/embeddings", "evaluate/embeddings")
+
+    hpc_llm(*words)
+    assert records(own) == records(folder)[: len(records(own))]
+    assert weights(own) == weights(folder)
 
 
 def wait_for(condition, seconds=300):
@@ -201,6 +228,7 @@ def test_ctrl_c_is_no_traceback(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # nohup ignores it
     )
     wait_for(lambda: (tmp_path / "example" / "record.jsonl").exists())
     process.send_signal(signal.SIGINT)

@@ -50,6 +50,7 @@ def text(tmp_path):
         ("train.lora.steps=many", ["train.lora.steps", "many", "Integer"]),
         ("train.lora.steps=0", ["train.lora.steps=0", "above 0"]),
         ("train.batch_tokens=1000", ["train.batch_tokens=1000", "multiple"]),
+        ("launch.processes=3", ["8 rows of 512", "divided among 3 ranks", "multiple of 1536"]),
         ("tokenizer.vocab_size=100", ["tokenizer.vocab_size=100", "at least 384"]),
         ("recipe.stages=[lora,lora]", ["twice"]),
         ("corpus.target=[", ["'['"]),
@@ -60,6 +61,30 @@ def test_wrong_settings(refused, override, words, tmp_path):
     for word in words:
         assert word in line
     assert not (tmp_path / "runs").exists()
+
+
+def test_rows_longer_than_the_model_reads(refused, bad_run, tmp_path, text):
+    longer = ["train.sequence_length=4096", "train.batch_tokens=8192"]
+    assert "the model has 512 positions" in refused("adapt", *longer, f"runs_dir={tmp_path}/runs")
+    assert "the model has 512 positions" in bad_run(text, *longer)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("zero_optimization.overlap_com=true", "did you mean overlap_comm?"),
+        ("gradient_cliping=1", "did you mean gradient_clipping"),
+        ("communication_data_type=fp12", "DeepSpeed refuses it: Invalid communication_data_type"),
+    ],
+)
+def test_what_deepspeed_does_not_know_is_told_before_the_first_stage(tmp_path, override, words):
+    done = hpc_llm("adapt", f"zero.extra.{override}", f"runs_dir={tmp_path}", check=False)
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("hpc-llm: ")]
+    assert "zero.extra" in line
+    assert words in line
+    assert not (tmp_path / "example" / "corpus").exists()
 
 
 def test_wrong_words(refused):

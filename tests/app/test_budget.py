@@ -130,7 +130,7 @@ def test_after_50_steps_the_rest_is_projected_and_the_ledger_shows_its_error(tim
 
 def test_a_killed_run_is_billed_for_all_it_did_and_counts_nothing_twice(runs, whole):
     words = ["adapt", *TINY, *LORA, f"runs_dir={runs}", "run=killed"]
-    words += ["train.log_steps=7", "train.checkpoint_minutes=1e-9"]
+    words += ["train.log_steps=7", "checkpoint.minutes=1e-9"]
     folder = runs / "killed"
     process = subprocess.Popen(
         [sys.executable, "-m", "hpc_llm.app", *words], stderr=subprocess.DEVNULL

@@ -41,6 +41,8 @@ AFTER_TOKENIZER = AFTER_TRANSPLANT | {"tokenizer", "evaluate/base"}
         ("train.weight_decay=0.1", EVERYTHING - {"corpus"}),
         ("hardware.price_high=9", {"report"}),
         ("hardware=a100_sxm_80gb", EVERYTHING - {"corpus"}),  # it trains in bf16
+        ("train.replay=0.2", AFTER_TOKENIZER),
+        ("train.batching=grouped", EVERYTHING - {"corpus"}),
         ("train.log_steps=3", set()),
         ("zero=stage2", set()),
         ("tracking=off", set()),
@@ -66,6 +68,17 @@ def test_no_model_and_no_pretraining_is_told():
     cfg = config.typed(config.compose(["corpus=sample"]))
     with pytest.raises(UserError, match=r"no model to adapt; give model\.path="):
         pipeline(cfg)
+
+
+def test_no_source_text_to_replay_is_told():
+    overrides = ["train.replay=0.2", "corpus.source=[]", "model.path=somewhere/model"]
+    with pytest.raises(UserError, match=r"train.replay=0.2: there is no source text to replay"):
+        pipeline(typed(*overrides))
+
+
+def test_replayed_text_is_awaited():
+    (tokenizer,) = (s for s in pipeline(typed("train.replay=0.2")) if s.name == "tokenizer")
+    assert "tokenizer/shards/source.json" in tokenizer.outputs
 
 
 def test_all_needs_come_before():

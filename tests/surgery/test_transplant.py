@@ -43,7 +43,7 @@ def test_pieces_have_no_false_leading_space(llama32k):
 def test_rows_move_by_string_and_means_are_means(stories, llama32k):
     model, old = stories
     before = model.get_input_embeddings().weight.detach().clone()
-    counts = transplant_of(model, old, llama32k)
+    counts, new = transplant_of(model, old, llama32k)
     after = model.get_input_embeddings().weight.detach()
     assert after.shape == (32000, 64)
     both = old.get_vocab().keys() & llama32k.get_vocab().keys()
@@ -56,6 +56,9 @@ def test_rows_move_by_string_and_means_are_means(stories, llama32k):
     torch.testing.assert_close(after[new_id], before[pieces].mean(0))
     assert counts["rows"] == sum(counts[k] for k in ("special", "copied", "mean", "unknown"))
     assert counts["copied"] > 400
+    known = {llama32k.convert_tokens_to_ids(token) for token in both}
+    assert known.isdisjoint(new)
+    assert len(new) == counts["mean"] + counts["unknown"] > 30_000
     assert counts["special"] == 3
 
 
@@ -70,8 +73,9 @@ def test_the_same_vocabulary_changes_nothing(stories):
     model, tokenizer = stories
     ids = torch.tensor([[1, 400, 300, 20]])
     before = model(ids).logits
-    counts = transplant_of(model, tokenizer, tokenizer)
+    counts, new = transplant_of(model, tokenizer, tokenizer)
     assert counts["copied"] + counts["special"] == 512
+    assert new == []
     assert torch.equal(model(ids).logits, before)
 
 
@@ -95,7 +99,7 @@ def test_tied_stays_tied_and_untied_has_its_own_head(stories, llama32k, tied):
 
 def test_random_differs_from_mean_only_where_there_is_no_namesake(stories, llama32k):
     model, old = stories
-    sources, _ = row_sources(old, llama32k)
+    sources = row_sources(old, llama32k).ids
     mean = torch.tensor([len(s) != 1 for s in sources])
     transplant_of(model, old, llama32k)
     first = model.get_input_embeddings().weight.detach().clone()
@@ -108,7 +112,7 @@ def test_random_differs_from_mean_only_where_there_is_no_namesake(stories, llama
 
 def test_a_letter_is_not_its_byte_piece(stories, llama32k):
     _, old = stories
-    sources, _ = row_sources(old, llama32k)
+    sources = row_sources(old, llama32k).ids
     for token in ("A", "<0x41>", "z", "<0x7A>"):
         new_id, old_id = (t.convert_tokens_to_ids(token) for t in (llama32k, old))
         assert sources[new_id] == [old_id], token

@@ -38,7 +38,7 @@ def test_shards_hold_the_documents(vocabulary: Path, sample: Sample, tmp_path: P
     assert sizes.tolist() == [len(text.encode()) for text in texts]
     assert open_shards(tmp_path / "deep" / "train").dtype == np.uint16
     assert sorted(p.name for p in (tmp_path / "deep").iterdir()) == [
-        *("train.bin", "train.bytes.npy", "train.idx"),
+        *("train.bin", "train.bytes.npy", "train.idx", "train.json"),
     ]
 
 
@@ -49,7 +49,7 @@ def test_old_shards_are_replaced(vocabulary: Path, sample: Sample, tmp_path: Pat
     with pytest.raises(UserError, match="no text to encode"):
         encode_shards([], vocabulary, tmp_path / "train")
     assert len(entries(tmp_path / "train")) == 3
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_nothing_is_left_of_a_failure(vocabulary: Path, tmp_path: Path) -> None:

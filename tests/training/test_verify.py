@@ -31,13 +31,13 @@ def build(family, name, recompute=False):
     stage = typed(compose(["experiment=example"])).train.stage(name)
     config = transformers.AutoConfig.for_model(family, vocab_size=200, **FAMILIES[family])
     model = transformers.AutoModelForCausalLM.from_config(config)
-    trainable = make_trainable(model.train(), stage, recompute, seed=1)
+    trainable = make_trainable(model.train(), stage, recompute, 1, new_rows=[5, 6])
     method = stage_method(stage, recompute=recompute)
     return trainable.model, Architecture.from_config(config.to_dict()), method
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("name", ["full", "embeddings", "head", "lora"])
+@pytest.mark.parametrize("name", ["full", "embeddings", "head", "new_rows", "lora"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_formula_and_count_agree_on_the_model_that_trains(family, name, recompute):
     model, architecture, method = build(family, name, recompute)

@@ -1,6 +1,10 @@
 """One rank that trains tiny models one after the other: `python train_tiny.py TASKS`.
 
-TASKS is a JSON list of {"folder", "zero", "method", "micro", "stop_at", "precision", "poison"}.
+TASKS is a JSON list of {"folder", "zero", "method", "micro", "stop_at", "precision", "poison",
+"guards", "minutes", "fault", "leave_out", "tokens", "flops", "compile", "tied", "rows", "steps",
+"checkpoint", "fingerprint", "settings", "width", "train", "name", "text"};
+`fault` is [forward pass, nan_loss | nan_gradient, how often], `leave_out` a batch that is not in
+the text, `rows` those that learn by new_rows.
 Prints a JSON list with the losses and the hash of each; with `stop_at` a task is asked to stop
 when it is about to make that step, saves, and its entry is null; `poison` puts NaN into a weight.
 """
@@ -9,39 +13,79 @@ import hashlib
 import json
 import os
 import sys
-from dataclasses import replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from documents import Documents
+from transformers import LlamaConfig
+from transformers.utils import ModelOutput
 
 from hpc_llm import config
-from hpc_llm.distributed import detect_ranks
-from hpc_llm.errors import Diverged, Stopped
+from hpc_llm.distributed import detect_ranks, set_up_console
+from hpc_llm.errors import Diverged, FirstRankFailed, Stopped, UserError
+from hpc_llm.settings import RampSettings
+from hpc_llm.surgery.loading import DTYPES, build_model, gathered
 from hpc_llm.surgery.trainable import make_trainable
 from hpc_llm.training import process_group
-from hpc_llm.training.batches import plan_batches
+from hpc_llm.training.batches import BatchPlan, plan_batches
 from hpc_llm.training.job import Hooks, StageJob
 from hpc_llm.training.loop import train
+from hpc_llm.training.mixture import MixedReader
+from hpc_llm.training.schedules import StageLength
 from hpc_llm.training.shards import PackedReader
+from hpc_llm.training.states import full_parameter
+from hpc_llm.training.zero import division_config
 
 STEPS = 6
 
 
-class Documents:
-    """Random documents in memory, read as an indexed data set is."""
+def text(seed):
+    """Return some random documents."""
+    drawn = np.random.default_rng(seed)
+    return Documents([drawn.integers(3, 64, n) for n in drawn.integers(2, 40, 60)])
 
-    def __init__(self):
-        drawn = np.random.default_rng(5)
-        self.documents = [drawn.integers(3, 64, n) for n in drawn.integers(2, 40, 60)]
-        self.sizes = np.array([len(d) for d in self.documents])
 
-    def __len__(self):
-        return len(self.documents)
+def reader_of(settings, plan, seed):
+    """Return the reader of a text, and of another one where some is replayed."""
+    unit = plan.rows if settings.batching == "grouped" else None
+    readers = [PackedReader(d, d.sizes, 32, 1, unit) for d in (text(seed), text(6))]
+    if not settings.replay:
+        return readers[0]
+    return MixedReader(readers, [1 - settings.replay, settings.replay], 1)
 
-    def get(self, index, offset, length):
-        return self.documents[index][offset : offset + length]
+
+def break_down(model, call, kind, times=1):
+    """Let forward pass number `call` of the body, and the next ones, go wrong."""
+    calls = [0]
+
+    def hook(module, arguments, output):
+        if not isinstance(output, ModelOutput):  # the model is only asked about its head
+            return output
+        calls[0] += 1
+        if call < calls[0] <= call + times:
+            if kind == "nan_loss":
+                output.last_hidden_state = output.last_hidden_state * float("nan")
+            else:
+                output.last_hidden_state.register_hook(lambda gradient: gradient * float("nan"))
+        return output
+
+    model.model.register_forward_hook(hook)
+
+
+@dataclass(frozen=True)
+class Shortened:
+    """A batch plan of a text that lacks one batch."""
+
+    plan: BatchPlan
+    without: int
+
+    def indices(self, batch, rank):
+        return self.plan.indices(batch + (batch >= self.without), rank)
+
+    def __getattr__(self, name):
+        return getattr(self.plan, name)
 
 
 def build(task):
@@ -51,42 +95,68 @@ def build(task):
         cfg.train, sequence_length=32, batch_tokens=256, micro_batch_tokens=task.get("micro"),
         log_steps=100 if task.get("poison") else 1,
         precision=task.get("precision", "fp32"), weight_decay=0.1,
-        checkpoint_minutes=1e-9 if task.get("poison") else 10,
+        compile=task.get("compile", False),
+        **{
+            name: RampSettings(**value) if isinstance(value, dict) else value
+            for name, value in task.get("train", {}).items()
+        },
     )  # fmt: skip
     torch.manual_seed(0)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[shared.precision]
     architecture = LlamaConfig(
-        hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-        vocab_size=64, tie_word_embeddings=False,
+        hidden_size=task.get("width", 16), intermediate_size=24, num_hidden_layers=2,
+        num_attention_heads=2, vocab_size=64, tie_word_embeddings=task.get("tied", False),
     )  # fmt: skip
-    model = LlamaForCausalLM(architecture).to(dtype)
-    if task.get("poison"):
-        torch.nn.init.constant_(model.lm_head.weight[:1], float("nan"))
-    stage = replace(shared.stage(task["method"]), rank=4)
-    documents = Documents()
     ranks = detect_ranks(os.environ)
     process_group.start(ranks, 1)
+    zero = replace(cfg.zero, stage=task["zero"], **task.get("zero_settings", {}))
+    divided = division_config(shared, zero, ranks.world_size)
+    model = build_model(architecture.to_dict(), 64, 0, divided).to(DTYPES[shared.precision])
+    if task.get("poison"):
+        with gathered([model.lm_head.weight]):
+            model.lm_head.weight[0] = float("nan")
+    if task.get("fault"):
+        break_down(model, *task["fault"])
+    stage = replace(shared.stage(task["method"]), rank=4, **task.get("stage", {}))
+    plan = plan_batches(shared, ranks.world_size, 32)
     return StageJob(
-        name=task["method"], trainable=make_trainable(model, stage, False, seed=1),
-        reader=PackedReader(documents, documents.sizes, 32, seed=1),
-        plan=plan_batches(shared, ranks.world_size, 32),
+        name=task.get("name", task["method"]),
+        trainable=make_trainable(model, stage, False, 1, task.get("rows", [])),
+        reader=reader_of(shared, plan, task.get("text", 5)),
+        plan=plan if task.get("leave_out") is None else Shortened(plan, task["leave_out"]),
         steps=STEPS, peak_rate=0.01,
-        stage=stage, train=shared, zero=replace(cfg.zero, stage=task["zero"]),
-        schedule=cfg.schedule, ranks=ranks, seed=1, folder=Path(task["folder"]), fingerprint="x",
+        length=StageLength(
+            steps=task.get("steps", STEPS), tokens=task.get("tokens"), flops=task.get("flops")
+        ),
+        stage=stage, train=shared, zero=zero,
+        schedule=cfg.schedule, guards=replace(cfg.guards, **task.get("guards", {})),
+        checkpoint=replace(
+            cfg.checkpoint, minutes=task.get("minutes", 1e-9 if task.get("poison") else 10),
+            **task.get("checkpoint", {}),
+        ),
+        ranks=ranks, seed=1, folder=Path(task["folder"]),
+        fingerprint=task.get("fingerprint", "x"), settings=task.get("settings", {}),
     )  # fmt: skip
 
 
 def result(task):
     """Train one task; return its losses and the hash of its weights, or None when stopped."""
     job = build(task)
-    losses, asked = [], [0]
+    before = {name: full_parameter(p) for name, p in job.trainable.embeddings.items()}
+    losses, rates, seen, troubles, asked, saving, scales = [], [], [], [], [0], [], []
 
     def stop_reason():
         asked[0] += 1
         return "asked" if asked[0] == task.get("stop_at", 0) else None
 
     hooks = Hooks(
-        log=lambda progress, metrics: losses.append(metrics["train/loss"]),
+        log=lambda progress, metrics, records: (
+            losses.append(metrics.get("train/loss")),
+            seen.extend(map(astuple, records)),
+            rates.append(metrics["train/learning_rate"]),
+            saving.append({k: v for k, v in metrics.items() if "checkpoint" in k}),
+            scales.append([metrics.get(f"train/{k}") for k in ("loss_scale", "skipped_steps")]),
+        ),
+        trouble=lambda trouble, record: troubles.append(asdict(trouble)),
         resumed=lambda progress: None,
         step_flops=lambda tokens, squares: tokens,
         stop_reason=stop_reason,
@@ -95,16 +165,28 @@ def result(task):
         trained = train(job, hooks)
     except Stopped:
         return None
-    except Diverged as error:
-        return {"error": str(error)}
+    except (Diverged, UserError, OSError, FirstRankFailed) as error:
+        return {"error": str(error), "troubles": troubles}
+    if not job.ranks.is_first:
+        return {}
     digest = hashlib.sha256()
     for name, value in sorted({**trained.weights, **trained.adapters}.items()):
         digest.update(name.encode())
         digest.update(value.float().numpy().tobytes())
-    return {"losses": losses, "hash": digest.hexdigest()}
+    return {
+        "losses": losses, "hash": digest.hexdigest(), "records": seen, "troubles": troubles,
+        "rates": rates, "saving": saving, "tokens": trained.progress.tokens, "scales": scales,
+        "moved": {n: moved_rows(trained.weights[n], weight) for n, weight in before.items()},
+    }  # fmt: skip
+
+
+def moved_rows(after, before):
+    """Return the rows of a matrix that have other bits."""
+    return (after != before).any(1).nonzero()[:, 0].tolist()
 
 
 if __name__ == "__main__":
+    set_up_console(detect_ranks(os.environ))
     results = [result(task) for task in json.loads(sys.argv[1])]
     if os.environ.get("RANK", "0") == "0":
         print(json.dumps(results))

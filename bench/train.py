@@ -1,0 +1,271 @@
+"""Training steps side by side: hpc-llm, HF Trainer (with peft), plain PyTorch, DeepSpeed by hand.
+
+    make bench BENCH="--models 15m --methods full --repeats 3"
+
+or `python bench/train.py ...`. Each system is a process of its own, with the same model, rows,
+precision and tokens a step. All are started first and then take turns of a few steps
+(A B C D A B C D ...), so what else the machine does meets all of them alike, and ratios are taken
+within a round. One process waits while another has its turn. The peak that shares are of is that of
+a matrix product, measured in each round as well.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import shutil
+import sys
+from dataclasses import replace
+from datetime import date
+from itertools import product
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where it is not installed
+
+METHODS = ("full", "embeddings", "lora")
+SYSTEMS = ("hpc_llm", "trainer", "torch", "deepspeed")
+BASE = "trainer"
+MIB = 2**20
+
+
+def main() -> None:
+    """Run the cases, print a line for each system and write the figures."""
+    arguments = parse()
+    prepare_environment()
+    from cases import Case, prepare_text
+    from peak import measured_peak
+
+    prepare_text(arguments.folder, arguments.text, arguments.pieces)
+    results = read(arguments.output) if arguments.add else []
+    for model, method, precision in product(
+        arguments.models, arguments.methods, arguments.precisions
+    ):
+        case = Case(
+            model=model,
+            method=method,
+            precision=precision,
+            folder=str(arguments.folder.resolve()),
+            threads=arguments.threads,
+            steps=arguments.steps,
+            rows=arguments.rows,
+            micro=arguments.micro_rows,
+        )
+        results += compare(case, arguments, measured_peak)
+        write(arguments.output, {"machine": machine(), "text": arguments.text, "results": results})
+    print(f"\n{table(results)}\n\n-> {arguments.output}")
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Training steps of several systems side by side.")
+    add = parser.add_argument
+    add("--models", nargs="+", default=["15m", "60m"], help="15m 60m 1b")
+    add("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    add("--precisions", nargs="+", default=["fp32", "bf16"], choices=("fp32", "bf16", "fp16"))
+    add(
+        "--systems",
+        nargs="+",
+        default=list(SYSTEMS),
+        help="hpc_llm trainer torch deepspeed; hpc_llm:KEY=VALUE,... with other settings",
+    )
+    add("--steps", type=int, default=2, help="optimizer steps of a turn")
+    add("--repeats", type=int, default=5, help="turns of each system that count, after one")
+    add("--rows", type=int, help="rows of a step; default: as the model says")
+    add("--micro-rows", type=int, help="rows of a forward pass; default: all")
+    add("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    add("--text", default="sample:ru", help="file to train on; default: the sample")
+    add("--pieces", type=int, default=2_000, help="of its vocabulary (of 32,000 rows)")
+    add("--folder", type=Path, default=Path("runs/bench"), help="for the text in tokens")
+    add("--output", type=Path, default=Path("runs/bench/train.json"))
+    add("--add", action="store_true", help="add to the figures that are in --output")
+    add("--quick", action="store_true", help="one case, few steps: does it work?")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.models, arguments.methods, arguments.precisions = ["15m"], ["full"], ["fp32"]
+        arguments.steps, arguments.repeats, arguments.rows = 1, 2, 4
+    return arguments
+
+
+def prepare_environment() -> None:
+    """Set what all processes share, before any of them imports torch."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as hpc-llm sets it
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    if shutil.which("nvidia-smi") is None:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def compare(case: Any, arguments: argparse.Namespace, measured_peak: Any) -> list[dict[str, Any]]:
+    """Train one case by all systems in turn; return a result for each turn of each."""
+    contests = [Contest(case, system) for system in arguments.systems]
+    steps = (arguments.repeats + 1) * case.steps
+    flops, results = case.step_flops(steps), []
+    for contest in contests:
+        contest.ready()
+    for turn in range(arguments.repeats + 1):
+        load, peak = os.getloadavg()[0], measured_peak(case.precision)
+        for contest in contests:
+            result = contest.turn()
+            if turn:  # the first is not counted
+                results.append(
+                    {
+                        **case.key(),
+                        "system": contest.system,
+                        "round": f"{contests[0].process.pid}.{turn}",
+                        "seconds_per_step": result["seconds"] / case.steps,
+                        "engine_share": result["inside"] / result["seconds"],
+                        "peak_bytes": result["peak"],
+                        "flops_per_step": flops,
+                        "matmul_flops_per_second": peak,
+                        "load": load,
+                    }
+                )
+    for contest in contests:
+        contest.end(results)
+    print(table(results), flush=True)
+    return results
+
+
+class Contest:
+    """One system in its process."""
+
+    def __init__(self, case: Any, system: str) -> None:
+        """Start `system`, which may carry settings: hpc_llm:zero=stage0."""
+        self.system = system
+        name, _, settings = system.partition(":")
+        case = replace(case, overrides=tuple(settings.split(",")) if settings else ())
+        self.pipe: Connection
+        self.pipe, theirs = multiprocessing.Pipe()
+        self.process: BaseProcess = _context().Process(target=_contest, args=(theirs, case, name))
+        self.process.start()
+        theirs.close()
+
+    def ready(self) -> None:
+        """Wait until the model is built."""
+        self._receive()
+
+    def turn(self) -> dict[str, float]:
+        """Let it make the steps of a turn."""
+        self.pipe.send("go")
+        return self._receive()
+
+    def end(self, results: list[dict[str, Any]]) -> None:
+        """Ask for the loss in the end, and note it."""
+        self.pipe.send("end")
+        loss = self._receive()
+        for result in results:
+            if result["system"] == self.system:
+                result["loss_after"] = loss
+        self.process.join()
+
+    def _receive(self) -> Any:
+        try:
+            return self.pipe.recv()
+        except EOFError:
+            sys.exit(f"{self.system}: its process has failed, see above")
+
+
+def _context() -> Any:
+    """Processes that share their imports, but not on a GPU, which does not survive a fork."""
+    if "DS_ACCELERATOR" not in os.environ:
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["systems"])
+    return context
+
+
+def _contest(pipe: Connection, case: Any, system: str) -> None:
+    from systems import contest
+
+    contest(pipe, case, system)
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Return the medians as a table in Markdown."""
+    lines = [
+        "| model | method | precision | system | tokens/s | x Trainer | of matmul peak "
+        "| peak memory, MiB | x Trainer | beside the engine | loss after |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for result in results:
+        key = tuple(result[k] for k in ("model", "method", "precision", "tokens_per_step"))
+        groups.setdefault((*key, result["system"]), []).append(result)
+    for (*case, system), turns in groups.items():
+        lines.append(row(case, system, turns, groups.get((*case, BASE), [])))
+    return "\n".join(lines)
+
+
+def row(
+    case: list[Any], system: str, turns: list[dict[str, Any]], base: list[dict[str, Any]]
+) -> str:
+    """Return one line: medians, and in brackets the lowest and highest of the turns.
+
+    What is beside the engine is reading, agreeing, guarding, tracking and billing.
+    """
+    model, method, precision, tokens = case
+    rates = [tokens / turn["seconds_per_step"] for turn in turns]
+    shares = [
+        turn["flops_per_step"] / turn["seconds_per_step"] / turn["matmul_flops_per_second"]
+        for turn in turns
+    ]
+    peak = max(turn["peak_bytes"] for turn in turns)
+    seconds = {turn["round"]: turn["seconds_per_step"] for turn in base}
+    faster = [
+        seconds[turn["round"]] / turn["seconds_per_step"]
+        for turn in turns
+        if turn["round"] in seconds
+    ]
+    beside = median(1 - turn["engine_share"] for turn in turns)
+    smaller = peak / max(turn["peak_bytes"] for turn in base) if base else None
+    return (
+        f"| {model} | {method} | {precision} | {system} | {spread(rates, '.0f')} "
+        f"| {spread(faster, '.2f')} | {median(shares):.0%} | {peak / MIB:.0f} "
+        f"| {'' if smaller is None else f'{smaller:.2f}'} "
+        f"| {f'{beside:.1%}' if beside < 1 else ''} | {turns[-1]['loss_after']:.4f} |"
+    )
+
+
+def spread(values: list[float], form: str) -> str:
+    """Return the median, and lowest and highest in brackets."""
+    if not values:
+        return ""
+    return f"{median(values):{form}} [{min(values):{form}}, {max(values):{form}}]"
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures were measured on."""
+    import torch
+
+    cpu = platform.processor()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), cpu)
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "date": date.today().isoformat(),
+    }
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the results in a file, none where there is none."""
+    return json.loads(path.read_text())["results"] if path.exists() else []
+
+
+def write(path: Path, figures: dict[str, Any]) -> None:
+    """Write the figures."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""`hpc-llm diff RUN_FOLDER RUN_FOLDER`: where two runs part."""
+
+from pathlib import Path
+
+from hpc_llm.app.arguments import Arguments
+from hpc_llm.errors import UserError
+from hpc_llm.rundir import RunFolder
+
+__all__ = ["run_diff"]
+
+
+def run_diff(arguments: Arguments) -> int:
+    """Print settings that differ and, stage by stage, the first step at which two runs part."""
+    from hpc_llm import config
+    from hpc_llm.tracking import compare_runs
+
+    if len(arguments.overrides) != 2:
+        raise UserError("diff: give two run folders, for example hpc-llm diff runs/a runs/b")
+    one, other = (RunFolder(Path(word)) for word in arguments.overrides)
+    for folder in (one, other):
+        if not folder.events.is_file():
+            raise UserError(
+                f"{folder.path}: holds no events.jsonl; give a run folder that has trained"
+            )
+    for line in config.differences(one.config, config.load(other.config)):
+        print(line)
+    print(compare_runs(one.path, other.path), end="")
+    return 0

@@ -1,0 +1,40 @@
+"""The text that a stage trains on: which shards, with which shares, and the reader of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_llm.settings import RunConfig
+from hpc_llm.tokenizer.encode import open_shards
+from hpc_llm.tokenizer.shard_files import check_shards
+from hpc_llm.training.batches import BatchPlan
+from hpc_llm.training.mixture import MixedReader, Reader
+from hpc_llm.training.shards import PackedReader, load_byte_counts
+
+__all__ = ["TrainingText", "open_reader"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingText:
+    """Token shards of one or several texts."""
+
+    vocabulary: Path
+    """The sentencepiece model that has encoded them."""
+    shares: Mapping[Path, float]
+    """Shares of the tokens by the prefix of the shards, the main text first."""
+
+
+def open_reader(cfg: RunConfig, text: TrainingText, plan: BatchPlan, rows: int) -> Reader:
+    """Return the reader of `text` for a model of `rows` embeddings.
+
+    Raises `UserError` for shards that are not whole, have changed or are of another vocabulary.
+    """
+    unit = plan.rows if cfg.train.batching == "grouped" else None
+    readers = []
+    for prefix in text.shares:
+        data = check_shards(prefix, text.vocabulary, rows)
+        counts = load_byte_counts(prefix)
+        readers.append(
+            PackedReader(open_shards(prefix), counts, plan.sequence_length, cfg.seed, unit, data)
+        )
+    return MixedReader(readers, list(text.shares.values()), cfg.seed) if readers[1:] else readers[0]

@@ -1,0 +1,89 @@
+"""`hpc-llm train replay.step=N`: a step of a stage done again, and compared with what it was."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hpc_llm.accounting import Architecture
+from hpc_llm.errors import UserError
+from hpc_llm.rundir import read_jsonl
+from hpc_llm.stages.context import Context
+from hpc_llm.stages.train import starting_point
+from hpc_llm.stages.training import build_job, stage_flops
+from hpc_llm.surgery.loading import load_tokenizer
+from hpc_llm.training.forensics import StepRecord
+from hpc_llm.training.job import StageJob
+from hpc_llm.training.replay import replay_step
+
+__all__ = ["recorded_step", "replay"]
+
+ROUNDING = 1e-4  # of the loss: what another machine or number of ranks may differ by
+
+
+def replay(context: Context) -> tuple[str, bool]:
+    """Replay `cfg.replay`; return what came out as text, and whether it agrees (collective)."""
+    cfg = context.cfg
+    stage, step = cfg.replay.stage or cfg.recipe.adaptation[-1], cfg.replay.step
+    if stage not in cfg.recipe.adaptation:
+        known = ", ".join(cfg.recipe.adaptation)
+        raise UserError(f"replay.stage={stage}: not in the recipe; choose one of {known}")
+    assert step is not None
+    before = recorded_step(context.folder.events, stage, step)
+    model, text = starting_point(context, stage)
+    job = build_job(context, stage, model, text, context.stage_folder(f"train/{stage}"))
+    architecture = Architecture.from_config(model.config.to_dict())
+    flops = stage_flops(context, stage, architecture, job.plan)
+    again, began = replay_step(job, step, flops.model)
+    lines = [f"{stage}, step {step}, done again from step {began}"]
+    compared, agrees = _compare(before, again)
+    lines += compared
+    if cfg.replay.show:
+        lines += _documents(context, job, again.batch)
+    return "\n".join(lines) + "\n", agrees
+
+
+def recorded_step(events: Path, stage: str, step: int) -> StepRecord:
+    """Return the newest record of a step in `events.jsonl`; `UserError` where there is none."""
+    found = None
+    for line in read_jsonl(events):
+        if line.get("event") == "train" and line.get("stage") == stage:
+            for record in line.get("steps", []):
+                found = StepRecord(*record) if record[0] == step else found
+    if found is None:
+        raise UserError(f"replay.step={step}: {events} has no such step of {stage}")
+    return found
+
+
+def _compare(before: StepRecord, again: StepRecord) -> tuple[list[str], bool]:
+    same_batch = before.chain == again.chain
+    difference = abs(again.loss - before.loss) / max(abs(before.loss), 1e-12)
+    lines = [
+        f"batch {before.batch}: {'the same' if same_batch else 'ANOTHER ONE'} "
+        f"(chain {before.chain}, again {again.chain})",
+        f"loss {before.loss!r}, again {again.loss!r}: {_verdict(difference)}",
+    ]
+    if before.gradient_norm is not None and again.gradient_norm is not None:
+        norms = before.gradient_norm, again.gradient_norm
+        gap = abs(norms[1] - norms[0]) / max(abs(norms[0]), 1e-12)
+        lines.append(f"gradient norm {norms[0]!r}, again {norms[1]!r}: {_verdict(gap)}")
+    if before.applied != again.applied:
+        lines.append(f"update applied: {before.applied}, again {again.applied}")
+    return lines, same_batch and not difference > ROUNDING and before.applied == again.applied
+
+
+def _verdict(difference: float) -> str:
+    if difference == 0:
+        return "the same bits"
+    return f"relative difference {difference:.1e}" + (
+        ", ROUNDING IS LESS" * (difference > ROUNDING)
+    )
+
+
+def _documents(context: Context, job: StageJob, batch: int) -> Iterator[str]:
+    """The texts of a batch, of all ranks, as the tokenizer decodes them."""
+    tokenizer: Any = load_tokenizer(context.stage_folder("tokenizer"), context.cfg.model)
+    for rank in range(job.plan.world_size):
+        for part in job.plan.indices(batch, rank):
+            for pieces in job.reader.read(part).pieces:
+                for tokens in pieces:
+                    yield f"--- {len(tokens)} tokens: {tokenizer.decode(tokens.tolist())}"

@@ -1,0 +1,90 @@
+"""Where two runs part: the first step whose batch, and the first whose loss, is not the same."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpc_llm.rundir import RunFolder, read_jsonl
+
+__all__ = ["Parting", "compare_runs", "partings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parting:
+    """Two runs in one stage."""
+
+    stage: str
+    steps: int
+    """Steps that both have made."""
+    batch: int | None
+    """First step with another batch; None: all the same."""
+    bits: int | None
+    """First step whose loss has other bits."""
+    loss: int | None
+    """First step whose loss differs by more than `tolerance`, relatively."""
+    losses: tuple[float, float] | None
+    """The two losses there."""
+
+
+def _steps(events: Path) -> dict[str, dict[int, list[Any]]]:
+    """Return the records of each stage by step; a step that was made again counts as last made."""
+    stages: dict[str, dict[int, list[Any]]] = {}
+    for line in read_jsonl(events):
+        if line.get("event") == "train":
+            known = stages.setdefault(line["stage"], {})
+            known.update({record[0]: record for record in line.get("steps", [])})
+    return stages
+
+
+def _first(one: Mapping[int, Any], other: Mapping[int, Any], same: Any) -> int | None:
+    shared = sorted(one.keys() & other.keys())
+    return next((step for step in shared if not same(one[step], other[step])), None)
+
+
+def partings(one: Path, other: Path, tolerance: float) -> list[Parting]:
+    """Compare two `events.jsonl` stage by stage."""
+    first, second = _steps(one), _steps(other)
+    found = []
+    for stage in first:
+        if stage not in second:
+            continue
+        a, b = first[stage], second[stage]
+        loss = _first(a, b, lambda x, y: abs(x[3] - y[3]) <= tolerance * abs(x[3]))
+        found.append(
+            Parting(
+                stage=stage,
+                steps=len(a.keys() & b.keys()),
+                batch=_first(a, b, lambda x, y: x[2] == y[2]),
+                bits=_first(a, b, lambda x, y: x[3] == y[3]),
+                loss=loss,
+                losses=None if loss is None else (a[loss][3], b[loss][3]),
+            )
+        )
+    return found
+
+
+def _told(parting: Parting, tolerance: float) -> str:
+    if parting.bits is None and parting.batch is None:
+        return (
+            f"{parting.stage}: the same batches and losses, bit for bit, in {parting.steps} steps"
+        )
+    parts = []
+    if parting.batch is not None:
+        parts.append(f"other batches from step {parting.batch}")
+    if parting.bits is not None:
+        parts.append(f"losses with other bits from step {parting.bits}")
+    if parting.loss is not None and parting.losses is not None:
+        a, b = parting.losses
+        parts.append(
+            f"apart by more than {tolerance:g} from step {parting.loss} ({a:.6g}, {b:.6g})"
+        )
+    return f"{parting.stage}: {'; '.join(parts)}; {parting.steps} steps in both"
+
+
+def compare_runs(one: Path, other: Path, tolerance: float = 1e-5) -> str:
+    """Return one line for each stage that both run folders have trained."""
+    found = partings(RunFolder(one).events, RunFolder(other).events, tolerance)
+    return (
+        "\n".join([_told(parting, tolerance) for parting in found] or ["no stage in common"]) + "\n"
+    )

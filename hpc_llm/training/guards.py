@@ -1,0 +1,69 @@
+"""Guards: what counts as trouble in a step, judged before its update is applied.
+
+A NaN passes every comparison with `>`, so finiteness is asked first and by name. A spike is a loss
+far above its recent values by robust statistics: the median, and the median absolute deviation
+scaled by 1.4826 to a standard one (Hampel 1974); both ignore what is no number. All ranks judge the
+same global loss over the same history, so they agree without asking each other.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hpc_llm.settings import GuardSettings
+
+__all__ = ["Trouble", "judge_gradient", "judge_loss", "recent_losses", "spike_limit"]
+
+LEAST_HISTORY = 20  # losses before a spike can be told
+NORMAL = 1.4826  # a standard deviation in median absolute deviations, for a normal distribution
+SMALLEST_SPREAD = 0.01  # of the median: a flat history makes no spike of its next ripple
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trouble:
+    """What is wrong with a step, and what the settings want done."""
+
+    kind: str
+    """not_finite | spike | zero_gradient."""
+    action: str
+    """stop | skip | rollback."""
+    value: float
+    """The loss (nats per label token), or the gradient norm."""
+    limit: float | None = None
+    """What it should have stayed below."""
+
+
+def recent_losses(history: Sequence[float], loss: float, window: int) -> list[float]:
+    """Return the history with `loss` at its end; what is no number is not history."""
+    return [*history, loss][-window:] if math.isfinite(loss) else list(history)
+
+
+def spike_limit(history: Sequence[float], deviations: float) -> float | None:
+    """Return the loss above which a step is a spike; None while there is too little history."""
+    known = [loss for loss in history if math.isfinite(loss)]
+    if len(known) < LEAST_HISTORY:
+        return None
+    middle = statistics.median(known)
+    spread = NORMAL * statistics.median(abs(loss - middle) for loss in known)
+    return middle + deviations * max(spread, SMALLEST_SPREAD * abs(middle))
+
+
+def judge_loss(guards: GuardSettings, history: Sequence[float], loss: float) -> Trouble | None:
+    """Judge the global loss of a step (nats per label token), before its update is applied."""
+    if not math.isfinite(loss):
+        return Trouble(kind="not_finite", action=guards.not_finite, value=loss)
+    limit = spike_limit(history, guards.spike_deviations)
+    if limit is not None and loss > limit:
+        return Trouble(kind="spike", action=guards.spike, value=loss, limit=limit)
+    return None
+
+
+def judge_gradient(guards: GuardSettings, norm: float | None, applied: bool) -> Trouble | None:
+    """Judge the global gradient norm; `applied` is False where the update was left out for it."""
+    if not applied or (norm is not None and not math.isfinite(norm)):
+        value = math.nan if norm is None else norm
+        return Trouble(kind="not_finite", action=guards.not_finite, value=value)
+    if norm == 0.0:
+        return Trouble(kind="zero_gradient", action=guards.zero_gradient, value=0.0)
+    return None

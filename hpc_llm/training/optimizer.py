@@ -1,0 +1,60 @@
+"""AdamW of a stage: what learns at which rate, and what decays.
+
+Matrices decay (Loshchilov and Hutter 2019, arXiv 1711.05101, decoupled), biases and norms do not.
+The embeddings (input rows and LM head) and the adapters have their own rates and decays.
+"""
+
+from typing import Any
+
+import torch
+
+from hpc_llm.surgery.trainable import Trainable
+from hpc_llm.training.job import StageJob
+
+__all__ = ["build_optimizer", "parameter_groups"]
+
+
+def build_optimizer(trainable: Trainable, job: StageJob) -> torch.optim.AdamW:
+    """Return AdamW over what learns: the fused one, also where its states are on the host.
+
+    For 20M numbers on two cores it takes 15 ms a step, DeepSpeed's own for the host 12 ms after
+    50 s of compilation, and torch's other ones 100 ms and more.
+    """
+    return torch.optim.AdamW(
+        parameter_groups(trainable, job),
+        betas=(job.train.beta1, job.train.beta2),
+        fused=True,
+    )
+
+
+def parameter_groups(trainable: Trainable, job: StageJob) -> list[dict[str, Any]]:
+    """Return AdamW's groups: one for all parameters of the same peak rate and decay.
+
+    Where only some rows of the embeddings learn nothing of them decays: the gradient of a frozen
+    row is 0, but decay would move it.
+    """
+    train, stage = job.train, job.stage
+    embeddings, adapters = train.embedding_weight_decay, train.lora_weight_decay
+    if trainable.frozen_rows is not None:
+        embeddings = 0.0
+    alone = not trainable.adapters and not trainable.body
+    kinds = [
+        (trainable.body, 1.0, train.weight_decay),
+        (trainable.embeddings, 1.0 if alone else stage.embedding_rate_ratio, embeddings),
+        (trainable.adapters, 1.0, adapters),
+    ]
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for parameters, ratio, decay in kinds:
+        for name, parameter in parameters.items():
+            rate = job.peak_rate * (stage.lora_b_rate_ratio if "lora_B" in name else ratio)
+            own = train.weight_decay if decay is None else decay
+            key = rate, own if _dimensions(parameter) > 1 else 0.0
+            groups.setdefault(key, []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate, "peak_rate": rate, "weight_decay": decay}
+        for (rate, decay), parameters in groups.items()
+    ]
+
+
+def _dimensions(parameter: torch.nn.Parameter) -> int:
+    return len(getattr(parameter, "ds_shape", parameter.shape))

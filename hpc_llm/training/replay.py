@@ -1,0 +1,46 @@
+"""One step done again: from the nearest checkpoint before it, without a trace.
+
+What a step computes depends on the weights before it, its batch and its seed alone, so on the same
+machine and number of ranks the replay gives the same bits; elsewhere it agrees to rounding.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from hpc_llm.training.checkpoint import Progress
+from hpc_llm.training.engine import start_engine
+from hpc_llm.training.forensics import StepRecord
+from hpc_llm.training.job import Hooks, StageJob
+from hpc_llm.training.loop import Loop
+from hpc_llm.training.resume import take_up
+
+__all__ = ["replay_step"]
+
+NEVER = 1e12  # minutes
+
+
+def replay_step(
+    job: StageJob, step: int, step_flops: Callable[[int, int], int]
+) -> tuple[StepRecord, int]:
+    """Return the record of `step` (counted from 1) and the step the replay began behind.
+
+    Collective. Without a checkpoint before it the stage is begun anew. `step_flops` is that of the
+    loop's hooks: the learning rate may depend on it.
+    """
+    snapshot = take_up(job, last=step - 1, tidying=False)
+    quiet = replace(job, checkpoint=replace(job.checkpoint, minutes=NEVER))
+    seen: list[StepRecord] = []
+    hooks = Hooks(
+        log=lambda progress, metrics, records: seen.extend(records),
+        resumed=lambda progress: None,
+        step_flops=step_flops,
+        stop_reason=lambda: None,
+    )
+    engine = start_engine(quiet.trainable, quiet, snapshot)
+    loop = Loop(quiet, hooks, engine, snapshot.progress if snapshot else Progress())
+    began = loop.progress.step
+    record = None
+    while record is None or record.step < step:
+        loop.step()
+        record = loop.last
+    return record, began

@@ -1,0 +1,75 @@
+"""Shards that are cut, changed or of another vocabulary are refused by name."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpc_llm.errors import UserError
+from hpc_llm.settings import TokenizerSettings
+from hpc_llm.tokenizer import SpecialTokens, encode_shards, train_vocabulary
+from hpc_llm.tokenizer.shard_files import check_shards
+
+Sample = dict[str, list[str]]
+
+
+@pytest.fixture
+def prefix(vocabulary: Path, sample: Sample, tmp_path: Path) -> Path:
+    encode_shards(sample["ru"], vocabulary, tmp_path / "shards" / "target")
+    return tmp_path / "shards" / "target"
+
+
+def test_whole_shards_have_a_fingerprint_that_copies_share(
+    vocabulary: Path, sample: Sample, prefix: Path
+) -> None:
+    found = check_shards(prefix, vocabulary, 1024)
+    shutil.copytree(prefix.parent, prefix.parent.parent / "copy")
+    assert check_shards(prefix.parent.parent / "copy" / "target", vocabulary, 1024) == found
+    encode_shards(sample["ru"], vocabulary, prefix)
+    assert check_shards(prefix, vocabulary, 1024) == found
+    encode_shards(sample["ru"][1:], vocabulary, prefix)
+    assert check_shards(prefix, vocabulary, 1024) != found
+
+
+@pytest.mark.parametrize("ending", [".bin", ".idx", ".bytes.npy"])
+def test_cut_and_changed_files_are_named(vocabulary: Path, prefix: Path, ending: str) -> None:
+    path = prefix.with_name(prefix.name + ending)
+    content = path.read_bytes()
+    path.write_bytes(content[:-2])
+    message = f"target{ending}: has {len(content) - 2:,} bytes, not the {len(content):,} that were"
+    with pytest.raises(UserError, match=message):
+        check_shards(prefix, vocabulary, 1024)
+    path.write_bytes(content[:-2] + bytes([content[-2] ^ 1, content[-1]]))
+    with pytest.raises(UserError, match="target: the shards have changed"):
+        check_shards(prefix, vocabulary, 1024)
+    path.unlink()
+    with pytest.raises(UserError, match=f"target{ending}: has 0 bytes"):
+        check_shards(prefix, vocabulary, 1024)
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "{}", "[]"])
+def test_shards_without_their_description_are_refused(
+    vocabulary: Path, prefix: Path, content: str | None
+) -> None:
+    path = prefix.with_name("target.json")
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(UserError, match="target: no token shards here, or not whole ones"):
+        check_shards(prefix, vocabulary, 1024)
+
+
+def test_shards_of_another_vocabulary_are_refused(
+    vocabulary: Path,
+    sample: Sample,
+    prefix: Path,
+    settings: Callable[..., TokenizerSettings],
+    tmp_path: Path,
+) -> None:
+    other = train_vocabulary(
+        sample["ru"], [], settings(vocab_size=900), SpecialTokens(), 1, tmp_path
+    )
+    with pytest.raises(UserError, match=r"another vocabulary \(of 1,024 pieces\) than .*model"):
+        check_shards(prefix, other, 1024)
+    with pytest.raises(UserError, match="has 1,024 pieces, the model only 1,000 rows"):
+        check_shards(prefix, vocabulary, 1000)
+    assert check_shards(prefix, vocabulary, 1025)

@@ -1,0 +1,281 @@
+"""Checkpoints of real trainings: in both layouts, damaged, of something else, on a full disk."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hpc_llm.launch import run_ranks
+from hpc_llm.training.hashed import describe
+from hpc_llm.training.whole import write_tensors
+
+PROGRAM = Path(__file__).parent / "train_tiny.py"
+SHARDED = {"checkpoint": {"layout": "sharded"}}
+EVERY_STEP = {"minutes": 1e-9}
+
+
+def run(capfd, tasks, processes=1):
+    """Train `tasks` in one start of `processes` ranks; return results and what was said."""
+    tasks = [{"zero": 1, "method": "full", **task, "folder": str(task["folder"])} for task in tasks]
+    capfd.readouterr()
+    command = [sys.executable, str(PROGRAM)]
+    ended = run_ranks([json.dumps(tasks)], processes, os.environ, command=command)
+    said = capfd.readouterr()
+    assert ended == 0, said.err[-3000:]
+    return json.loads(
+        next(line for line in said.out.splitlines() if line.startswith("["))
+    ), said.err
+
+
+def steps(folder):
+    return sorted(int(path.name.split("-")[1]) for path in Path(folder).glob("step-*"))
+
+
+SHARDED_KINDS = {
+    **{f"zero{stage}": {"zero": stage} for stage in (1, 2, 3)},
+    "lora": {"zero": 2, "method": "lora"},
+    "lora-zero3": {"zero": 3, "method": "lora"},
+    "bf16": {"zero": 2, "precision": "bf16"},
+    "bf16-zero3": {"zero": 3, "precision": "bf16"},
+}
+
+
+def test_each_rank_reads_back_what_it_wrote_with_the_same_bits(capfd, tmp_path):
+    whole = [{**kind, "folder": tmp_path / f"{n}-whole"} for n, kind in SHARDED_KINDS.items()]
+    cut = [{**k, **SHARDED, "folder": tmp_path / f"{n}-cut"} for n, k in SHARDED_KINDS.items()]
+    results, _ = run(capfd, [*whole, *({**task, "stop_at": 4} for task in cut)], processes=2)
+    for task in cut:
+        files = json.loads((task["folder"] / "step-00000003" / "state.json").read_text())["files"]
+        assert len([name for name in files if name.endswith("optim_states.pt")]) == 2
+    again, _ = run(capfd, cut, processes=2)
+    for name, before, after in zip(SHARDED_KINDS, results, again, strict=False):
+        assert after["hash"] == before["hash"], name
+        assert after["losses"] == before["losses"][3:], name
+
+
+def test_sharded_ones_go_on_with_2_1_2_ranks_and_at_another_stage(capfd, tmp_path):
+    kinds = {1: {"zero": 1}, 2: {"zero": 2, "method": "lora"}, 3: {"zero": 3}}
+    another = {1: 3, 2: 1, 3: 2}
+    whole = [{**kind, "folder": tmp_path / f"{name}-whole"} for name, kind in kinds.items()]
+    cut = [{**k, **SHARDED, "folder": tmp_path / f"{name}-cut"} for name, k in kinds.items()]
+    results, _ = run(capfd, [*whole, *({**task, "stop_at": 3} for task in cut)], processes=2)
+    _, said = run(capfd, [{**task, "stop_at": 3} for task in cut])
+    assert said.count("converted for another division") == len(cut)
+    last = [{**t, "zero": another[name]} for name, t in zip(kinds, cut, strict=True)]
+    again, said = run(capfd, last, processes=2)
+    assert "since its checkpoint of step 4: ranks 1 -> 2, zero.stage 1 -> 3" in said
+    for name, before, after in zip(kinds, results, again, strict=False):
+        assert after["losses"] == pytest.approx(before["losses"][4:], abs=1e-5), name
+
+
+def test_one_layout_goes_on_from_the_other_and_a_conversion_is_kept(capfd, tmp_path):
+    task = {"zero": 2, "folder": tmp_path / "a"}
+    tasks = [{"folder": tmp_path / "whole", "zero": 2}, {**task, **SHARDED, "stop_at": 4}]
+    (whole, _), _ = run(capfd, tasks)
+    for name in ("b", "c"):
+        shutil.copytree(tmp_path / "a", tmp_path / name)
+    there = {**task, "stop_at": 2}  # takes up the sharded one and leaves a whole one
+    (_, again, *_), said = run(capfd, [there, task, {**task, "zero": 3, "folder": tmp_path / "b"}])
+    assert json.loads((tmp_path / "a/step-00000004/state.json").read_text())["layout"] == "whole"
+    assert again["hash"] == whole["hash"]
+    assert "converted" in said
+    universal = tmp_path / "b/step-00000003/universal"
+    kept = (universal / "files.json").stat().st_mtime_ns
+    run(capfd, [{**task, "zero": 1, "folder": tmp_path / "b"}])
+    assert (universal / "files.json").stat().st_mtime_ns == kept
+    weight = next(universal.glob("zero/*/fp32.pt"))
+    weight.write_bytes(weight.read_bytes()[:-1] + b"x")
+    (refused,), _ = run(capfd, [{**task, "zero": 1, "folder": tmp_path / "b"}])
+    assert "universal: is not what was written; remove that folder" in refused["error"]
+
+
+class Harmful:
+    """What a pickle can do to those who load it."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_that_runs_something_is_not_loaded_even_where_its_hash_fits(capfd, tmp_path):
+    tasks = [{**SHARDED, "folder": tmp_path / name, "stop_at": 4} for name in ("same", "other")]
+    run(capfd, tasks)
+    for name in ("same", "other"):
+        checkpoint = tmp_path / name / "step-00000003"
+        file = next(checkpoint.glob("deepspeed/*optim_states.pt"))
+        torch.save({"optimizer_state_dict": Harmful(tmp_path / "harmed")}, file)
+        state = json.loads((checkpoint / "state.json").read_text())
+        state["files"][f"deepspeed/{file.name}"] = describe(file)
+        (checkpoint / "state.json").write_text(json.dumps(state))
+    tasks = [{**SHARDED, "folder": tmp_path / "same"}, {"zero": 2, "folder": tmp_path / "other"}]
+    results, _ = run(capfd, tasks)
+    assert "holds what is not loaded" in results[0]["error"]
+    assert "DeepSpeed cannot convert it" in results[1]["error"]
+    assert not (tmp_path / "harmed").exists()
+
+
+def truncate(path):
+    file = path / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+def flip(path):
+    file = path / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
+
+
+DAMAGE = {
+    "truncated": truncate,
+    "flipped": flip,
+    "no marker": lambda p: (p / "state.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_damaged_newest_one_is_said_and_the_one_before_is_taken(capfd, tmp_path, processes):
+    tasks = [{"folder": tmp_path / "whole"}, {**EVERY_STEP, "folder": tmp_path / "a", "stop_at": 4}]
+    (whole, _), _ = run(capfd, tasks, processes)
+    assert steps(tmp_path / "a") == [2, 3]
+    for name, damage in DAMAGE.items():
+        shutil.copytree(tmp_path / "a", tmp_path / name)
+        damage(tmp_path / name / "step-00000003")
+    results, said = run(capfd, [{"folder": tmp_path / name} for name in DAMAGE], processes)
+    for name, result in zip(DAMAGE, results, strict=True):
+        assert result["hash"] == whole["hash"], name
+        assert result["losses"] == whole["losses"][2:], name
+        assert (tmp_path / name / "broken-step-00000003").exists(), name
+    for text in ("1,000 bytes, not", "files are not what was written", "has no state.json"):
+        assert text in said
+    assert said.count("taking the one before it, kept as broken-step-00000003") == 3
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_but_damage_begins_anew(capfd, tmp_path):
+    run(capfd, [{"folder": tmp_path / "a", "stop_at": 4}])
+    (tmp_path / "a" / ".step-00000005.tmp").mkdir()
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    truncate(tmp_path / "b/step-00000003")
+    results, said = run(capfd, [{"folder": tmp_path / "a"}, {"folder": tmp_path / "b"}])
+    assert said.count(".step-00000005.tmp was not finished when its writer ended; removed") == 2
+    assert [len(result["losses"]) for result in results] == [3, 6]
+
+
+def test_a_checkpoint_of_something_else_is_refused_and_left_alone(capfd, tmp_path):
+    made = {"settings": {"train.full.learning_rate": 0.01}, "folder": tmp_path / "a"}
+    run(capfd, [{**made, "stop_at": 4}])
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")}
+    others = [
+        {"name": "embeddings"},
+        {"width": 32},
+        {"method": "head"},
+        {"text": 7},
+        {"fingerprint": "y", "settings": {"train.full.learning_rate": 0.02}},
+    ]
+    results, _ = run(capfd, [{**made, **other} for other in others], processes=2)
+    stage, model, method, text, settings = (result["error"] for result in results)
+    assert "is a checkpoint of the stage full, not of embeddings" in stage
+    assert "another model: model.embed_tokens.weight is 64 x 16 there and 64 x 32 here" in model
+    assert "is a checkpoint of the stage full, not of head" in method
+    assert "the text is another one than it was" in text
+    assert "train.full.learning_rate: 0.01 -> 0.02; give the earlier ones" in settings
+    assert all("\n" not in result["error"] for result in results)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")} == before
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system that two checkpoints do not fit on, and a way to make it larger."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def resize(option):
+        command = ["mount", "-t", "tmpfs", "-o", option, "tmpfs", str(place)]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    if os.geteuid() != 0 or not resize("size=100k"):
+        pytest.skip("needs the right to mount a small file system")
+    yield place, resize
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("layout", "background"), [("whole", True), ("whole", False), ("sharded", True)]
+)
+def test_a_full_disk_ends_the_run_and_the_last_checkpoint_stays(
+    capfd, tmp_path, small_disk, layout, background
+):
+    place, resize = small_disk
+    if layout == "sharded":
+        resize("remount,size=200k")
+    task = {"folder": place / "full", "checkpoint": {"layout": layout, "background": background}}
+    tasks = [{"folder": tmp_path / "whole"}, {**task, **EVERY_STEP}]
+    (whole, failed), _ = run(capfd, tasks, processes=2)
+    assert "No space left on device" in failed["error"] or "another rank" in failed["error"]
+    assert steps(place / "full") == [1]
+    resize("remount,size=4m")
+    (again,), _ = run(capfd, [task], processes=2)
+    assert again["hash"] == whole["hash"]
+    assert again["losses"] == whole["losses"][1:]
+
+
+def test_saving_shows_how_long_training_stood_still_and_how_long_writing_took(capfd, tmp_path):
+    tasks = [{**EVERY_STEP, "folder": tmp_path / "a"}, {"folder": tmp_path / "b"}]
+    (saved, unsaved), _ = run(capfd, tasks)
+    assert saved["hash"] == unsaved["hash"]
+    assert not any(unsaved["saving"])
+    stalls = [line.get("perf/checkpoint_stall_seconds") for line in saved["saving"]]
+    assert stalls[0] is None  # nothing to save before the first step
+    assert all(stall > 0 for stall in stalls[1:])
+    assert any(line.get("perf/checkpoint_write_seconds", 0) > 0 for line in saved["saving"])
+
+
+def test_an_adapters_checkpoint_is_about_as_large_as_the_adapter(capfd, tmp_path):
+    task = {"method": "lora", "width": 512, "stop_at": 2, "folder": tmp_path / "a"}
+    run(capfd, [task])
+    checkpoint = tmp_path / "a" / "step-00000001"
+    state = json.loads((checkpoint / "state.json").read_text())
+    trained = sum(
+        torch.Size(map(int, shape.split(" x "))).numel() for shape in state["parameters"].values()
+    )
+    assert all("lora_" in name or "embed" in name or "head" in name for name in state["parameters"])
+    size = sum(file.stat().st_size for file in checkpoint.rglob("*"))
+    assert 12 * trained < size <= 1.1 * 12 * trained + 64 * 1024
+
+
+def test_all_that_training_goes_on_from_is_in_the_checkpoint(capfd, tmp_path):
+    run(capfd, [{"folder": tmp_path / "a", "precision": "fp16", "stop_at": 4}])
+    state = json.loads((tmp_path / "a/step-00000003/state.json").read_text())
+    tensors = load_file(tmp_path / "a/step-00000003/state.safetensors")
+    assert {name.split("/")[0] for name in tensors} == {"weight", "exp_avg", "exp_avg_sq"}
+    assert len(tensors) == 3 * len(state["parameters"])
+    assert state["optimizer"]["step"] >= 1
+    assert state["optimizer"]["loss_scale"]["cur_scale"] >= 1
+    assert state["data"]["next_row"] == 3 * 8
+    assert state["data"]["fingerprint"]
+    progress = state["progress"]
+    assert progress["step"] == progress["batch"] == 3
+    assert progress["tokens"] >= progress["label_tokens"] > 0
+    assert progress["flops"] > 0
+    assert progress["chain"]
+    assert state["made_with"]["ranks"] == 1
+
+
+def test_the_writer_writes_what_the_library_reads(tmp_path):
+    tensors = {
+        "weight/a": torch.randn(3, 5).T,
+        "weight/b": torch.tensor(1.5),
+        "exp_avg/é": torch.zeros(0, 4),
+    }
+    found = write_tensors(tmp_path / "x.safetensors", tensors)
+    assert found == describe(tmp_path / "x.safetensors")
+    read = load_file(tmp_path / "x.safetensors")
+    assert set(read) == set(tensors)
+    for name, tensor in tensors.items():
+        assert torch.equal(read[name], tensor)

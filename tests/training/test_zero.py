@@ -1,0 +1,145 @@
+"""Every ZeRO stage in every precision with every method, loss scaling, offload, divided models.
+
+A process starts in seconds and trains in fractions of one, so each start has many tasks.
+"""
+
+import json
+import math
+from itertools import pairwise, product
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from start_ranks import start_ranks
+
+NOTHING_KEPT = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
+METHODS = {
+    **{name: {"method": name} for name in ("full", "embeddings", "head")},
+    "new_rows": {"method": "new_rows", "rows": [3, 60]},
+    "adapters": {"method": "lora", "stage": {"train_embeddings": False}},
+    "adapters and rows": {"method": "lora", "stage": {"train_embeddings": True}},
+}
+TOLERANCE = {"fp32": 1e-5, "fp16": 1e-4, "bf16": 1e-3}  # of the loss; it moves by 1e-2
+
+
+def task(folder, zero, precision="fp32", extra=None, **more):
+    """Two micro-batches on each of two ranks, four on one; all weights are really divided."""
+    merged = {**(NOTHING_KEPT if zero == 3 else {}), **(extra or {})}
+    settings = {"extra": merged, **more.pop("zero_settings", {})}
+    name = "-".join(map(str, [zero, precision, len(list(folder.iterdir()))]))
+    place = folder / name
+    place.mkdir()
+    common = {"method": "full", "micro": 64, "steps": 3, "folder": str(place)}
+    return {**common, "zero": zero, "precision": precision, "zero_settings": settings, **more}
+
+
+@pytest.fixture
+def train(capfd):
+    """Train tasks in one start of some ranks; the results come back in order."""
+    return lambda tasks, ranks=1: start_ranks(capfd, "train_tiny.py", json.dumps(tasks), ranks)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_stage_precision_and_method_trains_alike(train, tmp_path, processes):
+    combinations = list(product(METHODS, TOLERANCE, range(4)))
+    calm = {"fp16": {"initial_scale_power": 12}}  # nothing is left out to find a scale
+    results = train(
+        [task(tmp_path, s, p, calm if p == "fp16" else None, **METHODS[m])
+         for m, p, s in combinations], processes,
+    )  # fmt: skip
+    reference = {m: r for (m, p, s), r in zip(combinations, results, strict=True)
+                 if (p, s) == ("fp32", 0)}  # fmt: skip
+    for (method, precision, stage), found in zip(combinations, results, strict=True):
+        what, exact = (method, precision, stage), reference[method]
+        assert found["losses"] == pytest.approx(exact["losses"], abs=TOLERANCE[precision]), what
+        assert abs(found["losses"][0] - found["losses"][-1]) > 5e-3, what
+        norms = [[record[4] for record in r["records"]] for r in (found, exact)]
+        assert norms[0][:1] == pytest.approx(norms[1][:1], rel=5e-3), what
+        assert all(norm > 0.01 for norm in norms[0]), what
+        if processes == 1 and "adapters" not in method:
+            same = results[combinations.index((method, precision, 1))]
+            assert found["hash"] == same["hash"], what
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_gradients_are_clipped_at_their_norm(train, tmp_path, processes):
+    clip, beta1 = 0.01, 0.9
+    combinations = list(product(TOLERANCE, range(4)))
+    tasks = [task(tmp_path, s, p, train={"gradient_clipping": clip}, stop_at=2)
+             for p, s in combinations]  # fmt: skip
+    assert train(tasks, processes) == [None] * len(tasks)
+    for one, what in zip(tasks, combinations, strict=True):
+        states = load_file(Path(one["folder"]) / "step-00000001" / "state.safetensors")
+        moments = [value for name, value in states.items() if name.startswith("exp_avg/")]
+        norm = math.sqrt(sum(float(value.double().square().sum()) for value in moments))
+        # after one step the first moment is (1 - beta1) times the clipped gradient
+        assert norm == pytest.approx((1 - beta1) * clip, rel=1e-2), what
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_loss_scale_falls_and_grows_and_goes_on_from_a_checkpoint(train, tmp_path, processes):
+    scaling = {"fp16": {"initial_scale_power": 24, "loss_scale_window": 3, "hysteresis": 1}}
+    tasks = [task(tmp_path, s, "fp16", scaling, steps=14) for s in range(4)]
+    cut = [task(tmp_path, s, "fp16", scaling, steps=14) for s in range(4)]
+    plain = [task(tmp_path, 1, steps=14)]
+    results = train([*tasks, *plain, *({**t, "stop_at": 5} for t in cut)], processes)
+    whole, exact = results[:4], results[4]
+    assert results[5:] == [None] * 4
+    assert train([{**t, "stop_at": 6} for t in cut], processes) == [None] * 4
+    for stage, (found, again) in enumerate(zip(whole, train(cut, processes), strict=True)):
+        scales = [scale for scale, _ in found["scales"]]
+        skipped = [count for _, count in found["scales"]]
+        applied = [record[5] for record in found["records"]]
+        assert not applied[0], stage
+        assert any(applied), stage
+        assert skipped == [applied[: n + 1].count(False) for n in range(14)], stage
+        assert scales[0] == 2**23, stage
+        changes = [after / before for before, after in pairwise(scales)]
+        for change, done in zip(changes, applied[1:], strict=True):
+            assert change in ((1, 2) if done else (0.5,)), stage
+        assert 2 in changes, stage  # it grows again
+        assert [record[0] for record in found["records"]] == list(range(1, 15)), stage
+        assert [record[1] for record in found["records"]] == list(range(14)), stage
+        assert found["tokens"] == exact["tokens"], stage
+        assert again["hash"] == found["hash"], stage
+        assert again["losses"] == found["losses"][9:], stage
+        assert again["scales"] == found["scales"][9:], stage
+
+
+def test_a_gradient_that_no_loss_scale_helps_is_trouble(train, tmp_path):
+    scaling = {"fp16": {"initial_scale_power": 3, "hysteresis": 1}}
+    fault = {"fault": [0, "nan_gradient", 1000], "steps": 8, "micro": None}
+    for found in train([task(tmp_path, s, "fp16", scaling, **fault) for s in range(4)]):
+        assert "step 4: the loss or the gradient is not a number" in found["error"]
+        assert [trouble["kind"] for trouble in found["troubles"]] == ["not_finite"]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_states_on_the_host_train_alike_and_go_on(train, tmp_path, processes):
+    optimizer, parameters = {"offload_optimizer": True}, {"offload_parameters": True}
+    settings = [(1, optimizer), (2, optimizer), (3, optimizer), (3, {**optimizer, **parameters})]
+    combinations = list(product(settings, TOLERANCE))
+    plain = [task(tmp_path, s, p, method="lora", steps=4) for (s, _), p in combinations]
+    moved = [{**task(tmp_path, s, p, method="lora", steps=4, zero_settings=where)}
+             for (s, where), p in combinations]  # fmt: skip
+    cut = [{**task(tmp_path, s, p, method="lora", steps=4, zero_settings=where)}
+           for (s, where), p in combinations]  # fmt: skip
+    results = train([*plain, *moved, *({**t, "stop_at": 3} for t in cut)], processes)
+    count = len(combinations)
+    for what, here, there, again in zip(
+        combinations, results[:count], results[count:], train(cut, processes), strict=False
+    ):
+        assert there["losses"] == pytest.approx(here["losses"], abs=TOLERANCE[what[1]]), what
+        assert again["hash"] == there["hash"], what
+        assert again["losses"] == there["losses"][2:], what
+
+
+def test_divided_models_are_the_whole_ones(capfd, tmp_path):
+    (found,) = start_ranks(capfd, "divided_tiny.py", str(tmp_path), 2)
+    assert found.pop("disagreement").startswith("rows: rank 1 of this run holds other numbers")
+    assert {name: model.pop("tied") for name, model in found.items()} == {
+        "llama": False, "qwen2": True, "gpt2": True, "mixtral": False,
+    }  # fmt: skip
+    for name, model in found.items():
+        right = {"built": True, "loaded": True, "merged": True, "dividing": False}
+        assert model == {**right, "linear": "linear"}, name
