@@ -2,7 +2,9 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from hpc_llm.app.arguments import Arguments
 from hpc_llm.distributed import Ranks, detect_ranks, say, set_up_console
@@ -36,6 +38,8 @@ def run_recipe(arguments: Arguments) -> int:
             print(config.as_yaml(composed), end="")
             return 0
         cfg = config.typed(composed)
+    if arguments.verb == "train" and cfg.replay.step is not None:
+        return _replay(cfg, ranks)
     if _is_to_be_submitted(cfg, ranks, from_file=arguments.config is not None):
         return _submit(cfg, ranks, str(arguments.verb))
     return _run(cfg, ranks, str(arguments.verb))
@@ -68,7 +72,7 @@ def _submit(cfg: RunConfig, ranks: Ranks, verb: str) -> int:
 
 def _run(cfg: RunConfig, ranks: Ranks, verb: str) -> int:
     from hpc_llm.report import print_summary
-    from hpc_llm.stages import check_start, open_context, pipeline, run, run_replay
+    from hpc_llm.stages import check_start, open_context, pipeline, run
 
     stages = pipeline(cfg)  # what is missing is told before anything is made
     started = ranks.launcher != "none"
@@ -82,12 +86,30 @@ def _run(cfg: RunConfig, ranks: Ranks, verb: str) -> int:
         return run_ranks(words, world_size, os.environ)
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     with open_context(cfg, stages, folder, ranks, verb) as context:
-        if verb == "train" and cfg.replay.step is not None:
-            return 0 if run_replay(context) else EXIT_FAILED
         run(context, verb)
     if ranks.is_first and verb in ("adapt", "report"):
         print_summary(folder, sys.stdout)
     return 0
+
+
+def _replay(cfg: RunConfig, ranks: Ranks) -> int:
+    """Do a step of a run again, with the run's own settings; its folder stays as it is."""
+    from hpc_llm import config
+    from hpc_llm.stages import open_context, pipeline, run_replay
+
+    folder = RunFolder(cfg.folder)
+    if not folder.config.is_file():
+        raise UserError(f"{folder.path}: is no run folder; give run=NAME and runs_dir=DIR of a run")
+    own = config.load(folder.config)
+    cfg = replace(own, run=cfg.run, runs_dir=cfg.runs_dir, launch=cfg.launch, replay=cfg.replay)
+    if cfg.launch.processes > 1 and ranks.launcher == "none":
+        from hpc_llm.launch import run_ranks
+
+        with NamedTemporaryFile(suffix=".yaml") as file:
+            config.write(cfg, Path(file.name))
+            return run_ranks(["train", "--config", file.name], cfg.launch.processes, os.environ)
+    with open_context(cfg, pipeline(cfg), folder, ranks, "train") as context:
+        return 0 if run_replay(context) else EXIT_FAILED
 
 
 def open_folder(cfg: RunConfig, ranks: Ranks) -> RunFolder:

@@ -30,14 +30,21 @@ class StopFlag:
 
     `stop_file`: its existence is a wish to stop, for those who cannot send signals to a job. Give
     it to the first rank only; one look per step from one rank is nothing to a shared file system.
-    `deadline`: Unix time in seconds after which to stop.
+    `deadline`: Unix time in seconds after which to stop, for the reason `deadline_name`.
     To be entered in the main thread, as Python asks of signal handlers.
     """
 
-    def __init__(self, *, stop_file: Path | None = None, deadline: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        stop_file: Path | None = None,
+        deadline: float | None = None,
+        deadline_name: str = "deadline",
+    ) -> None:
         """Remember what to watch; nothing is installed yet."""
         self._stop_file = stop_file
         self._deadline = deadline
+        self._deadline_name = deadline_name
         self._reason: str | None = None
         self._before: dict[signal.Signals, Any] = {}
 
@@ -46,9 +53,9 @@ class StopFlag:
         """Why to stop, for example `SIGTERM`; None to go on. The first reason stays."""
         if self._reason is None:
             if self._stop_file is not None and self._stop_file.exists():
-                self._reason = f"stop file {self._stop_file}"
+                self._reason = f"stop file {self._stop_file}, to be removed first"
             elif self._deadline is not None and time.time() >= self._deadline:
-                self._reason = "deadline"
+                self._reason = self._deadline_name
         return self._reason
 
     def _note(self, number: int, _frame: FrameType | None) -> None:

@@ -65,6 +65,11 @@ class RunConfig:
                 "train.compile=true: not with zero.stage=3, which gathers the weights by hooks "
                 "inside the layers; give zero.stage=2, or train.compile=false"
             )
+        if self.checkpoint.layout == "sharded" and self.zero.stage == 0:
+            raise UserError(
+                "checkpoint.layout=sharded: zero.stage=0 divides nothing among the ranks; give "
+                "checkpoint.layout=whole, or zero=stage1"
+            )
 
     @property
     def folder(self) -> Path:

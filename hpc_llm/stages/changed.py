@@ -16,7 +16,7 @@ from hpc_llm.stages.pipeline import Stage
 from hpc_llm.training.checkpoint import BadCheckpoint, State, checkpoints, read_state
 from hpc_llm.training.differences import refusal
 
-__all__ = ["move_changed_aside", "refuse_changed"]
+__all__ = ["is_begun", "move_changed_aside", "refuse_changed"]
 
 
 def refuse_changed(folder: RunFolder, stages: Sequence[Stage]) -> None:
@@ -24,6 +24,12 @@ def refuse_changed(folder: RunFolder, stages: Sequence[Stage]) -> None:
     for stage in stages:
         if problem := _problem(folder, stage):
             raise UserError(problem)
+
+
+def is_begun(folder: RunFolder, stage: Stage) -> bool:
+    """Tell whether `stage` was interrupted with today's settings, so that it goes on."""
+    newest = _newest(folder.path / stage.name / "checkpoints") if stage.all_ranks else None
+    return newest is not None and newest[1].fingerprint == stage.fingerprint
 
 
 def move_changed_aside(folder: RunFolder, stage: Stage) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_llm.accounting.model_file import positions, read_config
+from hpc_llm.errors import UserError
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
 from hpc_llm.stages.changed import refuse_changed
@@ -24,10 +25,22 @@ def check_start(
 ) -> None:
     """Raise `UserError` when `verb` cannot begin, or not go on from what an earlier start left."""
     todo = unfinished(folder, stages, verb)
-    if cfg.replay.step is None and cfg.checkpoint.changed == "refuse":
+    if cfg.checkpoint.changed == "refuse":
         refuse_changed(folder, todo)
+    _refuse_missing(todo, {stage.name for stage in unfinished(folder, stages, "adapt")})
     if any(stage.all_ranks for stage in todo):
         plan_batches(cfg.train, world_size, positions(_model_config(cfg)))
+
+
+def _refuse_missing(todo: Sequence[Stage], undone: set[str]) -> None:
+    """Raise `UserError` where a stage reads the result of one that is neither done nor to be."""
+    missing = undone - {stage.name for stage in todo}
+    for stage in todo:
+        if needs := [need for need in stage.needs if need in missing]:
+            raise UserError(
+                f"{stage.name}: needs {', '.join(needs)} first; run hpc-llm adapt, or those verbs, "
+                "with the same settings"
+            )
 
 
 def _model_config(cfg: RunConfig) -> dict[str, Any]:

@@ -56,7 +56,8 @@ def recorded_step(events: Path, stage: str, step: int) -> StepRecord:
 
 def _compare(before: StepRecord, again: StepRecord) -> tuple[list[str], bool]:
     same_batch = before.chain == again.chain
-    difference = abs(again.loss - before.loss) / max(abs(before.loss), 1e-12)
+    same = repr(again.loss) == repr(before.loss)  # two NaN are alike here
+    difference = 0.0 if same else abs(again.loss - before.loss) / max(abs(before.loss), 1e-12)
     lines = [
         f"batch {before.batch}: {'the same' if same_batch else 'ANOTHER ONE'} "
         f"(chain {before.chain}, again {again.chain})",

@@ -16,7 +16,7 @@ from hpc_llm.errors import BudgetSpent, FirstRankFailed, Stopped, UserError, exi
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
 from hpc_llm.stages.bill import Account, measure_energy
-from hpc_llm.stages.changed import move_changed_aside
+from hpc_llm.stages.changed import is_begun, move_changed_aside
 from hpc_llm.stages.context import Context, commit, versions
 from hpc_llm.stages.pipeline import Stage
 from hpc_llm.tracking import EventLog, NoView, WandbView, open_view
@@ -37,7 +37,8 @@ def open_context(
     stop_file = folder.path / "stop" if ranks.is_first else None
     hours = cfg.train.max_hours
     deadline = None if hours is None else time.time() + 3600 * hours
-    with _locked(folder, ranks), StopFlag(stop_file=stop_file, deadline=deadline) as flag:
+    flag = StopFlag(stop_file=stop_file, deadline=deadline, deadline_name="train.max_hours")
+    with _locked(folder, ranks), flag:
         view: WandbView | NoView = NoView()
         if ranks.is_first and unfinished(folder, stages, verb):
             view = open_view(cfg.tracking, folder.path, folder.path.name, asdict(cfg))
@@ -257,7 +258,7 @@ def _stop_if_agreed(context: Context) -> None:
 def _set_aside(folder: RunFolder, stage: Stage) -> None:
     """Move what an earlier run with other settings left, so that nothing is overwritten."""
     record = folder.finished(stage.name)
-    if record is None or record["fingerprint"] == stage.fingerprint:
+    if record is None or record["fingerprint"] == stage.fingerprint or is_begun(folder, stage):
         return
     for name in stage.owns:
         if moved := folder.supersede(name):

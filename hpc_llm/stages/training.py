@@ -25,7 +25,7 @@ from hpc_llm.training.verify import verify_flops
 
 __all__ = ["build_job", "stage_flops", "train_stage", "training_result"]
 
-INTERNAL = ("step", "optimizer_step", "recent", "loss_scale")  # of Progress: not for the record
+INTERNAL = ("step", "recent", "window")  # of Progress: not for the record
 
 
 def build_job(

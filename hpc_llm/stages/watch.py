@@ -198,11 +198,12 @@ class Watch:
             metrics={},
             details=asdict(trouble) | {"batch": record.batch, "chain": record.chain},
         )
+        folder = self.context.folder.path
         limit = "" if trouble.limit is None else f" (limit {trouble.limit:.4g})"
         say(
             f"{self.job.name}: {trouble.kind} at step {record.step}: {trouble.value:.4g}{limit}; "
             f"{trouble.action}; its documents: hpc-llm train replay.stage={self.job.name} "
-            f"replay.step={record.step} with the same settings"
+            f"replay.step={record.step} replay.show=true run={folder.name} runs_dir={folder.parent}"
         )
 
     def _stalled(self, names: list[str]) -> None:

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ from hpc_llm.rundir import read_json, write_json
 from hpc_llm.training.hashed import describe
 
 __all__ = [
+    "COUNTERS",
     "BadCheckpoint",
     "Progress",
     "State",
+    "Window",
     "checkpoints",
     "commit",
     "drop_all_but_best",
@@ -44,6 +46,24 @@ NAME = re.compile(r"step-(\d{8,})(?:-(\d+))?")
 
 class BadCheckpoint(ValueError):
     """A checkpoint that is not whole; the message says what is wrong with it."""
+
+
+COUNTERS = ("seconds", "tokens", "flops", "positions")  # that a log line tells the growth of
+
+
+@dataclass(kw_only=True)
+class Window:
+    """The steps since the last log line, and the counters there."""
+
+    records: list[Any]
+    """Fields of `StepRecord`."""
+    loss_sum: float
+    """Nats of the applied steps."""
+    labels: float
+    seconds: float
+    tokens: int
+    flops: int
+    positions: int
 
 
 @dataclass
@@ -75,6 +95,8 @@ class Progress:
     """Fingerprint of all batches so far."""
     recent: list[float] = field(default_factory=list)
     """Losses by which the next one is judged."""
+    window: Window | None = None
+    """In a checkpoint: what the next log line tells of the steps before it."""
 
 
 @dataclass(kw_only=True)
@@ -152,7 +174,10 @@ def read_state(path: Path) -> State:
                 f"{found.get('format', 1)}, this one reads {FORMAT}); go on with that version, or "
                 "begin the stage anew with checkpoint.changed=restart"
             )
-        state = State(**{**found, "progress": Progress(**found["progress"])})
+        progress = Progress(**found["progress"])
+        if progress.window is not None:
+            progress = replace(progress, window=Window(**found["progress"]["window"]))
+        state = State(**{**found, "progress": progress})
     except FileNotFoundError as error:
         raise BadCheckpoint(f"has no {MARKER}") from error
     except (OSError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:

@@ -6,8 +6,10 @@ the same for any number of ranks: rows are hashed with their global number and s
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +35,19 @@ class StepRecord:
     gradient_norm: float | None
     applied: bool
     """False where a guard left its update out."""
+
+    def as_list(self) -> list[Any]:
+        """Return the fields as strict JSON has them: what is no number as a string."""
+        return [
+            str(value) if isinstance(value, float) and not math.isfinite(value) else value
+            for value in astuple(self)
+        ]
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> "StepRecord":
+        """Return the record with these fields, as `as_list` gives them."""
+        step, batch, chain, loss, norm, applied = values
+        return cls(step, batch, chain, float(loss), None if norm is None else float(norm), applied)
 
 
 def batch_sum(indices: Sequence[range], rows: Sequence[Rows]) -> int:

@@ -11,7 +11,7 @@ import torch
 
 from hpc_llm.errors import BudgetSpent, Diverged, Stopped
 from hpc_llm.training import process_group
-from hpc_llm.training.checkpoint import Progress
+from hpc_llm.training.checkpoint import COUNTERS, Progress, Window
 from hpc_llm.training.engine import Engine, start_engine
 from hpc_llm.training.forensics import StepRecord, batch_sum, chained
 from hpc_llm.training.guards import Trouble, judge_gradient, judge_loss, recent_losses
@@ -56,9 +56,19 @@ class Loop:
         self.last: StepRecord | None = None
         self.loss_sum = self.labels = self.rate = 0.0
         self.logged = progress
+        self._take_window(progress)
         self.rows = Prefetch(job.reader, job.plan, job.ranks.rank)
         self.saver = Saver(job, engine.engine, progress)
         self.saved = time.monotonic()
+
+    def _take_window(self, progress: Progress) -> None:
+        """Go on with the steps since the last log line, as if nothing had been interrupted."""
+        window = progress.window
+        if window is None:
+            return
+        self.records = [StepRecord.of(values) for values in window.records]
+        self.loss_sum, self.labels = window.loss_sum, window.labels
+        self.logged = replace(progress, **{name: getattr(window, name) for name in COUNTERS})
 
     def step(self) -> None:
         """Make one step: or save, stop, or go back before it."""
@@ -103,7 +113,13 @@ class Loop:
         self.watchdog.at(self.progress.step, "saves")
         if self.job.ranks.is_first:
             self.hooks.saving(self.progress)
-        self.saver.save(self.progress)
+        window = Window(
+            records=[record.as_list() for record in self.records],
+            loss_sum=self.loss_sum,
+            labels=self.labels,
+            **{name: getattr(self.logged, name) for name in COUNTERS},
+        )
+        self.saver.save(replace(self.progress, window=window))
         self.saved = time.monotonic()
 
     def _compute(
@@ -183,6 +199,8 @@ class Loop:
         if job.ranks.is_first:
             self.hooks.trouble(trouble, self.records[-1])
         if trouble.action == "stop":
+            self.progress = done
+            self._log()  # the steps since the last line would be lost
             raise _diverged(job, trouble, done)
         if back is None:
             return done
@@ -192,6 +210,7 @@ class Loop:
         self.records.clear()
         self.loss_sum = self.labels = 0.0
         self.logged = back.progress
+        self._take_window(back.progress)
         if job.ranks.is_first:
             self.hooks.resumed(back.progress)
         return replace(back.progress, batch=done.batch, chain=done.chain, troubles=done.troubles)
@@ -231,10 +250,15 @@ class Loop:
 def _diverged(job: StageJob, trouble: Trouble, done: Progress) -> Diverged:
     where = f"train.{job.name}: step {done.step}"
     if trouble.kind == "not_finite":
+        most = job.guards.most_skips
+        tried = job.guards.not_finite != "stop"
+        other = (
+            f" (guards.most_skips={most} were tried)" if tried else ", or guards.not_finite=skip"
+        )
         return Diverged(
             f"{where}: the loss or the gradient is not a number; give a smaller "
-            f"train.{job.name}.learning_rate (it was {job.peak_rate:g}), or guards.not_finite="
-            "rollback"
+            f"train.{job.name}.learning_rate (it was {job.peak_rate:g}) and "
+            f"checkpoint.changed=restart{other}"
         )
     what = f"the loss {trouble.value:.4g} is a spike (limit {trouble.limit or 0:.4g})"
     if trouble.kind == "zero_gradient":

@@ -6,7 +6,9 @@ machine and number of ranks the replay gives the same bits; elsewhere it agrees 
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+from hpc_llm.settings import GuardSettings
 from hpc_llm.training.checkpoint import Progress
 from hpc_llm.training.engine import start_engine
 from hpc_llm.training.forensics import StepRecord
@@ -19,6 +21,13 @@ __all__ = ["replay_step"]
 NEVER = 1e12  # minutes
 
 
+def _without_stop(guards: GuardSettings) -> GuardSettings:
+    """Return guards that let a step which ended the stage be looked at; the others are the same."""
+    kinds = ("not_finite", "spike", "zero_gradient")
+    stopped: dict[str, Any] = {k: "skip" for k in kinds if getattr(guards, k) == "stop"}
+    return replace(guards, most_skips=10**9, **stopped)
+
+
 def replay_step(
     job: StageJob, step: int, step_flops: Callable[[int, int], int]
 ) -> tuple[StepRecord, int]:
@@ -28,7 +37,11 @@ def replay_step(
     loop's hooks: the learning rate may depend on it.
     """
     snapshot = take_up(job, last=step - 1, tidying=False)
-    quiet = replace(job, checkpoint=replace(job.checkpoint, minutes=NEVER))
+    quiet = replace(
+        job,
+        checkpoint=replace(job.checkpoint, minutes=NEVER),
+        guards=_without_stop(job.guards),
+    )
     seen: list[StepRecord] = []
     hooks = Hooks(
         log=lambda progress, metrics, records: seen.extend(records),

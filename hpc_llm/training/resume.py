@@ -199,8 +199,10 @@ def _convert(job: StageJob, path: Path) -> None:
 
 
 def division_of(engine: Any, job: StageJob) -> str:
-    """Return the fingerprint of how the states are divided among the ranks."""
+    """Return the fingerprint of how the states are divided; "" where they are not."""
     zero = job.zero
+    if zero.stage == 0:
+        return ""
     return division(
         engine,
         job.ranks.world_size,

@@ -146,7 +146,7 @@ def test_every_other_way_to_stop_and_no_stage_is_done_twice(example, tmp_path):
     (own / "stop").unlink()
 
     done = hpc_llm(*words, "train.max_hours=1e-9", check=False)
-    assert (done.returncode, "stopped (deadline)" in done.stderr) == (75, True)
+    assert (done.returncode, "stopped (train.max_hours)" in done.stderr) == (75, True)
 
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: "train/embeddings" in records(own))  # between stages, or in the evaluation

@@ -51,13 +51,15 @@ def text(tmp_path):
         ("train.lora.steps=0", ["train.lora.steps=0", "above 0"]),
         ("train.batch_tokens=1000", ["train.batch_tokens=1000", "multiple"]),
         ("launch.processes=3", ["8 rows of 512", "divided among 3 ranks", "multiple of 1536"]),
+        (["zero=stage0", "checkpoint.layout=sharded"], ["zero.stage=0 divides nothing"]),
         ("tokenizer.vocab_size=100", ["tokenizer.vocab_size=100", "at least 384"]),
         ("recipe.stages=[lora,lora]", ["twice"]),
         ("corpus.target=[", ["'['"]),
     ],
 )
 def test_wrong_settings(refused, override, words, tmp_path):
-    line = refused("adapt", override, f"runs_dir={tmp_path}/runs")
+    overrides = [override] if isinstance(override, str) else override
+    line = refused("adapt", *overrides, f"runs_dir={tmp_path}/runs")
     for word in words:
         assert word in line
     assert not (tmp_path / "runs").exists()

@@ -75,8 +75,20 @@ def test_a_step_done_again_has_the_same_bits_and_shows_its_documents(runs):
     assert any("а" <= letter <= "я" for letter in done.stdout)  # the documents are Russian
     after = (runs / "one/events.jsonl").read_bytes(), (runs / "one/record.jsonl").read_bytes()
     assert after == before
-    again = replay(runs, "run=one", "replay.step=3", "replay.stage=embeddings")
+    settings = (runs / "one/config.yaml").read_bytes()
+    words = [f"runs_dir={runs}", "run=one", "replay.step=3", "replay.stage=embeddings"]
+    again = hpc_llm("train", *words, "launch.processes=2")  # it knows its settings itself
     assert "embeddings, step 3" in again.stdout
+    assert (runs / "one/config.yaml").read_bytes() == settings
+
+
+def test_the_step_that_ended_a_run_can_be_looked_at(runs):
+    done = adapt(runs, "run=one", "train.lora.learning_rate=1e30", "run=broken", check=False)
+    assert done.returncode == 1
+    assert "checkpoint.changed=restart, or guards.not_finite=skip" in done.stderr
+    step = steps(runs / "broken", "lora")[-1][0]
+    shown = replay(runs, "run=broken", f"replay.step={step}", "replay.show=true")
+    assert "tokens: " in shown.stdout
 
 
 def test_a_step_that_came_out_otherwise_is_told(runs):

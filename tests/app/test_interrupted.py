@@ -32,19 +32,25 @@ def whole(runs):
 def interrupted(runs):
     """A run that was stopped in its last training stage, with some checkpoints behind it."""
     folder = runs / "interrupted"
-    words = ["adapt", *TINY, f"runs_dir={runs}", f"run={folder.name}", "checkpoint.minutes=1e-9"]
+    start_and_stop(folder, [f"runs_dir={runs}", f"run={folder.name}"], "[3-9]")
+    return folder
+
+
+def start_and_stop(folder, words, steps):
+    """Stop a run when LoRA has a checkpoint of one of `steps`; return what it said."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "hpc_llm.app", *words], stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-m", "hpc_llm.app", "adapt", *TINY, *words, "checkpoint.minutes=1e-9"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
     deadline = time.monotonic() + 300
-    while not list(folder.glob("train/lora/checkpoints/step-0000000[3-9]")):
+    while not list(folder.glob(f"train/lora/checkpoints/step-0000000{steps}")):
         assert time.monotonic() < deadline, "waited in vain"
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
     process.send_signal(signal.SIGUSR1)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 75, said
-    return folder
+    return said
 
 
 @pytest.fixture
@@ -87,6 +93,8 @@ def test_rate_and_counters_go_on_as_if_nothing_had_happened(runs, whole, copy):
     assert totals.spent.flops == totals.useful.flops == done["flops"]
     assert totals.useful.tokens == done["tokens"]
     assert done["steps"] == 12
+    records = [record for line in found for record in line["steps"]]
+    assert records == [record for line in expected for record in line["steps"]]
     assert model(copy) == model(whole)
     assert not (copy / "train/lora/checkpoints").exists()
 
@@ -124,3 +132,17 @@ def test_asked_to_it_begins_anew_and_keeps_the_earlier_checkpoints(runs, copy):
     totals = Ledger(copy / "ledger.jsonl").totals("train/lora")
     assert totals.useful.flops < totals.spent.flops
     assert totals.useful.flops == json.loads((copy / "train/lora/done.json").read_text())["flops"]
+
+
+def test_a_finished_stage_that_is_done_again_goes_on_when_that_is_interrupted(runs, whole):
+    folder = runs / "again"
+    shutil.copytree(whole, folder)
+    words = [f"run={folder.name}", "train.lora.steps=24", "train.lora.max_epochs=99"]
+    stopped = start_and_stop(folder, [f"runs_dir={runs}", *words], "[3-9]")
+    assert "settings changed; the earlier result is kept in" in stopped
+    saved = len(list(folder.glob("superseded/*")))
+    done = adapt(runs, *words)
+    assert "going on from step" in done.stderr
+    assert "settings changed" not in done.stderr.split("going on from step")[0]
+    assert len(list(folder.glob("superseded/train-lora*"))) == 1
+    assert saved == 1

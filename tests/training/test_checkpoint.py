@@ -68,7 +68,10 @@ def test_sharded_ones_go_on_with_2_1_2_ranks_and_at_another_stage(capfd, tmp_pat
     _, said = run(capfd, [{**task, "stop_at": 3} for task in cut])
     assert said.count("converted for another division") == len(cut)
     last = [{**t, "zero": another[name]} for name, t in zip(kinds, cut, strict=True)]
+    shutil.copytree(cut[0]["folder"], tmp_path / "undivided")
+    last.append({**cut[0], "zero": 0, "checkpoint": {}, "folder": tmp_path / "undivided"})
     again, said = run(capfd, last, processes=2)
+    assert again[-1]["losses"] == pytest.approx(results[0]["losses"][4:], abs=1e-5)
     assert "since its checkpoint of step 4: ranks 1 -> 2, zero.stage 1 -> 3" in said
     for name, before, after in zip(kinds, results, again, strict=False):
         assert after["losses"] == pytest.approx(before["losses"][4:], abs=1e-5), name
