@@ -52,9 +52,11 @@ def test_stop_file_and_deadline(tmp_path: Path) -> None:
     with StopFlag(stop_file=tmp_path / "stop", deadline=time.time() + 3600) as flag:
         assert flag.reason is None
         (tmp_path / "stop").touch()
-        assert flag.reason == f"stop file {tmp_path / 'stop'}"
+        assert flag.reason == f"stop file {tmp_path / 'stop'}, to be removed first"
     with StopFlag(deadline=time.time() - 1) as flag:
         assert flag.reason == "deadline"
+    with StopFlag(deadline=time.time() - 1, deadline_name="train.max_hours") as flag:
+        assert flag.reason == "train.max_hours"
 
 
 @pytest.mark.parametrize(("error", "code"), [("Stopped", 75), ("ValueError", -signal.SIGTERM)])
