@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from hpc_llm.accounting.model_file import positions, read_config
-from hpc_llm.errors import UserError
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
 from hpc_llm.stages.changed import refuse_changed
 from hpc_llm.stages.pipeline import Stage
-from hpc_llm.stages.run import unfinished
+from hpc_llm.stages.run import refuse_missing, unfinished
 from hpc_llm.training.batches import plan_batches
 
 __all__ = ["check_start"]
@@ -27,20 +26,9 @@ def check_start(
     todo = unfinished(folder, stages, verb)
     if cfg.checkpoint.changed == "refuse":
         refuse_changed(folder, todo)
-    _refuse_missing(todo, {stage.name for stage in unfinished(folder, stages, "adapt")})
+    refuse_missing(todo, {stage.name for stage in unfinished(folder, stages, "adapt")})
     if any(stage.all_ranks for stage in todo):
         plan_batches(cfg.train, world_size, positions(_model_config(cfg)))
-
-
-def _refuse_missing(todo: Sequence[Stage], undone: set[str]) -> None:
-    """Raise `UserError` where a stage reads the result of one that is neither done nor to be."""
-    missing = undone - {stage.name for stage in todo}
-    for stage in todo:
-        if needs := [need for need in stage.needs if need in missing]:
-            raise UserError(
-                f"{stage.name}: needs {', '.join(needs)} first; run hpc-llm adapt, or those verbs, "
-                "with the same settings"
-            )
 
 
 def _model_config(cfg: RunConfig) -> dict[str, Any]:

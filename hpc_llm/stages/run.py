@@ -21,7 +21,7 @@ from hpc_llm.stages.context import Context, commit, versions
 from hpc_llm.stages.pipeline import Stage
 from hpc_llm.tracking import EventLog, NoView, WandbView, open_view
 
-__all__ = ["open_context", "run", "run_replay", "unfinished"]
+__all__ = ["open_context", "refuse_missing", "run", "run_replay", "unfinished"]
 
 LIGHT = ("corpus", "report")  # stages that need no torch
 
@@ -84,14 +84,14 @@ def run(context: Context, verb: str) -> int:
     stages = context.stages
     wanted = _wanted(stages, verb)
     todo = unfinished(context.folder, stages, verb)
-    done = {stage.name for stage in stages if _is_done(context.folder, stage)}
+    refuse_missing(todo, {s.name for s in unfinished(context.folder, stages, "adapt")})
     _say_plan(context, wanted, todo)
     if context.ranks.world_size == 1 and all(stage.module in LIGHT for stage in todo):
-        _run_stages(context, todo, done)
+        _run_stages(context, todo)
     else:
         with _met(context):
             _check_training(context, todo)
-            _run_stages(context, todo, done)
+            _run_stages(context, todo)
     return len(todo)
 
 
@@ -113,19 +113,13 @@ def _check_training(context: Context, todo: list[Stage]) -> None:
         check_zero(context.cfg.train, context.cfg.zero, context.ranks.world_size)
 
 
-def _run_stages(context: Context, todo: list[Stage], done: set[str]) -> None:
+def _run_stages(context: Context, todo: list[Stage]) -> None:
     if todo and context.ranks.is_first:
         context.account.add("start", reason="start")
     for stage in todo:
-        if missing := [need for need in stage.needs if need not in done]:
-            raise UserError(
-                f"{stage.name}: needs {', '.join(missing)} first; run hpc-llm adapt, "
-                "or those verbs, with the same settings"
-            )
         _stop_if_agreed(context)
         with _billed(context, stage):
             _run_stage(context, stage)
-        done.add(stage.name)
 
 
 @contextmanager
@@ -142,6 +136,17 @@ def _billed(context: Context, stage: Stage) -> Iterator[None]:
 
 def _wanted(stages: Sequence[Stage], verb: str) -> list[Stage]:
     return [stage for stage in stages if verb in ("adapt", stage.verb)]
+
+
+def refuse_missing(todo: Sequence[Stage], undone: set[str]) -> None:
+    """Raise `UserError` where a stage reads the result of one that is neither done nor to be."""
+    missing = undone - {stage.name for stage in todo}
+    for stage in todo:
+        if needs := [need for need in stage.needs if need in missing]:
+            raise UserError(
+                f"{stage.name}: needs {', '.join(needs)} first; run hpc-llm adapt, or those verbs, "
+                "with the same settings"
+            )
 
 
 def unfinished(folder: RunFolder, stages: Sequence[Stage], verb: str) -> list[Stage]:
