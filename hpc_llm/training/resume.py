@@ -67,10 +67,10 @@ def take_up(job: StageJob, *, last: int | None = None, tidying: bool = True) -> 
     passed: set[Path] = set()
     while (path := _propose(job, last, passed, tidying)) is not None:
         snapshot = Snapshot(path, read_state(path))
-        if _verified(job, path, snapshot.state.files):
+        if (problem := _damage(job, path, snapshot.state.files)) is None:
             return snapshot
         if job.ranks.is_first:
-            _pass_over(path, "its files are not what was written", passed, tidying)
+            _pass_over(path, problem, passed, tidying)
     return None
 
 
@@ -126,19 +126,25 @@ def _other_data(path: Path, state: State, job: StageJob) -> str | None:
 
 def _pass_over(path: Path, problem: str, passed: set[Path], tidying: bool) -> None:
     passed.add(path)
-    aside = f", kept as {set_aside(path).name}" if tidying else ""
-    say(f"{path}: cannot be gone on from: {problem}; taking the one before it{aside}")
+    aside = f"; kept as {set_aside(path).name}" if tidying else ""
+    step, _ = step_and_attempt(path)
+    left = [other.name for other in checkpoints(path.parent, step) if other not in passed]
+    then = f"taking {left[0]}" if left else "no earlier one is left: the stage begins anew"
+    say(f"{path}: cannot be gone on from: {problem}{aside}; {then}")
 
 
-def _verified(job: StageJob, path: Path, files: Mapping[str, Any]) -> bool:
-    """Let every rank compare its share of the files; tell whether all agree (collective)."""
-    problem = 0
+def _damage(job: StageJob, path: Path, files: Mapping[str, Any]) -> str | None:
+    """Let every rank compare its share of the files; tell what is wrong on any (collective)."""
+    problem = None
     try:
         verify(path, dict(files), slice(job.ranks.rank, None, job.ranks.world_size))
     except BadCheckpoint as error:
-        problem = 1
-        log.warning("%s: %s", path, error)
-    return process_group.all_sum([problem]) == [0]
+        problem = str(error)
+        if not job.ranks.is_first:  # which tells only what it has seen itself
+            log.warning("%s: %s", path, error)
+    if process_group.all_sum([int(problem is not None)]) == [0]:
+        return None
+    return problem or "its files are not what was written"
 
 
 def shapes(job: StageJob) -> dict[str, str]:
@@ -194,8 +200,8 @@ def _convert(job: StageJob, path: Path) -> None:
         raise failure
     if code:
         raise FirstRankFailed(code)
-    if not _verified(job, path, converted_files(path)):
-        raise UserError(f"{path}/universal: is not what was written; remove that folder")
+    if problem := _damage(job, path, converted_files(path)):
+        raise UserError(f"{path}/universal: {problem}; remove that folder")
 
 
 def division_of(engine: Any, job: StageJob) -> str:

@@ -95,7 +95,8 @@ def test_one_layout_goes_on_from_the_other_and_a_conversion_is_kept(capfd, tmp_p
     weight = next(universal.glob("zero/*/fp32.pt"))
     weight.write_bytes(weight.read_bytes()[:-1] + b"x")
     (refused,), _ = run(capfd, [{**task, "zero": 1, "folder": tmp_path / "b"}])
-    assert "universal: is not what was written; remove that folder" in refused["error"]
+    assert "universal: " in refused["error"]
+    assert "is not what was written (SHA-256 differs); remove that folder" in refused["error"]
 
 
 class Harmful:
@@ -155,9 +156,9 @@ def test_a_damaged_newest_one_is_said_and_the_one_before_is_taken(capfd, tmp_pat
         assert result["hash"] == whole["hash"], name
         assert result["losses"] == whole["losses"][2:], name
         assert (tmp_path / name / "broken-step-00000003").exists(), name
-    for text in ("1,000 bytes, not", "files are not what was written", "has no state.json"):
+    for text in ("1,000 bytes, not", "not what was written", "has no state.json"):
         assert text in said
-    assert said.count("taking the one before it, kept as broken-step-00000003") == 3
+    assert said.count("kept as broken-step-00000003; taking step-00000002") == 3
 
 
 def test_what_a_killed_writer_left_is_removed_and_nothing_but_damage_begins_anew(capfd, tmp_path):
@@ -166,6 +167,7 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_but_damage_begins_anew
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     truncate(tmp_path / "b/step-00000003")
     results, said = run(capfd, [{"folder": tmp_path / "a"}, {"folder": tmp_path / "b"}])
+    assert "kept as broken-step-00000003; no earlier one is left: the stage begins anew" in said
     assert said.count(".step-00000005.tmp was not finished when its writer ended; removed") == 2
     assert [len(result["losses"]) for result in results] == [3, 6]
 
