@@ -16,6 +16,8 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from itertools import product
@@ -141,8 +143,10 @@ class Contest:
         case = replace(case, overrides=tuple(settings.split(",")) if settings else ())
         self.pipe: Connection
         self.pipe, theirs = multiprocessing.Pipe()
-        self.process: BaseProcess = _context().Process(target=_contest, args=(theirs, case, name))
-        self.process.start()
+        spawn = multiprocessing.get_context("spawn")
+        self.process: BaseProcess = spawn.Process(target=_contest, args=(theirs, case, name))
+        with _environment_of(name):
+            self.process.start()
         theirs.close()
 
     def ready(self) -> None:
@@ -170,13 +174,17 @@ class Contest:
             sys.exit(f"{self.system}: its process has failed, see above")
 
 
-def _context() -> Any:
-    """Processes that share their imports, but not on a GPU, which does not survive a fork."""
-    if "DS_ACCELERATOR" not in os.environ:
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["systems"])
-    return context
+@contextmanager
+def _environment_of(system: str) -> Iterator[None]:
+    """Let our side have the heap that hpc-llm gives itself on a CPU; the others have the usual."""
+    from hpc_llm.app.heap import TUNABLES
+
+    if system != "hpc_llm" or "DS_ACCELERATOR" not in os.environ:
+        yield
+        return
+    os.environ["GLIBC_TUNABLES"] = TUNABLES
+    yield
+    del os.environ["GLIBC_TUNABLES"]
 
 
 def _contest(pipe: Connection, case: Any, system: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from hpc_llm.app.arguments import Arguments
+from hpc_llm.app.heap import join_freed_blocks
 from hpc_llm.distributed import Ranks, detect_ranks, say, set_up_console
 from hpc_llm.errors import EXIT_FAILED, UserError
 from hpc_llm.rundir import RunFolder
@@ -72,12 +73,14 @@ def _submit(cfg: RunConfig, ranks: Ranks, verb: str) -> int:
 
 def _run(cfg: RunConfig, ranks: Ranks, verb: str) -> int:
     from hpc_llm.report import print_summary
-    from hpc_llm.stages import check_start, open_context, pipeline, run
+    from hpc_llm.stages import check_start, open_context, pipeline, run, unfinished
 
     stages = pipeline(cfg)  # what is missing is told before anything is made
     started = ranks.launcher != "none"
     world_size = ranks.world_size if started else cfg.launch.processes
     check_start(cfg, RunFolder(cfg.folder), stages, verb, world_size)
+    if any(stage.all_ranks for stage in unfinished(RunFolder(cfg.folder), stages, verb)):
+        join_freed_blocks()
     folder = open_folder(cfg, ranks)
     if world_size > 1 and not started:
         from hpc_llm.launch import run_ranks

@@ -14,7 +14,8 @@ class ZeroSettings:
     """How states are divided among the ranks (Rajbhandari et al. 2020)."""
 
     stage: int
-    """0: nothing, 1: optimizer states, 2: and gradients, 3: and parameters."""
+    """0: nothing, 1: optimizer states, 2: and gradients, 3: and parameters. In fp32 one rank, which
+    has nothing to divide, takes 0 for 1 and 2."""
     offload_optimizer: bool
     """Keep optimizer states in the memory of the host (stages 1 to 3)."""
     offload_parameters: bool

@@ -1,6 +1,6 @@
 """What the stages that train have in common: a job for the loop, hooks for events and the bill."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from hpc_llm.accounting import PF_DAY, Architecture, stage_method
 from hpc_llm.errors import UserError
-from hpc_llm.settings import StageSettings
+from hpc_llm.settings import RunConfig, StageSettings, ZeroSettings
 from hpc_llm.stages.context import Context
 from hpc_llm.stages.pipeline import Stage
 from hpc_llm.stages.reader import TrainingText, open_reader
@@ -23,7 +23,7 @@ from hpc_llm.training.mixture import Reader
 from hpc_llm.training.schedules import StageLength
 from hpc_llm.training.verify import verify_flops
 
-__all__ = ["build_job", "stage_flops", "train_stage", "training_result"]
+__all__ = ["build_job", "needed_division", "stage_flops", "train_stage", "training_result"]
 
 INTERNAL = ("step", "recent", "window")  # of Progress: not for the record
 
@@ -59,7 +59,7 @@ def build_job(
         peak_rate=stage.peak_rate(architecture.hidden_size),
         stage=stage,
         train=cfg.train,
-        zero=cfg.zero,
+        zero=needed_division(cfg, context.ranks.world_size),
         schedule=cfg.schedule,
         checkpoint=cfg.checkpoint,
         guards=cfg.guards,
@@ -83,6 +83,16 @@ def train_stage(
     flops = stage_flops(context, name, architecture, plan)
     with Watch(context, job, flops, _later_flops(context, job, architecture)) as watch:
         return train(job, watch.hooks()), job
+
+
+def needed_division(cfg: RunConfig, world_size: int) -> ZeroSettings:
+    """Return `cfg.zero` as it is trained with: one rank has nothing to divide.
+
+    In fp32 DeepSpeed's stages 1 and 2 would only keep weights and gradients twice there.
+    """
+    divides = world_size > 1 or cfg.train.precision != "fp32" or cfg.zero.stage == 3
+    wanted = cfg.zero.offload_optimizer or cfg.zero.extra or cfg.checkpoint.layout == "sharded"
+    return cfg.zero if divides or wanted else replace(cfg.zero, stage=0)
 
 
 def _later_flops(context: Context, job: StageJob, architecture: Architecture) -> int:

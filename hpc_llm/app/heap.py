@@ -1,0 +1,36 @@
+"""The heap of a process that trains on a CPU: with glibc as it is, a third of it is holes.
+
+torch asks for aligned blocks. glibc takes a larger one and cuts off the ends, and the caches for
+small blocks keep those pieces (malloc/malloc.c: _int_memalign, tcache, fastbins): the hole that a
+freed tensor leaves then joins with neither, and no tensor of the same size fits into it again.
+Without those caches it does. glibc reads such settings when a process starts, so this one starts
+itself anew: the same process, the same command.
+"""
+
+import os
+import shutil
+import sys
+
+__all__ = ["TUNABLES", "join_freed_blocks"]
+
+TUNABLES = "glibc.malloc.mxfast=0:glibc.malloc.tcache_count=0"
+VARIABLE = "GLIBC_TUNABLES"  # gnu.org/software/libc/manual/html_node/Tunables.html
+OURS = ("hpc-llm", "hpc_llm.app")  # as a script, and as a module
+
+
+def join_freed_blocks() -> None:
+    """Start this process anew with a heap that joins what is freed; ranks that it starts have it.
+
+    Not where the variable is set, not beside a GPU, whose tensors lie elsewhere, and not where
+    another program has called.
+    """
+    called = any(
+        word == name or word.endswith(f"/{name}") for word in sys.orig_argv for name in OURS
+    )
+    if not called or VARIABLE in os.environ or shutil.which("nvidia-smi"):
+        return
+    if not sys.platform.startswith("linux"):
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, sys.orig_argv, {**os.environ, VARIABLE: TUNABLES})
