@@ -75,9 +75,8 @@ def model(folder):
 
 
 def test_rate_and_counters_go_on_as_if_nothing_had_happened(runs, whole, copy):
-    done = adapt(runs, f"run={copy.name}", "zero=stage2", "checkpoint.keep=5")
+    done = adapt(runs, f"run={copy.name}", "checkpoint.keep=5")
     assert "going on from step" in done.stderr
-    assert "zero.stage 1 -> 2" in done.stderr
     expected, found = events(whole), events(copy)
     assert [line["step"] for line in found] == [line["step"] for line in expected]
     for before, after in zip(expected, found, strict=True):
