@@ -26,6 +26,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where it is not installed
 
@@ -182,9 +183,8 @@ def _environment_of(system: str) -> Iterator[None]:
     if system != "hpc_llm" or "DS_ACCELERATOR" not in os.environ:
         yield
         return
-    os.environ["GLIBC_TUNABLES"] = TUNABLES
-    yield
-    del os.environ["GLIBC_TUNABLES"]
+    with mock.patch.dict(os.environ, GLIBC_TUNABLES=TUNABLES):
+        yield
 
 
 def _contest(pipe: Connection, case: Any, system: str) -> None:

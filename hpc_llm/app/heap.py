@@ -10,12 +10,13 @@ itself anew: the same process, the same command.
 import os
 import shutil
 import sys
+from pathlib import Path
 
 __all__ = ["TUNABLES", "join_freed_blocks"]
 
 TUNABLES = "glibc.malloc.mxfast=0:glibc.malloc.tcache_count=0"
 VARIABLE = "GLIBC_TUNABLES"  # gnu.org/software/libc/manual/html_node/Tunables.html
-OURS = ("hpc-llm", "hpc_llm.app")  # as a script, and as a module
+OURS = (("hpc-llm",), ("hpc_llm", "app", "__main__.py"))  # as a script, and as a module
 
 
 def join_freed_blocks() -> None:
@@ -24,9 +25,8 @@ def join_freed_blocks() -> None:
     Not where the variable is set, not beside a GPU, whose tensors lie elsewhere, and not where
     another program has called.
     """
-    called = any(
-        word == name or word.endswith(f"/{name}") for word in sys.orig_argv for name in OURS
-    )
+    program = Path(sys.argv[0]).parts
+    called = any(program[-len(ours) :] == ours for ours in OURS)
     if not called or VARIABLE in os.environ or shutil.which("nvidia-smi"):
         return
     if not sys.platform.startswith("linux"):

@@ -24,7 +24,7 @@ def start(folder, name, **variables):
     """Run PROGRAM under `name`; return the processes it was, its words, and the settings."""
     (folder / name).write_text(PROGRAM)
     own = {"PATH": str(folder), **variables}
-    words = ["a b", "c='d'"]
+    words = ["a b", "c='d'", "/there/hpc-llm"]
     command = [sys.executable, str(folder / name), *words]
     known = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
     said = subprocess.run(command, env=known | own, capture_output=True, text=True, check=True)
