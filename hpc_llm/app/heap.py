@@ -3,8 +3,11 @@
 torch asks for aligned blocks. glibc takes a larger one and cuts off the ends, and the caches for
 small blocks keep those pieces (malloc/malloc.c: _int_memalign, tcache, fastbins): the hole that a
 freed tensor leaves then joins with neither, and no tensor of the same size fits into it again.
-Without those caches it does. glibc reads such settings when a process starts, so this one starts
-itself anew: the same process, the same command.
+Without those caches it does. Large tensors glibc takes from the kernel and gives back each time,
+and the kernel hands out their pages one by one, cleared: here they stay, and come from the heap.
+
+glibc reads such settings when a process starts, so this one starts itself anew: the same process,
+the same command.
 """
 
 import os
@@ -14,7 +17,14 @@ from pathlib import Path
 
 __all__ = ["TUNABLES", "join_freed_blocks"]
 
-TUNABLES = "glibc.malloc.mxfast=0:glibc.malloc.tcache_count=0"
+TUNABLES = ":".join(
+    (
+        "glibc.malloc.mxfast=0",
+        "glibc.malloc.tcache_count=0",
+        f"glibc.malloc.mmap_threshold={2**32}",
+        f"glibc.malloc.trim_threshold={2**30}",  # what may be left free at the heap's end
+    )
+)
 VARIABLE = "GLIBC_TUNABLES"  # gnu.org/software/libc/manual/html_node/Tunables.html
 OURS = (("hpc-llm",), ("hpc_llm", "app", "__main__.py"))  # as a script, and as a module
 

@@ -2,9 +2,12 @@
 
 torch's CPU kernel multiplies a whole row with itself and throws away what the mask forbids: with
 documents of a third of a row, five sixths of the work. Here each document attends by itself, as
-flash attention does on a GPU when it is given their lengths. The result is the same.
+flash attention does on a GPU when it is given their lengths. Queries and keys are turned to their
+positions by one function, in place of six operations and their gradients. The result is the same
+to rounding.
 """
 
+from types import MethodType
 from typing import Any
 
 import torch
@@ -17,6 +20,7 @@ __all__ = ["attend_by_document"]
 
 NAME = "by_document"
 MODELS = ("llama", "mistral", "mixtral", "qwen2", "qwen3")  # pass positions down, nothing unusual
+LAYERS = ("LlamaAttention", "MistralAttention", "MixtralAttention", "Qwen2Attention")  # no norms
 
 
 def attend_by_document(model: PreTrainedModel) -> bool:
@@ -34,11 +38,71 @@ def attend_by_document(model: PreTrainedModel) -> bool:
     if able:
         AttentionInterface.register(NAME, _attention)
         model.set_attn_implementation(NAME)
+        for module in model.modules():
+            if type(module).__name__ in LAYERS:
+                module.forward = MethodType(_attend, module)
     return able
 
 
 def _window(config: Any) -> int | None:
     return getattr(config, "sliding_window", None)
+
+
+def _attend(
+    module: Any,
+    hidden_states: torch.Tensor,
+    position_embeddings: tuple[torch.Tensor, torch.Tensor],
+    attention_mask: torch.Tensor | None = None,
+    past_key_values: Any = None,
+    **others: Any,
+) -> tuple[torch.Tensor, None]:
+    """Return what the layer does, (rows, length, d), for `hidden_states` of the same shape."""
+    if past_key_values is not None:
+        return type(module).forward(
+            module, hidden_states, position_embeddings, attention_mask, past_key_values, **others
+        )
+    shape = (*hidden_states.shape[:-1], -1, module.head_dim)
+    query = _Rotation.apply(module.q_proj(hidden_states).view(shape), *position_embeddings)
+    key = _Rotation.apply(module.k_proj(hidden_states).view(shape), *position_embeddings)
+    value = module.v_proj(hidden_states).view(shape)
+    attended, _ = _attention(
+        module,
+        query.transpose(1, 2),
+        key.transpose(1, 2),
+        value.transpose(1, 2),
+        attention_mask,
+        dropout=module.attention_dropout if module.training else 0.0,
+        scaling=module.scaling,
+        **others,
+    )
+    return module.o_proj(attended.flatten(2)), None
+
+
+class _Rotation(torch.autograd.Function):
+    """x cos + r(x) sin, r(x) = (-x2, x1) for halves x1, x2 of a head (Su et al. 2021, section 3.4).
+
+    x (rows, length, heads, d); cos and sin (rows, length, d), both halves of which are equal: so
+    the way back is the rotation by the opposite angle.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotated(x, cos, sin, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
+        return _rotated(gradients[0], cos, sin, -1), None, None
+
+
+def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, sign: int) -> torch.Tensor:
+    y = x * cos[:, :, None]
+    half = x.shape[-1] // 2
+    angle = sin[:, :, None, :half]
+    y[..., :half].addcmul_(x[..., half:], angle, value=-sign)
+    y[..., half:].addcmul_(x[..., :half], angle, value=sign)
+    return y
 
 
 def _attention(

@@ -15,6 +15,7 @@ from hpc_llm.training.job import StageJob
 from hpc_llm.training.layers import keep_less
 from hpc_llm.training.loss_scale import can_fall, missing_factor, read_loss_scale
 from hpc_llm.training.losses import CausalLoss
+from hpc_llm.training.low_rank import join_adapters
 from hpc_llm.training.optimizer import build_optimizer
 from hpc_llm.training.products import speed_up_products
 from hpc_llm.training.resume import Snapshot, restore
@@ -123,6 +124,7 @@ def start_engine(trainable: Trainable, job: StageJob, snapshot: Snapshot | None)
     else:
         attend_by_document(trainable.causal)
         keep_less(trainable.causal)
+        join_adapters(trainable.causal)
     speed_up_products(loss)
     elements = sum(getattr(p, "ds_numel", p.numel()) for p in parameters.values())
     optimizer = build_optimizer(trainable, job)

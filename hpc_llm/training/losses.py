@@ -12,14 +12,14 @@ import torch.nn.functional as F  # noqa: N812
 from transformers import PreTrainedModel
 
 from hpc_llm.training.heads import Head, head_of
-from hpc_llm.training.products import product_dtype
+from hpc_llm.training.products import add_product, product_dtype
 from hpc_llm.training.rows import IGNORED
 
 __all__ = ["CausalLoss", "linear_cross_entropy"]
 
 PLAIN = Head()
-CHUNK_ELEMENTS = 2**23  # logits held at once: 32 MiB in fp32; few rows starve the matrix products
-ON_GPU = 8  # times as many there
+CHUNK_ELEMENTS = 2**24  # logits held at once: 64 MiB in fp32; few rows starve the matrix products
+ON_GPU = 4  # times as many there
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -56,7 +56,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if d_hidden is not None:
                 d_hidden[part] = (p @ w).to(d_hidden.dtype)
             if d_weight is not None:
-                _add_product(d_weight, p.T, h)
+                add_product(d_weight, p.T, h)
         ctx.gradients, ctx.dtypes = (d_hidden, d_weight), (hidden.dtype, weight.dtype)
         return total
 
@@ -87,14 +87,6 @@ def _to_gradient(z: torch.Tensor, labels: torch.Tensor, softcap: float | None) -
     if slope is not None:
         z *= slope
     return sums.log().sum() - at_labels
-
-
-def _add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
-    """Add a @ b to an fp32 `total`."""
-    if a.dtype == total.dtype:
-        torch.addmm(total, a, b, out=total)  # addmm_ is not seen by the counter of FLOPs
-    else:
-        total += a @ b
 
 
 def linear_cross_entropy(

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["multiply", "product_dtype", "speed_up_products"]
+__all__ = ["add_product", "multiply", "product_dtype", "speed_up_products"]
 
 UNITS = {  # any of these, as torch.cpu.get_capabilities() names them, multiplies in the precision
     torch.bfloat16: ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"),
@@ -39,6 +39,14 @@ def multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Return a @ b, multiplied in the fastest precision and rounded to that of `a`."""
     dtype = product_dtype(a)
     return (a.to(dtype) @ b.to(dtype)).to(a.dtype)
+
+
+def add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
+    """Add a @ b to `total`, which may be of a higher precision."""
+    if a.dtype == total.dtype:
+        torch.addmm(total, a, b, out=total)  # addmm_ is not seen by the counter of FLOPs
+    else:
+        total += a @ b
 
 
 class _Linear(torch.autograd.Function):

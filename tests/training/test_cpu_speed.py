@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -21,6 +23,7 @@ from hpc_llm.training import products
 from hpc_llm.training.attention import attend_by_document
 from hpc_llm.training.layers import keep_less
 from hpc_llm.training.losses import CausalLoss
+from hpc_llm.training.low_rank import join_adapters
 from hpc_llm.training.products import multiply, speed_up_products
 
 SIZES = {
@@ -81,6 +84,72 @@ def test_the_step_is_the_same(family, frozen, batch):
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+def adapted(family, dtype=torch.float32, **settings):
+    """A model with adapters on all linear layers, whose second factors are not 0 any more."""
+    model = build(family, dtype)
+    targets = "all-linear" if family != "mixtral" else ["q_proj", "o_proj"]
+    get_peft_model(model, LoraConfig(r=3, lora_alpha=5, target_modules=targets, **settings))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, 0.0, 0.3)
+    return model.to(dtype)  # as DeepSpeed does
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_step_of_adapters_is_the_same(family, batch):
+    model = adapted(family)
+    wanted = loss_and_gradients(model, batch)
+    assert attend_by_document(model)
+    keep_less(model)
+    assert join_adapters(model) == 2 * (2 if family == "mixtral" else 7)
+    found = loss_and_gradients(model, batch)
+    assert found[1].keys() == wanted[1].keys()
+    assert all("lora_" in name for name in found[1])
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=3e-5)
+
+
+def test_joined_adapters_can_be_merged_and_disabled(batch):
+    model = adapted("llama")
+    plain = loss_and_gradients(build("llama"), batch)[0]
+    both = loss_and_gradients(model, batch)[0]
+    assert abs(both - plain) > 0.1
+    assert join_adapters(model) == 14
+    layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    with torch.no_grad():
+        assert abs(CausalLoss(model, model)(*batch) - plain) < 1e-3
+        for layer in layers:
+            layer.enable_adapters(True)
+            layer.merge()
+        assert abs(CausalLoss(model, model)(*batch) - both) < 1e-3
+
+
+def test_joined_adapters_follow_autocast(batch):
+    model = adapted("llama")
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        wanted = model(batch[0]).logits
+        join_adapters(model)
+        assert model(batch[0]).logits.equal(wanted)
+
+
+def test_adapters_of_another_kind_stay_as_they_are():
+    assert join_adapters(adapted("llama", use_dora=True)) == 0
+    assert join_adapters(adapted("llama", lora_dropout=0.1)) == 0
+    assert join_adapters(adapted("llama", lora_bias=True)) == 0
+    assert join_adapters(build("llama")) == 0
+
+
+def test_generation_with_kept_keys_is_the_same(batch):
+    model = build("qwen2").eval()
+    asked = {"input_ids": batch[0][:1, :8], "max_new_tokens": 8, "do_sample": False}
+    wanted = model.generate(**asked, pad_token_id=0)
+    changed = build("qwen2").eval()
+    attend_by_document(changed)
+    changed.set_attn_implementation("sdpa")
+    assert changed.generate(**asked, pad_token_id=0).equal(wanted)
+
+
 def test_attention_falls_back_where_a_window_or_another_kernel_is_asked_for():
     assert not attend_by_document(build("mistral", sliding_window=8))
     assert not attend_by_document(build("llama", attn_implementation="eager"))
@@ -127,6 +196,31 @@ def test_products_in_fp32_are_at_least_as_exact(batch):
     faster = loss_and_gradients(model, batch)
     assert {g.dtype for g in faster[1].values()} == {torch.bfloat16}
     assert error(faster, exact) < 1.1 * error(plain, exact)
+
+
+@pytest.mark.usefixtures("emulated")
+def test_adapters_in_fp32_products_are_at_least_as_exact():
+    torch.manual_seed(2)
+    layer = adapted("qwen2").model.layers[0].self_attn.q_proj  # with a bias
+    x, g = torch.randn(2, 64, 32).bfloat16(), torch.randn(2, 64, 32).bfloat16()
+    for parameter in layer.parameters():
+        parameter.data = parameter.bfloat16().float()
+    exact = values_and_gradients(copy.deepcopy(layer).double(), x.double(), g.double())
+    layer.bfloat16()
+    plain = values_and_gradients(layer, x, g)
+    assert join_adapters(layer) == 1
+    joined = values_and_gradients(layer, x, g)
+    assert {t.dtype for t in joined} == {torch.bfloat16}
+    for ours, theirs, wanted in zip(joined, plain, exact, strict=True):
+        assert (ours - wanted).norm() < 1.05 * (theirs - wanted).norm()
+
+
+def values_and_gradients(layer, x, g):
+    layer.zero_grad()
+    x = x.clone().requires_grad_()
+    y = layer(x)
+    y.backward(g)
+    return [y.detach(), x.grad, *(p.grad for p in layer.parameters() if p.requires_grad)]
 
 
 def error(found, exact):
