@@ -3,12 +3,16 @@
 __all__ = [
     "EXIT_BUDGET",
     "EXIT_FAILED",
+    "EXIT_NODES",
     "EXIT_REQUEUE",
+    "EXIT_SUPERSEDED",
     "EXIT_USER",
     "BudgetSpent",
     "Diverged",
     "FirstRankFailed",
+    "NoProgress",
     "Stopped",
+    "Superseded",
     "UserError",
     "exit_code",
 ]
@@ -16,6 +20,8 @@ __all__ = [
 EXIT_FAILED = 1
 EXIT_USER = 2
 EXIT_BUDGET = 3  # the budget is spent: not to be started again as it is
+EXIT_NODES = 4  # preflight: some nodes are bad, and are named; start again without them
+EXIT_SUPERSEDED = 5  # a later start has the run folder; this process is a left-over
 EXIT_REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: stopped in good order, start me again
 
 
@@ -24,6 +30,14 @@ class UserError(ValueError):
 
     `hpc-llm` prints it without a traceback (with one under HPC_LLM_DEBUG=1) and exits with 2.
     """
+
+
+class NoProgress(UserError):
+    """The job was started again and again and always failed at the same place."""
+
+
+class Superseded(Exception):
+    """A later start has taken the run folder over: this process may not write there any more."""
 
 
 class Stopped(Exception):
@@ -55,4 +69,6 @@ def exit_code(error: BaseException) -> int:
         return EXIT_BUDGET
     if isinstance(error, Stopped):
         return EXIT_REQUEUE
+    if isinstance(error, Superseded):
+        return EXIT_SUPERSEDED
     return error.code if isinstance(error, FirstRankFailed) else EXIT_FAILED

@@ -13,7 +13,7 @@ from hpc_llm.accounting.money import middle_price, priced
 from hpc_llm.accounting.plan_text import PlanJob, join_plans, plan_answer, render_plan
 from hpc_llm.accounting.planning import Plan, make_plan
 from hpc_llm.accounting.projection import Projection, project
-from hpc_llm.accounting.slurm import job_start
+from hpc_llm.accounting.slurm import is_running, job_start, start_states
 from hpc_llm.accounting.traffic import network_seconds, zero_traffic
 from hpc_llm.accounting.utilisation import utilisation_metrics
 
@@ -40,6 +40,7 @@ __all__ = [
     "find_device",
     "fits",
     "flops_per_token",
+    "is_running",
     "job_start",
     "join_plans",
     "ledger_report",
@@ -56,6 +57,7 @@ __all__ = [
     "render_plan",
     "run_bill",
     "stage_method",
+    "start_states",
     "step_flops",
     "trainable_parameters",
     "utilisation_metrics",

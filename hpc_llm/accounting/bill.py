@@ -76,8 +76,11 @@ def _settings(folder: RunFolder) -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-def run_bill(path: Path) -> Bill:
-    """Return the bill of the run folder `path`; `UserError` where it has no ledger."""
+def run_bill(path: Path, *, ask_slurm: bool = True) -> Bill:
+    """Return the bill of the run folder `path`; `UserError` where it has no ledger.
+
+    `ask_slurm`: with what Slurm has billed.
+    """
     folder = RunFolder(path)
     if not folder.ledger.is_file():
         raise UserError(f"{path}: holds no ledger.jsonl; give a run folder that has trained")
@@ -85,7 +88,7 @@ def run_bill(path: Path) -> Bill:
     rows, totals = ledger.rows(), ledger.totals()
     hardware, machine = _machine(_settings(folder), rows)
     jobs = {row.job for row in rows if row.job is not None}
-    outside = any(row.job is None for row in rows)
+    outside = not ask_slurm or any(row.job is None for row in rows)
     flops = totals.spent.hardware_flops
     return Bill(
         run=str(path),

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from hpc_llm.accounting.plan_table import plan_table
@@ -17,19 +17,19 @@ __all__ = ["PlanJob", "join_plans", "plan_answer", "render_plan"]
 
 @dataclass(frozen=True, kw_only=True)
 class PlanJob:
-    """The job that would be submitted, and what Slurm says about it."""
+    """A job that would be submitted, and what Slurm says about it."""
 
     script: str
     answer: str
     """Of `sbatch --test-only`."""
 
 
-def _json(plan: Plan, job: PlanJob | None) -> str:
+def _json(plan: Plan, jobs: Sequence[PlanJob]) -> str:
     data = asdict(plan)
     for row, written in zip(plan.rows, data["rows"], strict=True):
         if row.memory is not None:
             written["memory"]["total"] = row.memory.total
-    data["job"] = None if job is None else asdict(job)
+    data["jobs"] = [asdict(job) for job in jobs]
     return json.dumps(data, ensure_ascii=False, indent=2) + "\n"
 
 
@@ -66,16 +66,17 @@ def _csv(plan: Plan) -> str:
     return out.getvalue()
 
 
-def render_plan(plan: Plan, format: str = "table", job: PlanJob | None = None) -> str:
-    """Return the plan as a text of `format`: table, json or csv; csv leaves the job out."""
+def render_plan(plan: Plan, format: str = "table", jobs: Sequence[PlanJob] = ()) -> str:
+    """Return the plan as a text of `format`: table, json or csv; csv leaves the jobs out."""
     require_choice("plan.format", format, ("table", "json", "csv"))
     if format == "json":
-        return _json(plan, job)
+        return _json(plan, jobs)
     if format == "csv":
         return _csv(plan)
     text = plan_table(plan)
-    if job is not None:
-        text += f"\n\njob script:\n\n{job.script}\nsbatch --test-only: {job.answer}"
+    for number, job in enumerate(jobs, start=1):
+        head = f"job {number} of {len(jobs)}"
+        text += f"\n\n{head}:\n\n{job.script}\nsbatch --test-only: {job.answer}"
     return text + "\n"
 
 
@@ -89,8 +90,8 @@ def join_plans(answers: Mapping[str, str], format: str) -> str:
     return "\n".join(f"# {words}\n{text}" for words, text in answers.items())
 
 
-def plan_answer(cfg: RunConfig, job: PlanJob | None = None) -> str:
+def plan_answer(cfg: RunConfig, jobs: Sequence[PlanJob] = ()) -> str:
     """Return what `hpc-llm plan` prints: the plan of `cfg`, or a published table."""
     if cfg.plan.table is not None:
         return published_table(cfg.plan.table)
-    return render_plan(make_plan(cfg), cfg.plan.format, job)
+    return render_plan(make_plan(cfg), cfg.plan.format, jobs)

@@ -25,6 +25,10 @@ class Arguments:
     """--config FILE: a resolved configuration instead of composing one."""
     multirun: bool
     """-m: every combination of comma-separated values, one run each."""
+    stages: list[str] | None
+    """--stages A,B: no other stages of the verb."""
+    follow: bool
+    """-f: go on printing what is added."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,6 +45,8 @@ def parse(argv: list[str]) -> Arguments:
     parser.add_argument("--cfg", choices=["job"])
     parser.add_argument("--config")
     parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--stages")
+    parser.add_argument("--follow", "-f", action="store_true")
     # Some launchers add it; the environment says the same.
     parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
     found = parser.parse_intermixed_args(argv)
@@ -55,6 +61,8 @@ def parse(argv: list[str]) -> Arguments:
         show_config=found.cfg is not None,
         config=found.config,
         multirun=found.multirun,
+        stages=found.stages.split(",") if found.stages is not None else None,
+        follow=found.follow,
     )
 
 

@@ -19,6 +19,7 @@ def help_text(verb: str | None) -> str:
             "  --help      this text, or that of a verb\n"
             "  --cfg job   print the configuration that the overrides give\n"
             "  -m          a sweep: every combination of comma-separated values\n"
+            "  --stages    some stages only: --stages tokenizer,evaluate/base\n"
             "  --version   the version\n"
             "HPC_LLM_DEBUG=1 shows the traceback of an error."
         )

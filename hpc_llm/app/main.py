@@ -1,7 +1,8 @@
 """`hpc-llm VERB [Hydra overrides]`: read the verb, compose the configuration, do the work.
 
-Exit codes: 0 done, 1 failed, 2 something to mend in the command, 3 the budget is spent, 75 stopped
-on request (start the same command again and it goes on).
+Exit codes: 0 done, 1 failed, 2 something to mend in the command, 3 the budget is spent, 4 preflight
+has found bad nodes, 5 a later start has the run folder, 75 stopped on request (start the same
+command again and it goes on).
 """
 
 import errno
@@ -19,6 +20,7 @@ from hpc_llm.errors import (
     Diverged,
     FirstRankFailed,
     Stopped,
+    Superseded,
     UserError,
     exit_code,
 )
@@ -47,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
             print(hpc_llm.__version__)
             return 0
         return _run(arguments)
-    except (BudgetSpent, UserError, Diverged) as error:
+    except (BudgetSpent, UserError, Diverged, Superseded) as error:
         return _tell(str(error), exit_code(error))
     except Stopped as error:
         return _tell(f"stopped ({error}); the same command goes on from here", exit_code(error))

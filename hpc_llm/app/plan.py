@@ -11,11 +11,11 @@ from hpc_llm.errors import EXIT_USER, UserError
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
 
-__all__ = ["run_plan"]
+__all__ = ["plan_of", "run_plan"]
 
 
 def run_plan(arguments: Arguments) -> int:
-    """Print what each training stage takes; with launch=slurm the job script too."""
+    """Print what each training stage takes; with launch=slurm the job scripts too."""
     from hpc_llm import config
 
     if not arguments.multirun:
@@ -42,14 +42,28 @@ def _answer(overrides: list[str], show_config: bool) -> tuple[str, str]:
     if show_config:
         return config.as_yaml(composed), "table"
     cfg = config.typed(composed)
-    return plan_answer(cfg, _job(cfg)), cfg.plan.format
+    return plan_answer(cfg, _jobs(cfg, "adapt", None)), cfg.plan.format
 
 
-def _job(cfg: RunConfig) -> PlanJob | None:
-    """Return the job of `adapt` and what Slurm says about it; None where none is asked for."""
+def plan_of(cfg: RunConfig, verb: str, names: list[str] | None) -> str:
+    """Return the plan of a verb and, with launch=slurm, the jobs of what it has left to do."""
+    from hpc_llm.stages import choose, pipeline, unfinished
+
+    todo = unfinished(RunFolder(cfg.folder), choose(pipeline(cfg), names), verb)
+    return plan_answer(cfg, _jobs(cfg, verb, [stage.name for stage in todo], whole=names is None))
+
+
+def _jobs(
+    cfg: RunConfig, verb: str, stages: list[str] | None, *, whole: bool = True
+) -> list[PlanJob]:
+    """Return the jobs that do `stages` (None: the recipe), with what Slurm says about each."""
     if cfg.launch.name != "slurm" or cfg.plan.format == "csv" or cfg.plan.table is not None:
-        return None
-    from hpc_llm.launch import ask_slurm, job_script
+        return []
+    from hpc_llm.launch import ask_slurm, divide, job_script
+    from hpc_llm.stages import stage_names
 
-    script = job_script(cfg, "adapt", RunFolder(cfg.folder).config)
-    return PlanJob(script=script, answer=ask_slurm(script))
+    stages = stage_names(cfg) if stages is None else stages
+    config_path = RunFolder(cfg.folder).config
+    parts = divide(cfg, stages, whole=whole) if stages else []
+    scripts = [job_script(cfg, verb, config_path, part) for part in parts]
+    return [PlanJob(script=script, answer=ask_slurm(script)) for script in scripts]

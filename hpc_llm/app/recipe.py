@@ -13,7 +13,7 @@ from hpc_llm.errors import EXIT_FAILED, UserError
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
 
-__all__ = ["open_folder", "run_recipe"]
+__all__ = ["is_to_be_submitted", "open_folder", "run_recipe"]
 
 # OpenMP threads that wait spin for this many rounds before they sleep. At its default (300,000) a
 # second busy program on the same cores makes training 28 times slower, at this one 6 times; alone
@@ -30,7 +30,7 @@ def run_recipe(arguments: Arguments) -> int:
     if arguments.multirun:
         from hpc_llm.app.sweep import run_sweep
 
-        return run_sweep(arguments)
+        return run_sweep(arguments, ranks)
     if arguments.config:
         cfg = config.load(Path(arguments.config))
     else:
@@ -41,56 +41,47 @@ def run_recipe(arguments: Arguments) -> int:
         cfg = config.typed(composed)
     if arguments.verb == "train" and cfg.replay.step is not None:
         return _replay(cfg, ranks)
-    if _is_to_be_submitted(cfg, ranks, from_file=arguments.config is not None):
-        return _submit(cfg, ranks, str(arguments.verb))
-    return _run(cfg, ranks, str(arguments.verb))
+    if cfg.plan.only:
+        from hpc_llm.app.plan import plan_of
+
+        print(plan_of(cfg, str(arguments.verb), arguments.stages), end="")
+        return 0
+    if is_to_be_submitted(cfg, ranks, from_file=arguments.config is not None):
+        from hpc_llm.app.submit import submit_verb
+
+        return submit_verb(cfg, ranks, str(arguments.verb), arguments.stages)
+    return _run(cfg, ranks, str(arguments.verb), arguments.stages)
 
 
-def _is_to_be_submitted(cfg: RunConfig, ranks: Ranks, *, from_file: bool) -> bool:
+def is_to_be_submitted(cfg: RunConfig, ranks: Ranks, *, from_file: bool) -> bool:
     """Tell a call with launch=slurm from the job that it has become: that one does the work."""
     in_its_job = ranks.launcher != "none" or (from_file and ranks.job_id is not None)
     return cfg.launch.name == "slurm" and not in_its_job
 
 
-def _submit(cfg: RunConfig, ranks: Ranks, verb: str) -> int:
-    """Submit one job for `verb` and return at once; its id is printed."""
-    from hpc_llm.launch import job_script, ranks_per_node, require_sbatch, submit
-    from hpc_llm.stages import check_start, pipeline, unfinished
-
-    require_sbatch()
-    stages = pipeline(cfg)  # what is missing is told now, not when the job starts
-    world_size = cfg.cluster.nodes * ranks_per_node(cfg)
-    check_start(cfg, RunFolder(cfg.folder), stages, verb, world_size)
-    folder = open_folder(cfg, ranks)
-    if not unfinished(folder, stages, verb):
-        say(f"{folder.path}: nothing to do, no job is submitted")
-        return 0
-    job = submit(job_script(cfg, verb, folder.config), folder.job_script)
-    say(f"submitted job {job}; its log: {folder.path}/slurm-{job}.out")
-    print(job)
-    return 0
-
-
-def _run(cfg: RunConfig, ranks: Ranks, verb: str) -> int:
+def _run(cfg: RunConfig, ranks: Ranks, verb: str, names: list[str] | None) -> int:
     from hpc_llm.report import print_summary
-    from hpc_llm.stages import check_start, open_context, pipeline, run, unfinished
+    from hpc_llm.stages import check_start, choose, open_context, pipeline, run, unfinished
 
     stages = pipeline(cfg)  # what is missing is told before anything is made
+    chosen = choose(stages, names)
     started = ranks.launcher != "none"
     world_size = ranks.world_size if started else cfg.launch.processes
-    check_start(cfg, RunFolder(cfg.folder), stages, verb, world_size)
-    if any(stage.all_ranks for stage in unfinished(RunFolder(cfg.folder), stages, verb)):
+    todo = unfinished(RunFolder(cfg.folder), chosen, verb)
+    check_start(cfg, RunFolder(cfg.folder), stages, todo, world_size)
+    if any(stage.all_ranks for stage in todo):
         join_freed_blocks()
     folder = open_folder(cfg, ranks)
     if world_size > 1 and not started:
         from hpc_llm.launch import run_ranks
 
         words = [verb, "--config", str(folder.config)]
+        words += ["--stages", ",".join(names)] if names else []
         return run_ranks(words, world_size, os.environ)
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-    with open_context(cfg, stages, folder, ranks, verb) as context:
+    with open_context(cfg, stages, folder, ranks, verb, chosen) as context:
         run(context, verb)
-    if ranks.is_first and verb in ("adapt", "report"):
+    if ranks.is_first and verb in ("adapt", "report") and "report" in (names or ["report"]):
         print_summary(folder, sys.stdout)
     return 0
 
@@ -111,7 +102,8 @@ def _replay(cfg: RunConfig, ranks: Ranks) -> int:
         with NamedTemporaryFile(suffix=".yaml") as file:
             config.write(cfg, Path(file.name))
             return run_ranks(["train", "--config", file.name], cfg.launch.processes, os.environ)
-    with open_context(cfg, pipeline(cfg), folder, ranks, "train") as context:
+    stages = pipeline(cfg)
+    with open_context(cfg, stages, folder, ranks, "train", stages) as context:
         return 0 if run_replay(context) else EXIT_FAILED
 
 

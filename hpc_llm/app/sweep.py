@@ -1,35 +1,100 @@
-"""`hpc-llm adapt -m KEY=A,B ...`: one run for each combination, one after the other.
+"""`hpc-llm adapt -m KEY=A,B ...`: a run for each combination, in the folders of one sweep.
 
-Hydra's basic sweeper expands the combinations; each trial is a process of its own with a run
-folder of its own, `<run>-<number>`, so a failed trial stops no other. The exit code is the first
-failure's.
+Hydra's basic sweeper expands the combinations; each trial is a run folder of its own,
+`runs/<sweep>/<number>`. All are composed and checked before the first begins. Here they run one
+after the other, with launch=slurm as arrays of jobs; a failed trial stops no other.
 """
 
-import subprocess
-import sys
+import os
+import shlex
+import signal
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from hpc_llm.app.arguments import Arguments
-from hpc_llm.distributed import say
+from hpc_llm.app.recipe import is_to_be_submitted, open_folder
+from hpc_llm.app.trials import PlannedTrial, plan_sweep
+from hpc_llm.distributed import Ranks, say
+from hpc_llm.errors import EXIT_REQUEUE, UserError
+from hpc_llm.launch import run_ranks
+from hpc_llm.rundir import Sweep, SweepFolder, append_line
 
 __all__ = ["run_sweep"]
 
+# Exit codes of a trial after which the sweep ends too: it was asked to stop, or interrupted
+STOPPED = (
+    EXIT_REQUEUE,
+    *(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)),
+)
 
-def run_sweep(arguments: Arguments) -> int:
-    """Run every combination of the comma-separated values."""
+
+def run_sweep(arguments: Arguments, ranks: Ranks) -> int:
+    """Run or submit every combination of the comma-separated values.
+
+    Here the exit code is that of the first trial that failed.
+    """
+    if ranks.world_size > 1:
+        raise UserError(
+            f"-m: {ranks.world_size} ranks were started, and those of a failed trial would keep "
+            "the others waiting; call it on the login node with launch=slurm, or on one rank"
+        )
+    if arguments.show_config:
+        return _show(arguments)
+    folder, sweep, planned = plan_sweep(arguments)
+    cfg = planned[0].cfg
+    if cfg.plan.only:
+        return _plan(arguments, planned)
+    if is_to_be_submitted(cfg, ranks, from_file=False):
+        from hpc_llm.app.submit_sweep import submit_sweep
+
+        return submit_sweep(folder, sweep, planned, whole=arguments.stages is None)
+    for one in planned:
+        open_folder(one.cfg, ranks)
+    folder.write(sweep)
+    return _run_here(folder, sweep, planned, arguments.stages)
+
+
+def _show(arguments: Arguments) -> int:
     from hpc_llm import config
 
-    code = 0
     for number, overrides in enumerate(config.combinations(arguments.overrides)):
         composed = config.compose(overrides, example=arguments.verb == "adapt")
-        if arguments.show_config:
-            print(f"# trial {number}: {' '.join(overrides)}\n{config.as_yaml(composed)}")
-            continue
-        cfg = config.typed(composed)
-        name = f"{cfg.run or cfg.model.label}-{number}"
-        say(f"trial {number}: {' '.join(overrides)} -> {cfg.runs_dir}/{name}")
-        words = [str(arguments.verb), *overrides, f"run={name}"]
-        done = subprocess.run([sys.executable, "-m", "hpc_llm.app", *words], check=False)
-        if done.returncode:
-            say(f"trial {number}: failed with exit code {done.returncode}")
-        code = code or done.returncode
-    return code
+        print(f"# trial {number}: {' '.join(overrides)}\n{config.as_yaml(composed)}")
+    return 0
+
+
+def _plan(arguments: Arguments, planned: Sequence[PlannedTrial]) -> int:
+    from hpc_llm.app.plan import plan_of
+
+    for one in planned:
+        plan = plan_of(one.cfg, str(arguments.verb), arguments.stages)
+        print(f"# trial {one.trial.number}: {one.trial.words}\n{plan}")
+    return 0
+
+
+def _run_here(
+    folder: SweepFolder, sweep: Sweep, planned: Sequence[PlannedTrial], names: list[str] | None
+) -> int:
+    """Run the trials one after the other, each in processes of its own."""
+    first_failure = 0
+    for one in planned:
+        say(f"trial {one.trial.number}: {one.trial.words} -> {one.folder.path}")
+        words = [sweep.verb, "--config", str(one.folder.config)]
+        words += ["--stages", ",".join(names)] if names else []
+        begun = {"begun": _now(), "process": os.getpid(), "host": os.uname().nodename}
+        append_line(folder.local, {"trial": one.trial.number, **begun})
+        processes = one.cfg.launch.processes if one.cfg.launch.name == "local" else 1
+        code = run_ranks(words, processes, os.environ)
+        ended = {"ended": _now(), "verb": sweep.verb, "code": code}
+        append_line(folder.local, {"trial": one.trial.number, **ended})
+        if code:
+            say(f"trial {one.trial.number}: ended with exit code {code}")
+        first_failure = first_failure or code
+        if code in STOPPED:
+            return code
+    say(f"hpc-llm sweep {shlex.quote(str(folder.path))} shows the table and draws the picture")
+    return first_failure
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -38,6 +38,12 @@ def _plan(arguments: "Arguments") -> int:
     return run_plan(arguments)
 
 
+def _preflight(arguments: "Arguments") -> int:
+    from hpc_llm.app.preflight import run_preflight
+
+    return run_preflight(arguments)
+
+
 def _ledger(arguments: "Arguments") -> int:
     from hpc_llm.app.ledger import run_ledger
 
@@ -48,6 +54,30 @@ def _diff(arguments: "Arguments") -> int:
     from hpc_llm.app.diff import run_diff
 
     return run_diff(arguments)
+
+
+def _status(arguments: "Arguments") -> int:
+    from hpc_llm.app.status import run_status
+
+    return run_status(arguments)
+
+
+def _sweep(arguments: "Arguments") -> int:
+    from hpc_llm.app.sweep_table import run_sweep_table
+
+    return run_sweep_table(arguments)
+
+
+def _cancel(arguments: "Arguments") -> int:
+    from hpc_llm.app.jobs import run_cancel
+
+    return run_cancel(arguments)
+
+
+def _logs(arguments: "Arguments") -> int:
+    from hpc_llm.app.jobs import run_logs
+
+    return run_logs(arguments)
 
 
 def _env(arguments: "Arguments") -> int:
@@ -84,6 +114,41 @@ VERBS: dict[str, Verb] = {
     "correct": Verb("the merging factor on held-out text, and the merged model", AGAIN, _recipe),
     "evaluate": Verb("bits per byte after every stage", AGAIN, _recipe),
     "report": Verb("the page, the summary and the model card", AGAIN, _recipe),
+    "preflight": Verb(
+        "try the nodes out: devices, speed, memory, disks, clocks, network; names the bad ones",
+        "srun hpc-llm preflight cluster=h100_4x8 hardware=h100_sxm run=NAME\n"
+        "One rank for each GPU; under a minute. Exit code 4: runs/NAME/preflight.exclude names the "
+        "nodes to leave out.",
+        _preflight,
+    ),
+    "sweep": Verb(
+        "what became of the trials of a sweep: a table, the best one, a picture",
+        "hpc-llm adapt -m train.lora.alpha=16,32 train.lora.rank=8,16 run=NAME makes one, here or "
+        "with\nlaunch=slurm as arrays of jobs; hpc-llm sweep runs/NAME tells of it at any time, "
+        "and draws\nruns/NAME/sweep.svg.",
+        _sweep,
+        takes="SWEEP_FOLDER",
+    ),
+    "status": Verb(
+        "the jobs of a run: state, where, why they wait, progress, money",
+        "hpc-llm status runs/*: what Slurm, events.jsonl and ledger.jsonl say; without Slurm or "
+        "its accounting also what could not be asked.",
+        _status,
+        takes="RUN_FOLDER ...",
+    ),
+    "cancel": Verb(
+        "ends the jobs of a run",
+        "hpc-llm cancel runs/NAME: scancel of all that waits or runs; ranks that run save first.\n"
+        "NAME may be a sweep, or NAME/3 one trial of it.",
+        _cancel,
+        takes="RUN_FOLDER",
+    ),
+    "logs": Verb(
+        "the logs of a run's jobs",
+        "hpc-llm logs runs/NAME prints them; -f goes on until the jobs have ended.",
+        _logs,
+        takes="RUN_FOLDER [-f]",
+    ),
     "ledger": Verb(
         "what runs have spent",
         "hpc-llm ledger runs/*: FLOPs, PF-days, hours, money and energy; spent and useful. What is "

@@ -1,5 +1,23 @@
 """The only room that knows Hydra: `conf/` and the command line become a `RunConfig`."""
 
-from hpc_llm.config.compose import as_yaml, combinations, compose, differences, load, typed, write
+from hpc_llm.config.compose import (
+    as_yaml,
+    combinations,
+    compose,
+    differences,
+    load,
+    swept_keys,
+    typed,
+    write,
+)
 
-__all__ = ["as_yaml", "combinations", "compose", "differences", "load", "typed", "write"]
+__all__ = [
+    "as_yaml",
+    "combinations",
+    "compose",
+    "differences",
+    "load",
+    "swept_keys",
+    "typed",
+    "write",
+]

@@ -4,6 +4,7 @@ Hydra composes once; ranks and later verbs load the resolved `config.yaml` of th
 """
 
 import itertools
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_origin
@@ -18,14 +19,23 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from hpc_llm.config.suggest import OPEN_ENDED, explain
+from hpc_llm.config.suggest import OPEN_ENDED, explain, refuse_hydra
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import conf_dir, flat, write_text
 from hpc_llm.settings import RunConfig
 
-__all__ = ["as_yaml", "combinations", "compose", "differences", "load", "typed", "write"]
+__all__ = [
+    "as_yaml",
+    "combinations",
+    "compose",
+    "differences",
+    "load",
+    "swept_keys",
+    "typed",
+    "write",
+]
 
-ELSEWHERE = ("run", "runs_dir", "replay")  # settings that are no part of what a run is
+ELSEWHERE = ("run", "runs_dir", "replay", "preflight")  # settings that are no part of what a run is
 EXAMPLE_KEYS = ("model", "corpus", "experiment", "recipe")
 
 
@@ -38,6 +48,7 @@ def compose(overrides: list[str], example: bool = False) -> DictConfig:
     """
     ConfigStore.instance().store(name="run_config", node=RunConfig)
     parsed = _parse(overrides)
+    refuse_hydra(parsed, multirun=False)
     keys = [override.key_or_group for override in parsed]
     if example and not any(key.split(".")[0] in EXAMPLE_KEYS for key in keys):
         overrides = ["experiment=example", *overrides]
@@ -77,6 +88,11 @@ def load(path: Path) -> RunConfig:
     try:
         loaded = OmegaConf.load(path)
         return typed(OmegaConf.merge(OmegaConf.structured(RunConfig), loaded))  # type: ignore[arg-type]
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: no such file on {os.uname().nodename}; all nodes of a job have to see its "
+            "run folder, so let runs_dir= be on a shared file system"
+        ) from error
     except OmegaConfBaseException as error:
         first = str(error).splitlines()[0]
         raise UserError(
@@ -115,13 +131,20 @@ def _plain(path: Path) -> dict[str, Any]:
 def combinations(overrides: list[str]) -> list[list[str]]:
     """Return the overrides of each run of a sweep (KEY=A,B or Hydra's range, choice, glob)."""
     choices = []
-    for override in _parse(overrides):
+    parsed = _parse(overrides)
+    refuse_hydra(parsed, multirun=True)
+    for override in parsed:
         values = [override.input_line or ""]
         if override.is_sweep_override():
             key = override.get_key_element()
             values = [f"{key}={value}" for value in override.sweep_string_iterator()]
         choices.append(values)
     return [list(choice) for choice in itertools.product(*choices)]
+
+
+def swept_keys(overrides: list[str]) -> list[str]:
+    """Return the keys that have several values, in the order of `combinations`."""
+    return [over.get_key_element() for over in _parse(overrides) if over.is_sweep_override()]
 
 
 def _parse(overrides: list[str]) -> list[Override]:

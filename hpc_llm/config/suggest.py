@@ -1,14 +1,17 @@
 """Hydra's errors told in one line, with the nearest key that exists."""
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Override
+
 from hpc_llm.errors import UserError
 from hpc_llm.settings import RunConfig
 
-__all__ = ["OPEN_ENDED", "explain", "known_keys"]
+__all__ = ["OPEN_ENDED", "explain", "known_keys", "refuse_hydra"]
 
 # Mappings that take any key
 OPEN_ENDED = (
@@ -17,6 +20,7 @@ OPEN_ENDED = (
     "budget.rates.",
     "hardware.peak_tflops.",
     "launch.options.",
+    "launch.parts.",
 )
 
 
@@ -28,6 +32,30 @@ def known_keys(settings: Any = RunConfig, prefix: str = "") -> list[str]:
         if is_dataclass(field.type):
             keys += known_keys(field.type, f"{prefix}{field.name}.")
     return keys
+
+
+def refuse_hydra(overrides: Sequence[Override], *, multirun: bool) -> None:
+    """Raise `UserError` for settings of Hydra's own, as it only composes here.
+
+    Its launchers most of all: without `multirun` Hydra would pass over them and run on the login
+    node. With it, submitit's launcher ends each job well even when the trial in it has failed.
+    """
+    for override in overrides:
+        key = override.key_or_group.replace("/", ".").lstrip("+~")
+        if key == "hydra.launcher" or key.startswith("hydra.launcher."):
+            why = (
+                "a trial that fails in a job of Hydra's launcher is COMPLETED 0:0 for Slurm; give "
+                "launch=slurm, which submits all trials as arrays of jobs"
+                if multirun
+                else "nothing would be submitted, Hydra asks its launcher for sweeps (-m) only; "
+                "give launch=slurm, with -m for a sweep"
+            )
+            raise UserError(f"{override.input_line}: {why}")
+        if key == "hydra" or key.startswith("hydra."):
+            raise UserError(
+                f"{override.input_line}: Hydra only composes here; run= and runs_dir= name the "
+                "folder, -m sweeps, launch=slurm submits"
+            )
 
 
 def explain(error: Exception, keys: list[str], conf: Path) -> UserError:

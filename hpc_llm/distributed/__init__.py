@@ -6,9 +6,10 @@ Nothing here needs torch: the verbs that never train start in a moment.
 from hpc_llm.distributed.hostlist import expand_hostlist, expand_tasks_per_node
 from hpc_llm.distributed.logging import say, set_up_console
 from hpc_llm.distributed.ranks import Ranks, check_visible_devices, detect_ranks, export
-from hpc_llm.distributed.signals import StopFlag
+from hpc_llm.distributed.signals import HELD_BACK, StopFlag, unreached
 
 __all__ = [
+    "HELD_BACK",
     "Ranks",
     "StopFlag",
     "check_visible_devices",
@@ -18,4 +19,5 @@ __all__ = [
     "export",
     "say",
     "set_up_console",
+    "unreached",
 ]

@@ -1,10 +1,42 @@
-"""Where a run runs: several ranks on this machine, or a job of Slurm.
+"""Where a run runs: several ranks on this machine, a job of Slurm, or a chain of jobs.
 
 Inside a job srun starts the ranks, elsewhere mpirun or torchrun may.
 """
 
-from hpc_llm.launch.job_script import job_script, ranks_per_node
+from hpc_llm.launch.job_script import job_script, log_path, words_of
+from hpc_llm.launch.jobs import SubmittedJob, newest_chain, read_jobs, record_jobs
 from hpc_llm.launch.local import run_ranks
-from hpc_llm.launch.slurm import ask_slurm, require_sbatch, submit
+from hpc_llm.launch.options import ranks_per_node
+from hpc_llm.launch.parts import Part, divide
+from hpc_llm.launch.queue import JobState, job_states, live_jobs
+from hpc_llm.launch.slurm import (
+    ask_slurm,
+    cancel,
+    require_sbatch,
+    submit,
+    submit_chain,
+    submit_chains,
+)
 
-__all__ = ["ask_slurm", "job_script", "ranks_per_node", "require_sbatch", "run_ranks", "submit"]
+__all__ = [
+    "JobState",
+    "Part",
+    "SubmittedJob",
+    "ask_slurm",
+    "cancel",
+    "divide",
+    "job_script",
+    "job_states",
+    "live_jobs",
+    "log_path",
+    "newest_chain",
+    "ranks_per_node",
+    "read_jobs",
+    "record_jobs",
+    "require_sbatch",
+    "run_ranks",
+    "submit",
+    "submit_chain",
+    "submit_chains",
+    "words_of",
+]

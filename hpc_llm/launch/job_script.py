@@ -2,84 +2,107 @@
 
 It does what `slurm/adapt.sbatch` does, for a configuration that is known: one task for each GPU,
 a signal to save before the time limit, a bounded number of restarts.
+
+Not by submitit: its script runs a pickle, has no --kill-on-bad-exit, lets SIGTERM pass by and gives
+rank 0 alone the signal to save; this one is text that `sbatch` takes again.
 """
 
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hpc_llm.errors import UserError
+from hpc_llm.launch.options import sbatch_options
+from hpc_llm.launch.parts import Part
 from hpc_llm.settings import RunConfig
-from hpc_llm.settings.launch import SIGNAL_SECONDS
 
-__all__ = ["job_script", "ranks_per_node"]
+__all__ = ["job_name", "job_script", "log_path", "words_of"]
 
 TEMPLATE = Path(__file__).with_name("job.sbatch.j2")
-SITE_OPTIONS = (
-    "partition",
-    "account",
-    "qos",
-    "reservation",
-    "time",
-    "mem",
-    "constraint",
-    "exclude",
-)
+LOG, ARRAY_LOG = "/slurm-%j.out", "/%a/slurm-%A_%a.out"
+GPU_OPTIONS = re.compile(r"gpus?|gpus?-per-.*|gres|tres-per-task")
 
 
-def job_script(cfg: RunConfig, verb: str, config_path: Path) -> str:
+def job_script(
+    cfg: RunConfig,
+    verb: str,
+    config_path: Path,
+    part: Part | None = None,
+    tasks: Sequence[int] = (),
+) -> str:
     """Return the script that runs `verb` on the resolved configuration at `config_path`.
 
-    Log and compiled extensions go to the folder of `config_path`. The job works in the folder
-    where this is called: relative paths of the configuration mean the same there.
-    Raises `UserError` for values with a line break, the path of the run folder included.
+    `part`: only its stages, with its nodes. `tasks`: an array of jobs with these numbers, each of
+    which has its configuration in the folder below that of `config_path` that its number names, at
+    most `launch.throttle` of them at once. Log and compiled extensions go to the folder of the
+    configuration. The job works in the folder where this is called: relative paths of the
+    configuration mean the same there. Raises `UserError` for values with a line break, the path of
+    the run folder included.
     """
     from jinja2 import Environment, StrictUndefined
 
     config = config_path.absolute()
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    options = _options(cfg, verb, config.parent)
+    own = sbatch_options(cfg) if part is None else part.options
+    options: dict[str, Any] = {
+        "job-name": job_name(verb, config.parent, part),
+        "output": str(config.parent).replace("%", "%%") + (ARRAY_LOG if tasks else LOG),
+        "chdir": Path.cwd(),
+        **({"array": _numbers(tasks, cfg.launch.throttle)} if tasks else {}),
+        **own,
+    }
     script: str = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        title=f"{verb} of {config.parent.name}",
+        title=job_name(verb, config.parent, part),
         verb=verb,
+        words=shlex.join(words_of(verb, part)),
         options=[_directive(key, value) for key, value in options.items()],
         programs=shlex.quote(str(Path(sys.executable).parent)),
         cores="cpus-per-task" in options,
+        hide_gpus=cfg.hardware.kind == "gpu" and not any(map(GPU_OPTIONS.fullmatch, own)),
         folder=shlex.quote(str(config.parent)),
-        config=shlex.quote(str(config)),
+        config=f'"$folder"/{config.name}' if tasks else shlex.quote(str(config)),
+        array=bool(tasks),
         most=cfg.launch.max_requeues,
     )
     return script + "\n"
 
 
-def ranks_per_node(cfg: RunConfig) -> int:
-    """Return the ranks that a job has on each node: one for each GPU; a CPU's device is a core."""
-    return cfg.launch.processes if cfg.hardware.kind == "cpu" else cfg.cluster.devices_per_node
+def words_of(verb: str, part: Part | None = None) -> list[str]:
+    """Return what follows `hpc-llm` in a job, but for the configuration."""
+    return [verb] if part is None or part.whole else [verb, "--stages", ",".join(part.stages)]
 
 
-def _options(cfg: RunConfig, verb: str, folder: Path) -> dict[str, Any]:
-    """Return the options of sbatch by their long names; those of `launch.options` come last."""
-    launch, cluster = cfg.launch, cfg.cluster
-    tasks, cores = ranks_per_node(cfg), launch.cpus_per_task
-    if cfg.hardware.kind == "cpu":
-        cores = cores or max(1, cluster.devices_per_node // tasks)
-    options: dict[str, Any] = {
-        "job-name": f"{verb}-{folder.name}",
-        "output": str(folder).replace("%", "%%") + "/slurm-%j.out",
-        "chdir": Path.cwd(),
-        "open-mode": "append",  # a restart would else wipe out what was said before
-        "nodes": cluster.nodes,
-        "ntasks-per-node": tasks,
-        "gpus-per-node": tasks if cfg.hardware.kind == "gpu" else None,
-        "cpus-per-task": cores,
-        "requeue": True,  # after a node failure or a preemption
-        "signal": f"USR1@{SIGNAL_SECONDS}",  # to the ranks, not to the shell: no B:
-    }
-    options |= {key: getattr(launch, key) for key in SITE_OPTIONS}
-    options |= {key.replace("_", "-"): value for key, value in launch.options.items()}
-    return {k: value for k, value in options.items() if value is not None and value is not False}
+def job_name(verb: str, folder: Path, part: Part | None = None) -> str:
+    """Return the name of a job in the queue."""
+    return f"{verb if part is None or part.whole else part.name}-{folder.name}"
+
+
+def log_path(cfg: RunConfig, folder: Path, job: str) -> Path:
+    """Return where the log of a job, or of a task of an array (`7_0`), lies in the run folder.
+
+    Of `launch.options.output` only %j, and for a task %A and %a, are understood.
+    """
+    named = cfg.launch.options.get("output")
+    if named is None:
+        return folder.absolute() / f"slurm-{job}.out"
+    array, _, task = job.partition("_")
+    known = {"%A": array, "%a": task} if task else {"%j": job}
+    return Path.cwd() / re.sub("%[Aaj]", lambda found: known.get(found[0], found[0]), str(named))
+
+
+def _numbers(tasks: Sequence[int], throttle: int | None) -> str:
+    """Return numbers as sbatch takes them, runs of neighbours joined: 0-2,7%2."""
+    runs: list[list[int]] = []
+    for task in sorted(tasks):
+        if runs and task == runs[-1][-1] + 1:
+            runs[-1].append(task)
+        else:
+            runs.append([task])
+    texts = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
+    return ",".join(texts) + ("" if throttle is None else f"%{throttle}")
 
 
 def _directive(key: str, value: Any) -> str:

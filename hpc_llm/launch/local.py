@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import IO
 
-from hpc_llm.distributed import Ranks, export
+from hpc_llm.distributed import HELD_BACK, Ranks, export
 from hpc_llm.errors import EXIT_REQUEUE
 
 __all__ = ["run_ranks"]
@@ -98,6 +98,7 @@ def _die_with(parent: int) -> Callable[[], None]:
     libc = ctypes.CDLL(None)
 
     def ask() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)  # until the rank can take them
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:  # it died before we asked
             os._exit(128 + signal.SIGKILL)

@@ -1,15 +1,21 @@
 """Slurm asked and given jobs: `sbatch --test-only` for `plan`, `sbatch` for the verbs that work."""
 
+import os
+import re
 import shutil
 import subprocess
+from collections.abc import Sequence
+from itertools import chain as flat
 from pathlib import Path
 
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import write_text
 
-__all__ = ["ask_slurm", "require_sbatch", "submit"]
+__all__ = ["ask_slurm", "cancel", "require_sbatch", "submit", "submit_chain", "submit_chains"]
 
 ANSWER_SECONDS = 20.0
+# Variables that sbatch reads under another name than that of the option
+VARIABLES = {"time": "TIMELIMIT", "mem": "MEM_PER_NODE", "array": "ARRAY_INX"}
 
 
 def ask_slurm(script: str) -> str:
@@ -35,13 +41,13 @@ def require_sbatch() -> None:
         )
 
 
-def submit(script: str, path: Path) -> str:
+def submit(script: str, path: Path, *options: str) -> str:
     """Write the job script to `path`, submit it and return the job id.
 
     Raises `UserError` with Slurm's own words when it refuses; there is no job then.
     """
     write_text(path, script)
-    done = _sbatch("--parsable", str(path))
+    done = _sbatch("--parsable", *options, str(path.absolute()), script=script)
     if done.returncode != 0:
         raise UserError(
             f"launch=slurm: {'; '.join(_words(done))}; mend launch.* or cluster.* (sinfo and "
@@ -50,12 +56,82 @@ def submit(script: str, path: Path) -> str:
     return done.stdout.strip().split(";")[0]  # on federated clusters: ID;CLUSTER
 
 
+def submit_chain(scripts: Sequence[tuple[Path, str]], *, held: bool = False) -> list[str]:
+    """Submit one chain, as `submit_chains` does."""
+    return submit_chains([scripts], held=held)[0]
+
+
+def submit_chains(
+    chains: Sequence[Sequence[tuple[Path, str]]],
+    *,
+    dependency: str = "afterok",
+    held: bool = False,
+) -> list[list[str]]:
+    """Submit chains of job scripts and return the job ids of each.
+
+    A job begins when the one before it in its chain has ended well; with `dependency="aftercorr"`
+    each task of an array when that with its number has. One that cannot begin any more is cancelled
+    by Slurm. The first of each chain is held until all are accepted (with `held` it stays so): when
+    one is refused, or this is interrupted, nothing has begun and none is left.
+    """
+    several = sum(map(len, chains)) > 1
+    submitted: list[list[str]] = []
+    path = Path()
+    try:
+        for chain in chains:
+            submitted.append([])
+            for path, script in chain:
+                options = ["--hold"] * several
+                if before := submitted[-1][-1:]:
+                    options = [f"--dependency={dependency}:{before[0]}"]
+                    options.append("--kill-on-invalid-dep=yes")
+                submitted[-1].append(submit(script, path, *options))
+        if several and not held:
+            _scontrol("release", *(jobs[0] for jobs in submitted))
+    except BaseException as error:
+        jobs = list(flat(*submitted))
+        cancel(jobs)
+        if isinstance(error, UserError) and jobs:
+            raise UserError(
+                f"{path.stem}: {error}; none of the chain has begun, and what was submitted of it "
+                f"is cancelled ({', '.join(jobs)})"
+            ) from error
+        raise
+    return submitted
+
+
+def cancel(jobs: Sequence[str]) -> None:
+    """Cancel jobs, the last first. `UserError` with Slurm's own words when it refuses."""
+    if jobs:
+        _call("scancel", *reversed(jobs))
+
+
+def _scontrol(*words: str) -> None:
+    _call("scontrol", *words)
+
+
+def _call(*command: str) -> None:
+    """Run a command of Slurm that has to succeed."""
+    if shutil.which(command[0]) is None:
+        raise UserError(f"{command[0]}: is not on PATH; call hpc-llm on a login node")
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
+    if done.returncode != 0:
+        said = "; ".join((done.stdout + done.stderr).split("\n")).strip("; ")
+        raise UserError(f"{' '.join(command)}: {said}; scontrol ping tells whether Slurm runs")
+
+
 def _sbatch(
     *arguments: str, script: str = "", seconds: float | None = None
 ) -> subprocess.CompletedProcess[str]:
+    """Call sbatch. Its variables win over what a script says, so those of the script are unset."""
+    known = re.findall(r"^#SBATCH '?--([a-z-]+)", script, re.MULTILINE)
+    taken = {"SBATCH_" + VARIABLES.get(key, key.replace("-", "_").upper()) for key in known}
     return subprocess.run(
         ["sbatch", *arguments],
         input=script,
+        env={key: value for key, value in os.environ.items() if key not in taken},
         capture_output=True,
         encoding="utf-8",
         errors="replace",

@@ -1,4 +1,4 @@
-"""The run folder: where things lie, atomic writes, fingerprints and the record of stages."""
+"""The run folder: where things lie, atomic writes, fingerprints, the record, and who may write."""
 
 from hpc_llm.rundir.atomic import (
     append_line,
@@ -10,20 +10,33 @@ from hpc_llm.rundir.atomic import (
     write_text,
 )
 from hpc_llm.rundir.confdir import conf_dir
+from hpc_llm.rundir.fence import check_fence, start_number
 from hpc_llm.rundir.fingerprint import fingerprint, fingerprint_path, flat
 from hpc_llm.rundir.folder import RunFolder
+from hpc_llm.rundir.starts import Start, join_start, note_start, read_starts, take_folder
+from hpc_llm.rundir.sweep import Sweep, SweepFolder, Trial
 
 __all__ = [
     "RunFolder",
+    "Start",
+    "Sweep",
+    "SweepFolder",
+    "Trial",
     "append_line",
+    "check_fence",
     "conf_dir",
     "fingerprint",
     "fingerprint_path",
     "flat",
+    "join_start",
+    "note_start",
     "publish",
     "read_json",
     "read_jsonl",
+    "read_starts",
     "replaced_folder",
+    "start_number",
+    "take_folder",
     "write_json",
     "write_text",
 ]

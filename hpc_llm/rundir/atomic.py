@@ -1,4 +1,7 @@
-"""Writes that are there whole or not at all, and JSON lines that survive a torn end."""
+"""Writes that are there whole or not at all, and JSON lines that survive a torn end.
+
+All of them stop at the fence: see `hpc_llm.rundir.fence`.
+"""
 
 import json
 import os
@@ -7,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from hpc_llm.rundir.fence import check_fence
 
 __all__ = [
     "append_line",
@@ -29,6 +34,7 @@ def _sync_folder(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`: temporary name, fsync, rename."""
+    check_fence(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -36,6 +42,7 @@ def write_text(path: Path, text: str) -> None:
             handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
+        check_fence(path)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -58,6 +65,7 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
     A torn last line of a killed writer is closed first, so that it costs no good line.
     """
     line = json.dumps(value, ensure_ascii=False).encode() + b"\n"
+    check_fence(path)
     handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         size = os.fstat(handle).st_size
@@ -91,6 +99,7 @@ def publish(temporary: Path, path: Path) -> None:
     _open_to_readers(temporary)
     with temporary.open("rb") as handle:
         os.fsync(handle.fileno())
+    check_fence(path)
     temporary.replace(path)
     _sync_folder(path.parent)
 
@@ -107,6 +116,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 
     What stood at `path` before is removed only then; after an error nothing half-written is left.
     """
+    check_fence(path)
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -114,6 +124,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         yield temporary
         for file in temporary.rglob("*.safetensors"):
             _open_to_readers(file)
+        check_fence(path)
         shutil.rmtree(path, ignore_errors=True)
         temporary.replace(path)
         _sync_folder(path.parent)

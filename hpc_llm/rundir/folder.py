@@ -1,6 +1,7 @@
 """The run folder `runs/<run>/`: the one place that tells what a run is and what it did."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,27 @@ class RunFolder:
 
     @property
     def job_script(self) -> Path:
-        """What sbatch was given."""
+        """What sbatch was given, for one job."""
         return self.path / "job.sbatch"
+
+    def chain_script(self, number: int, part: str) -> Path:
+        """What sbatch was given for one job of a chain."""
+        return self.path / "jobs" / f"{number}-{part}.sbatch"
+
+    @property
+    def jobs(self) -> Path:
+        """One line per job that was submitted."""
+        return self.path / "jobs.jsonl"
 
     @property
     def record(self) -> Path:
         """One line per finished stage."""
         return self.path / "record.jsonl"
+
+    @property
+    def starts(self) -> Path:
+        """Every start of a process that worked here, and how it ended."""
+        return self.path / "starts.jsonl"
 
     @property
     def events(self) -> Path:
@@ -63,6 +78,11 @@ class RunFolder:
             if entry.get("stage") == stage:
                 newest = entry
         return newest
+
+    def done(self, stages: Mapping[str, str]) -> list[str]:
+        """Return those of `stages`, name -> fingerprint, whose newest record is of that result."""
+        newest = {entry.get("stage"): entry.get("fingerprint") for entry in read_jsonl(self.record)}
+        return [name for name, fingerprint in stages.items() if newest.get(name) == fingerprint]
 
     def write_record(self, entry: dict[str, Any]) -> None:
         """Append the record of a finished stage."""

@@ -15,6 +15,7 @@ from hpc_llm.settings.hardware import ClusterSettings, HardwareSettings
 from hpc_llm.settings.launch import LaunchSettings
 from hpc_llm.settings.model import ModelSettings
 from hpc_llm.settings.plan import PlanSettings
+from hpc_llm.settings.preflight import PreflightSettings
 from hpc_llm.settings.recipe import RecipeSettings
 from hpc_llm.settings.replay import ReplaySettings
 from hpc_llm.settings.run import RunConfig
@@ -38,6 +39,7 @@ __all__ = [
     "LaunchSettings",
     "ModelSettings",
     "PlanSettings",
+    "PreflightSettings",
     "RampSettings",
     "RecipeSettings",
     "ReplaySettings",

@@ -7,7 +7,10 @@ from typing import Any
 from hpc_llm.errors import UserError
 from hpc_llm.settings.checks import require_choice, require_positive
 
-__all__ = ["SIGNAL_SECONDS", "LaunchSettings", "walltime_minutes"]
+__all__ = ["PARTS", "SIGNAL_SECONDS", "LaunchSettings", "walltime_minutes"]
+
+PARTS = ("corpus", "pretrain", "tokenizer", "transplant", "train", "result")
+"""The jobs of a chain, in their order."""
 
 SIGNAL_SECONDS = 300  # before the time limit the ranks are told to save
 NO_LIMIT = ("infinite", "unlimited")
@@ -46,6 +49,17 @@ class LaunchSettings:
     has; true: an option without a value, null: leave it out."""
     max_requeues: int
     """The job asks to be started again at most this often."""
+    max_failures: int
+    """A job that failed this often in a row at the same step is refused; 0: never."""
+    chain: bool
+    """As a job of Slurm: one for each part of the recipe, with what that part needs, one after the
+    other; false: all in one job, with the nodes of training."""
+    throttle: int | None
+    """Of a sweep, how many trials may be in the same part of the chain at once; null: all."""
+    cpu_partition: str | None
+    """Where corpus and tokenizer run; null: the same partition, without GPUs."""
+    parts: dict[str, Any]
+    """Options of sbatch for one part of the chain: parts.train.time, parts.corpus.mem."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -53,8 +67,11 @@ class LaunchSettings:
         require_positive("launch.processes", self.processes)
         if self.cpus_per_task is not None:
             require_positive("launch.cpus_per_task", self.cpus_per_task)
-        if self.max_requeues < 0:
-            raise UserError(f"launch.max_requeues={self.max_requeues}: must be 0 or above")
+        if self.throttle is not None:
+            require_positive("launch.throttle", self.throttle)
+        for key in ("max_requeues", "max_failures"):
+            if getattr(self, key) < 0:
+                raise UserError(f"launch.{key}={getattr(self, key)}: must be 0 or above")
         if self.name == "local":
             self._check_nothing_is_slurms()
         if self.time is not None:
@@ -64,20 +81,32 @@ class LaunchSettings:
                     f"launch.time={self.time}: the ranks save {SIGNAL_SECONDS // 60} minutes "
                     f"before the limit; give at least {2 * SIGNAL_SECONDS // 60} minutes"
                 )
-        for key in self.options:
-            if not re.fullmatch(r"[a-z][a-z0-9_-]+", key):
+        _check_options("launch.options", self.options)
+        for part, options in self.parts.items():
+            require_choice("launch.parts", part, PARTS)
+            if not isinstance(options, dict):
                 raise UserError(
-                    f"launch.options.{key}: must be a long option of sbatch without its dashes, "
-                    "as in launch.options.mail-type=END"
+                    f"launch.parts.{part}={options}: must name an option of sbatch, as in "
+                    f"launch.parts.{part}.time=2:00:00"
                 )
+            _check_options(f"launch.parts.{part}", options)
 
     def _check_nothing_is_slurms(self) -> None:
         keys = ("partition", "account", "qos", "reservation", "time", "cpus_per_task", "mem")
-        for key in (*keys, "constraint", "exclude"):
+        for key in (*keys, "constraint", "exclude", "cpu_partition", "throttle"):
             if getattr(self, key) is not None:
                 raise UserError(
                     f"launch.{key}={getattr(self, key)}: is for jobs of Slurm; add launch=slurm"
                 )
+
+
+def _check_options(where: str, options: dict[str, Any]) -> None:
+    for key in options:
+        if not re.fullmatch(r"[a-z][a-z0-9_-]+", key):
+            raise UserError(
+                f"{where}.{key}: must be a long option of sbatch without its dashes, as in "
+                f"{where}.mail-type=END"
+            )
 
 
 def walltime_minutes(text: str) -> float | None:

@@ -23,6 +23,9 @@ class PlanSettings:
     table: str | None
     """Print a published table instead: training | memory | inference | claims | h100."""
 
+    only: bool
+    """For the verbs that work: print the plan, with launch=slurm the job scripts too, and stop."""
+
     def __post_init__(self) -> None:
         """Check the values."""
         for key in ("tokens", "token_ratio"):

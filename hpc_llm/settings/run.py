@@ -15,6 +15,7 @@ from hpc_llm.settings.hardware import ClusterSettings, HardwareSettings
 from hpc_llm.settings.launch import LaunchSettings
 from hpc_llm.settings.model import ModelSettings
 from hpc_llm.settings.plan import PlanSettings
+from hpc_llm.settings.preflight import PreflightSettings
 from hpc_llm.settings.recipe import RecipeSettings
 from hpc_llm.settings.replay import ReplaySettings
 from hpc_llm.settings.schedule import ScheduleSettings
@@ -57,6 +58,7 @@ class RunConfig:
     checkpoint: CheckpointSettings
     guards: GuardSettings
     replay: ReplaySettings
+    preflight: PreflightSettings
 
     def __post_init__(self) -> None:
         """Check what must go together."""

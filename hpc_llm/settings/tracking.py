@@ -17,6 +17,8 @@ class TrackingSettings:
     """W&B project."""
     entity: str | None
     """W&B team or user; null: your default."""
+    group: str | None
+    """W&B group; the trials of a sweep (-m) share one, made of its name, unless you give one."""
     mode: str
     """offline | online | disabled; the environment's WANDB_MODE comes first."""
 

@@ -2,7 +2,7 @@
 
 from hpc_llm.stages.checks import check_start
 from hpc_llm.stages.context import Context
-from hpc_llm.stages.pipeline import VERBS, Stage, pipeline
+from hpc_llm.stages.pipeline import VERBS, Stage, choose, pipeline, stage_names
 from hpc_llm.stages.run import open_context, run, run_replay, unfinished
 
 __all__ = [
@@ -10,9 +10,11 @@ __all__ = [
     "Context",
     "Stage",
     "check_start",
+    "choose",
     "open_context",
     "pipeline",
     "run",
     "run_replay",
+    "stage_names",
     "unfinished",
 ]

@@ -178,8 +178,11 @@ def _began(environment: Mapping[str, str]) -> float:
 def allocated_devices(kind: str, ranks: Ranks, environment: Mapping[str, str]) -> int:
     """Return the devices that are billed: those of the Slurm job, else those of the ranks.
 
-    A device of kind cpu is a core; without Slurm those are the cores this process may use.
+    A device of kind cpu is a core; without Slurm those are the cores this process may use. A job
+    that was given no GPU is billed none: its script hides those of others.
     """
+    if kind == "gpu" and environment.get("CUDA_VISIBLE_DEVICES") == "":
+        return 0
     nodes = int(environment.get("SLURM_JOB_NUM_NODES", 0))
     on_node = environment.get("SLURM_GPUS_ON_NODE" if kind == "gpu" else "SLURM_CPUS_ON_NODE")
     if nodes and on_node:

@@ -20,10 +20,16 @@ __all__ = ["check_start"]
 
 
 def check_start(
-    cfg: RunConfig, folder: RunFolder, stages: Sequence[Stage], verb: str, world_size: int
+    cfg: RunConfig,
+    folder: RunFolder,
+    stages: Sequence[Stage],
+    todo: Sequence[Stage],
+    world_size: int,
 ) -> None:
-    """Raise `UserError` when `verb` cannot begin, or not go on from what an earlier start left."""
-    todo = unfinished(folder, stages, verb)
+    """Raise `UserError` when `todo` cannot begin, or not go on from what an earlier start left.
+
+    `stages` are all stages of the run, `todo` those of them that are to be done now.
+    """
     if cfg.checkpoint.changed == "refuse":
         refuse_changed(folder, todo)
     refuse_missing(todo, {stage.name for stage in unfinished(folder, stages, "adapt")})

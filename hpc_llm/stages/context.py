@@ -39,6 +39,8 @@ class Context:
     """The model that is adapted: a folder or a hub id."""
     stages: tuple[Stage, ...]
     """All stages of the run, in order."""
+    chosen: tuple[Stage, ...]
+    """Those that this call may run."""
     account: Account
     """The bill of the run, which rank 0 writes."""
 

@@ -5,6 +5,7 @@ changed setting changes the stages that depend on it and no others. How a run is
 ranks, how often it logs and where it tracks are left out: they do not change the result.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hpc_llm.settings.train import STAGES
 from hpc_llm.surgery.folders import check_model_folder
 from hpc_llm.training.differences import CONTENT
 
-__all__ = ["VERBS", "Stage", "pipeline"]
+__all__ = ["VERBS", "Stage", "choose", "pipeline", "stage_names"]
 
 VERBS = ("corpus", "tokenizer", "transplant", "train", "correct", "evaluate", "report")
 LAYOUT = 1  # raised when the files of a stage change, so that old results are made anew
@@ -128,6 +129,25 @@ def pipeline(cfg: RunConfig) -> list[Stage]:
     outputs = ("summary.json", "report/index.html")
     build.add("report", tuple(build.stages), figures, outputs, owns=("report", "summary.json"))
     return list(build.stages.values())
+
+
+def stage_names(cfg: RunConfig) -> list[str]:
+    """Return the names of the stages of `cfg` in order, without reading its files."""
+    names = ["corpus"]
+    names += ["pretrain"] if cfg.model.path is None and "pretrain" in cfg.recipe.stages else []
+    names += ["tokenizer", "evaluate/base", "transplant", "evaluate/transplant"]
+    for name in cfg.recipe.adaptation:
+        names += [f"train/{name}", f"evaluate/{name}"]
+    return [*names, "correct", "evaluate/corrected", "report"]
+
+
+def choose(stages: Sequence[Stage], names: Sequence[str] | None) -> list[Stage]:
+    """Return the stages that are named, in their order; all of them for None. Else `UserError`."""
+    known = [stage.name for stage in stages]
+    for name in names or ():
+        if name not in known:
+            raise UserError(f"--stages {name}: no such stage; known are {', '.join(known)}")
+    return [stage for stage in stages if names is None or stage.name in names]
 
 
 def _add_base(build: _Builder, cfg: RunConfig) -> tuple[str, ...]:

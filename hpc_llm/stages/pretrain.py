@@ -4,7 +4,9 @@ It is the same training as everywhere, with method `full` on an untrained model.
 kept in `<runs_dir>/.cache/` by its fingerprint, so that other runs do not repeat it.
 """
 
+import errno
 import shutil
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,16 +35,30 @@ __all__ = ["run"]
 def run(context: Context, name: str) -> dict[str, Any]:
     """Write pretrain/model/: a model folder with its own tokenizer."""
     folder = context.stage_folder(name)
-    cache = folder.parent.parent / ".cache" / f"pretrain-{context.fingerprint(name)}"
+    runs = Path(context.cfg.runs_dir).expanduser()
+    cache = runs / ".cache" / f"pretrain-{context.fingerprint(name)}"
     if _copy(cache, folder, context):
         result = read_json(folder / "done.json")
         return {**result, "cached": True, "line": "taken from an earlier run with these settings"}
     result = _pretrain(context, folder)
     if context.ranks.is_first:
         write_json(folder / "done.json", result)
-        with replaced_folder(cache) as temporary:
-            shutil.copytree(folder, temporary, dirs_exist_ok=True)
+        _keep(folder, cache)
     return result
+
+
+def _keep(folder: Path, cache: Path) -> None:
+    """Keep the result for other runs; of trials that do so at once the first one's stays."""
+    own = cache.with_name(f"{cache.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with replaced_folder(own) as temporary:
+            shutil.copytree(folder, temporary, dirs_exist_ok=True)
+        own.rename(cache)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def _copy(cache: Path, folder: Path, context: Context) -> bool:

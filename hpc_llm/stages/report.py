@@ -27,7 +27,7 @@ def summarise(context: Context) -> dict[str, Any]:
     words = (folder.finished("tokenizer") or {"result": {}})["result"]
     spent = context.account.spent
     return {
-        "run": folder.path.name,
+        "run": cfg.run or folder.path.name,  # sweep/number for a trial
         "recipe": cfg.recipe.name,
         "target_bpb": {point: (bpb[point]["target"] or {}).get("value") for point in points},
         "source_bpb": {point: (bpb[point]["source"] or {}).get("value") for point in points},

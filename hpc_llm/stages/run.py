@@ -1,8 +1,6 @@
 """Run the stages of a run folder that are not done yet, each once, and record them."""
 
-import fcntl
 import importlib
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -11,40 +9,58 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from hpc_llm.distributed import Ranks, StopFlag, say
+from hpc_llm.distributed import Ranks, StopFlag, say, unreached
 from hpc_llm.errors import BudgetSpent, FirstRankFailed, Stopped, UserError, exit_code
-from hpc_llm.rundir import RunFolder
+from hpc_llm.rundir import RunFolder, Start, join_start, note_start, start_number
 from hpc_llm.settings import RunConfig
 from hpc_llm.stages.bill import Account, measure_energy
 from hpc_llm.stages.changed import is_begun, move_changed_aside
 from hpc_llm.stages.context import Context, commit, versions
+from hpc_llm.stages.getting_on import refuse_no_progress
+from hpc_llm.stages.hold import begun_here, hold_folder
 from hpc_llm.stages.pipeline import Stage
 from hpc_llm.tracking import EventLog, NoView, WandbView, open_view
 
 __all__ = ["open_context", "refuse_missing", "run", "run_replay", "unfinished"]
 
-LIGHT = ("corpus", "report")  # stages that need no torch
+LIGHT = ("corpus", "tokenizer", "report")  # stages that compute nothing with torch
 
 
 @contextmanager
 def open_context(
-    cfg: RunConfig, stages: Sequence[Stage], folder: RunFolder, ranks: Ranks, verb: str
+    cfg: RunConfig,
+    stages: Sequence[Stage],
+    folder: RunFolder,
+    ranks: Ranks,
+    verb: str,
+    chosen: Sequence[Stage] | None = None,
 ) -> Iterator[Context]:
     """Give the surroundings of a run; inside the block its folder is locked.
 
-    W&B is open too, where `verb` has something to do.
+    `chosen`: no other stages are to be run. W&B is open too, where `verb` has something to do.
     """
+    chosen = stages if chosen is None else chosen
     stop_file = folder.path / "stop" if ranks.is_first else None
     hours = cfg.train.max_hours
     deadline = None if hours is None else time.time() + 3600 * hours
-    flag = StopFlag(stop_file=stop_file, deadline=deadline, deadline_name="train.max_hours")
-    with _locked(folder, ranks), flag:
+    flag = StopFlag(
+        stop_file=stop_file,
+        deadline=deadline,
+        deadline_name="train.max_hours",
+        told=_note_request(folder) if ranks.is_first else None,
+    )
+    todo = unfinished(folder, chosen, verb)
+    start = begun_here(cfg, folder, ranks, todo) if ranks.is_first else Start()
+    with hold_folder(folder, ranks, start), flag:
         view: WandbView | NoView = NoView()
-        if ranks.is_first and unfinished(folder, stages, verb):
-            view = open_view(cfg.tracking, folder.path, folder.path.name, asdict(cfg))
+        if ranks.is_first and todo:
+            with unreached():
+                name = cfg.run or folder.path.name
+                view = open_view(cfg.tracking, folder.path, name, asdict(cfg))
         try:
             yield Context(
                 stages=tuple(stages),
+                chosen=tuple(chosen),
                 cfg=cfg,
                 folder=folder,
                 ranks=ranks,
@@ -58,33 +74,15 @@ def open_context(
             view.close()
 
 
-@contextmanager
-def _locked(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
-    """Keep a second process from the same run folder (rank 0 holds the lock)."""
-    if not ranks.is_first:
-        yield
-        return
-    with (folder.path / ".lock").open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            handle.seek(0)
-            raise UserError(
-                f"{folder.path}: is in use by {handle.read().strip() or 'another process'}; "
-                "wait for it, or give another run=NAME"
-            ) from error
-        handle.truncate(0)
-        handle.write(f"process {os.getpid()} on {os.uname().nodename}\n")
-        handle.flush()
-        yield
+def _note_request(folder: RunFolder) -> Callable[[str], None]:
+    return lambda reason: note_start(folder.starts, "asked", reason=reason)
 
 
 def run(context: Context, verb: str) -> int:
-    """Run the stages of `verb` (adapt: all) that are not done; return how many were run."""
-    stages = context.stages
-    wanted = _wanted(stages, verb)
-    todo = unfinished(context.folder, stages, verb)
-    refuse_missing(todo, {s.name for s in unfinished(context.folder, stages, "adapt")})
+    """Run the chosen stages of `verb` (adapt: all) that are not done; return how many were run."""
+    wanted = _wanted(context.chosen, verb)
+    todo = unfinished(context.folder, context.chosen, verb)
+    refuse_missing(todo, {s.name for s in unfinished(context.folder, context.stages, "adapt")})
     _say_plan(context, wanted, todo)
     if context.ranks.world_size == 1 and all(stage.module in LIGHT for stage in todo):
         _run_stages(context, todo)
@@ -116,6 +114,8 @@ def _check_training(context: Context, todo: list[Stage]) -> None:
 def _run_stages(context: Context, todo: list[Stage]) -> None:
     if todo and context.ranks.is_first:
         context.account.add("start", reason="start")
+    if todo:
+        _on_first_rank(context, lambda: refuse_no_progress(context))
     for stage in todo:
         _stop_if_agreed(context)
         with _billed(context, stage):
@@ -163,6 +163,7 @@ def _met(context: Context) -> Iterator[None]:
     from hpc_llm.training import process_group
 
     process_group.start(context.ranks, context.cfg.train.threads)
+    join_start(process_group.broadcast_status(start_number()))
     context.account.found(process_group.device_name(), process_group.device_uuid())
     process_group.barrier()  # all have read the record before rank 0 changes it
     try:
@@ -224,17 +225,17 @@ def _run_stage(context: Context, stage: Stage) -> None:
     say(f"{stage.name:<20} {_line(result):<60} {seconds:7.1f} s")
 
 
-def _on_first_rank(context: Context, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _on_first_rank(context: Context, work: Callable[[], dict[str, Any] | None]) -> dict[str, Any]:
     """Let rank 0 work while the others wait; when it fails, all end."""
     if context.ranks.world_size == 1:
-        return work()
+        return work() or {}
     from hpc_llm.training import process_group
 
     result: dict[str, Any] = {}
     failure: Exception | None = None
     if context.ranks.is_first:
         try:
-            result = work()
+            result = work() or {}
         except Exception as error:  # told to the other ranks, then raised again
             failure = error
     code = process_group.broadcast_status(exit_code(failure) if failure else 0)

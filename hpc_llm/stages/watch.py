@@ -20,6 +20,8 @@ from hpc_llm.accounting import (
     utilisation_metrics,
 )
 from hpc_llm.distributed import say
+from hpc_llm.errors import EXIT_FAILED
+from hpc_llm.rundir import note_start
 from hpc_llm.stages.bill import measure_energy
 from hpc_llm.stages.context import Context
 from hpc_llm.stages.forecast import Pace, Rest
@@ -179,7 +181,10 @@ class Watch:
             stage=self.job.name,
             axes=self._axes(done),
             metrics=measured,
-            details={"steps": [astuple(record) for record in records]},
+            details={
+                "steps": [astuple(record) for record in records],
+                "planned_steps": self.job.steps,
+            },
         )
         self.context.view.update()
         if self._bar is None:
@@ -209,7 +214,8 @@ class Watch:
     def _stalled(self, names: list[str]) -> None:
         """Leave a trace of ranks that keep the others waiting; from the watchdog's thread."""
         if self.context.ranks.is_first:
-            step = self.billed.step
+            step, log = self.billed.step, self.context.folder.starts
+            note_start(log, "end", code=EXIT_FAILED, why=f"stalled: {'; '.join(names)}")
             self.context.events.append(
                 "guard",
                 stage=self.job.name,

@@ -11,10 +11,11 @@ import json
 import logging
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hpc_llm.rundir import read_json, write_json, write_text
+from hpc_llm.rundir import check_fence, read_json, write_json, write_text
 from hpc_llm.settings.tracking import TrackingSettings
 from hpc_llm.tracking.events import AXES
 
@@ -88,6 +89,7 @@ class WandbView:
         if self._run is None:
             return
         try:
+            check_fence(self._position)  # what a later start logs is not ours to repeat
             lines = self._new_lines()
             for line in lines:
                 if totals := self._totals.place(line):
@@ -163,11 +165,15 @@ def _start(settings: TrackingSettings, folder: Path, identity: dict[str, Any]) -
     run = wandb.init(
         project=settings.project,
         entity=settings.entity,
+        group=settings.group,
         dir=folder,
         resume="allow",
         settings=quiet,
         **identity,
     )
+    # Slurm's SIGTERM ends W&B's helper; its hooks would then raise in imports that are none of its
+    with suppress(AttributeError):  # another version has none
+        wandb.sdk.lib.import_hooks.unregister_all_post_import_hooks()
     run.define_metric("tokens_total")
     run.define_metric("*", step_metric="tokens_total")
     return run

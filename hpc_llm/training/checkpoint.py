@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_llm.errors import UserError
-from hpc_llm.rundir import read_json, write_json
+from hpc_llm.rundir import check_fence, read_json, write_json
 from hpc_llm.training.hashed import describe
 
 __all__ = [
@@ -148,9 +148,13 @@ def checkpoints(folder: Path, last: int | None = None) -> list[Path]:
     return [path for (step, _), path in found if step >= 0 and (last is None or step <= last)]
 
 
-def temporary_folder(folder: Path, step: int) -> Path:
-    """Return where a checkpoint of `step` is written before it has its name."""
-    return folder / f".step-{step:08d}.tmp"
+def temporary_folder(folder: Path, step: int, start: int = 0) -> Path:
+    """Return where a checkpoint of `step` is written before it has its name.
+
+    Start number `start` of the run has its own, so that what a rank left over from an earlier
+    start writes is in no checkpoint of a later one.
+    """
+    return folder / f".step-{step:08d}.{start}.tmp"
 
 
 def tidy(folder: Path) -> list[str]:
@@ -217,6 +221,7 @@ def commit(temporary: Path, state: State, keep: int, *, keep_best: bool) -> Path
     """
     write_json(temporary / MARKER, asdict(state))
     folder = temporary.parent
+    check_fence(folder)
     path = temporary.rename(folder / _free_name(folder, state.progress.step))
     _sync(folder)
     if keep_best:

@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from hpc_llm.errors import EXIT_USER, Diverged, FirstRankFailed, Stopped, UserError
-from hpc_llm.rundir import read_json, write_json
+from hpc_llm.rundir import check_fence, read_json, start_number, write_json
 from hpc_llm.training import process_group
 from hpc_llm.training.checkpoint import Progress, State, commit, temporary_folder
 from hpc_llm.training.differences import as_json
@@ -150,9 +151,11 @@ class Saver:
         if self._committing:
             raise FirstRankFailed(EXIT_USER)
         raise UserError(
-            f"{temporary_folder(self._job.folder, state.progress.step)}: another rank could not "
-            "write its part, and tells why"
+            f"{self._temporary(state)}: another rank could not write its part, and tells why"
         )
+
+    def _temporary(self, state: State) -> Path:
+        return temporary_folder(self._job.folder, state.progress.step, start_number())
 
     def _state(self, progress: Progress) -> State:
         job, optimizer = self._job, optimizer_state(self._engine)
@@ -181,7 +184,8 @@ class Saver:
         tensors = gather_states(self._engine, self._job.trainable.parameters, copies)
 
         def write() -> None:
-            folder = temporary_folder(self._job.folder, state.progress.step)
+            folder = self._temporary(state)
+            check_fence(folder)
             folder.mkdir(parents=True)
             try:
                 state.files = {FILE: write_tensors(folder / FILE, tensors)}
@@ -193,7 +197,7 @@ class Saver:
 
     def _take_sharded(self, state: State) -> Callable[[], None]:
         contents = self._capture.take(self._engine)
-        folder, rank = temporary_folder(self._job.folder, state.progress.step), self._job.ranks.rank
+        folder, rank = self._temporary(state), self._job.ranks.rank
 
         def write() -> None:
             try:
@@ -206,7 +210,7 @@ class Saver:
 
     def _commit(self, state: State) -> None:
         """Put the ranks' lists of files together, and give the checkpoint its name."""
-        folder = temporary_folder(self._job.folder, state.progress.step)
+        folder = self._temporary(state)
         for part in folder.glob("*.json"):
             state.files |= read_json(part)
             part.unlink()

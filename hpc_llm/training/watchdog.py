@@ -89,6 +89,7 @@ class Watchdog:
         assert self._limit is not None
         # the first rank tells; the others follow if it is the one that hangs
         patience = self._limit + (0.0 if self._ranks.is_first else 4 * self._interval)
+        self._post()  # the host is known from now on
         while not self._ended.wait(self._interval):
             self._post()
             if time.monotonic() - self._moved > patience:

@@ -61,7 +61,7 @@ def test_plan_tells_parameters_flops_and_hours(capsys):
 
 
 def test_a_verb_without_settings_names_none_in_its_help(capsys):
-    for verb in ("ledger", "diff", "env"):
+    for verb in ("ledger", "diff", "env", "status", "cancel", "logs"):
         assert main([verb, "--help"]) == 0
         said = capsys.readouterr().out
         assert "--cfg" not in said

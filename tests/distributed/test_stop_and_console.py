@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_llm.distributed import Ranks, StopFlag, say, set_up_console
+from hpc_llm.distributed import HELD_BACK, Ranks, StopFlag, say, set_up_console, unreached
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
@@ -37,6 +37,32 @@ def test_handlers_come_back_after_an_error() -> None:
         assert seen == [signal.SIGUSR1]
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_signal_that_was_held_back_before_is_noted() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    told: list[str] = []
+    try:
+        os.kill(os.getpid(), signal.SIGUSR1)  # by default it would end this process
+        with StopFlag(told=told.append) as flag:
+            assert flag.reason == "SIGUSR1"
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert told == ["SIGUSR1"]
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_helpers_are_not_reached() -> None:
+    with StopFlag() as flag:
+        with unreached():
+            helper = subprocess.Popen(["sleep", "60"])
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert flag.reason is None
+        assert flag.reason == "SIGTERM"
+    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGKILL):
+        helper.send_signal(number)
+        time.sleep(0.01)
+    assert helper.wait(timeout=10) == -signal.SIGKILL
 
 
 def test_signal_during_a_long_call() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from hpc_llm.config import compose, typed
 from hpc_llm.errors import UserError
-from hpc_llm.launch import job_script
+from hpc_llm.launch import job_script, log_path
 
 SLURM = ("experiment=example", "launch=slurm")
 
@@ -69,6 +69,7 @@ def test_a_line_break_is_refused() -> None:
         ("launch.time=forever", r"launch\.time=forever: must be a time limit of sbatch"),
         ("launch.time=4:59", r"launch\.time=4:59: .* give at least 10 minutes"),
         ("launch.max_requeues=-1", r"launch\.max_requeues=-1"),
+        ("launch.max_failures=-1", r"launch\.max_failures=-1"),
         ("launch.cpus_per_task=0", r"launch\.cpus_per_task=0"),
         ("launch.name=pbs", "local, slurm"),
         ("launch.options.Mail=x", r"launch\.options\.Mail: must be a long option"),
@@ -136,7 +137,8 @@ def test_the_work_of_a_job_is_one_step_with_the_configuration_as_it_is(job: Job)
     code, said, arguments, asked = job(0)
     assert (code, said, asked) == (0, "", "")
     assert arguments[:-1] == [
-        "--kill-on-bad-exit=1", "--wait=0", "hpc-llm", "train", "--config",
+        "--kill-on-bad-exit=1", "--wait=0", "env", "--block-signal=USR1,USR2",
+        "hpc-llm", "train", "--config",
     ]  # fmt: skip
 
 
@@ -152,3 +154,38 @@ def test_a_job_that_stopped_in_good_order_is_requeued_but_not_for_ever(job: Job)
 def test_a_failure_is_a_failure(job: Job) -> None:
     code, _, _, asked = job(9)
     assert (code, asked) == (9, "")
+
+
+def test_an_array_has_a_folder_a_log_and_a_name_for_each_of_its_tasks(tmp_path: Path) -> None:
+    cfg = typed(compose([*SLURM, "launch.throttle=2"]))
+    folder = tmp_path / "it's %j"
+    text = job_script(cfg, "adapt", folder / "config.yaml", tasks=[5, 0, 1, 2])
+    assert "#SBATCH --array=0-2,5%2\n" in text
+    assert "%%j/%a/slurm-%A_%a.out'\n" in text
+    stand_ins = {"srun": 'printf "%s\\n" "$@" > srun; exit 75', "scontrol": 'echo "$@" > scontrol'}
+    for name, program in stand_ins.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{program}\n")
+        (tmp_path / name).chmod(0o755)
+    variables = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "5"}
+    variables |= {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_CPUS_PER_TASK": "1"}
+    (tmp_path / "job").write_text(text.replace("export PATH=", "ignored="))
+    done = subprocess.run(["bash", "job"], cwd=tmp_path, env=variables, check=False)
+    assert done.returncode == 75
+    (path,) = re.findall(r"--config\n(.*)\n", (tmp_path / "srun").read_text())
+    assert Path(path) == folder / "5" / "config.yaml"
+    assert (tmp_path / "scontrol").read_text() == "requeue 7_5\n"  # 7 alone is the whole array
+
+
+def test_without_a_throttle_all_tasks_may_run() -> None:
+    cfg = typed(compose([*SLURM]))
+    text = job_script(cfg, "adapt", cfg.folder / "config.yaml", tasks=[0, 2])
+    assert "#SBATCH --array=0,2\n" in text
+
+
+def test_the_log_of_a_task_is_found_where_the_user_put_it() -> None:
+    cfg = typed(compose([*SLURM]))
+    assert log_path(cfg, Path("/runs/a/3"), "7_3") == Path("/runs/a/3/slurm-7_3.out")
+    named = typed(compose([*SLURM, "launch.options.output='/logs/%A-%a.out'"]))
+    assert log_path(named, Path("/runs/a/3"), "7_3") == Path("/logs/7-3.out")
+    named = typed(compose([*SLURM, "launch.options.output='/logs/%j.out'"]))
+    assert log_path(named, Path("/runs/a"), "7") == Path("/logs/7.out")

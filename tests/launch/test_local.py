@@ -138,6 +138,7 @@ def test_signals_reach_all_ranks(tmp_path: Path, number: signal.Signals) -> None
         "    open(f'{sys.argv[1]}/{rank}.signal', 'a').write(f'{number} ')\n"
         "    sys.exit(75)\n"
         f"signal.signal({int(number)}, note)\n"
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.Signals)\n"  # as StopFlag does
         "READY\n"
         "time.sleep(600)"
     )

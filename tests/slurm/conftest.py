@@ -2,13 +2,15 @@
 
 import json
 import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,9 +117,9 @@ class Cluster:
             assert time.monotonic() < deadline, f"{missing} are not there: {self.logs()}"
             time.sleep(0.05)
 
-    def wait_for_state(self, job: str, state: str) -> None:
+    def wait_for_state(self, job: str, state: str, seconds: float = 120) -> None:
         """Wait until a job is in `state`, as `state()` tells it."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + seconds
         while (now := self.state(job)) != state:
             assert time.monotonic() < deadline, f"{now}, not {state}: {self.logs()}"
             time.sleep(0.1)
@@ -144,7 +146,7 @@ def _first_port() -> int:
     bases = range(30_000, 32_700, 300)
     turn = os.getpid() % len(bases)  # test processes that start together do not race for one
     for base in (*bases[turn:], *bases[:turn]):
-        if all(_is_free(port) for port in (base, base + 1, base + 2, base + 11, base + 12)):
+        if all(_is_free(base + offset) for offset in (0, 1, 2, 11, 12, 13)):
             return base
     return pytest.fail("no free ports for Slurm from 30000 to 32699")
 
@@ -184,13 +186,46 @@ def slurm_conf() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def cluster_in(slurm_conf: Path) -> Callable[[Path], Cluster]:
+    """Give the running Slurm with a folder to work in, and the stub."""
+
+    def cluster_in(folder: Path) -> Cluster:
+        for name in ("bin", "places"):
+            (folder / name).mkdir()
+        stub = folder / "bin" / "hpc-llm"
+        stub.write_text(STUB)
+        stub.chmod(0o755)
+        return Cluster(slurm_conf=slurm_conf, folder=folder)
+
+    return cluster_in
+
+
 @pytest.fixture
-def slurm_cluster(slurm_conf: Path, tmp_path: Path) -> Cluster:
+def slurm_cluster(cluster_in: Callable[[Path], Cluster], tmp_path: Path) -> Cluster:
     """A running Slurm with a folder of its own for this test."""
-    cluster = Cluster(slurm_conf=slurm_conf, folder=tmp_path)
-    for name in ("bin", "places"):
-        (tmp_path / name).mkdir()
-    stub = tmp_path / "bin" / "hpc-llm"
-    stub.write_text(STUB)
-    stub.chmod(0o755)
-    return cluster
+    return cluster_in(tmp_path)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """List the faults that a training run has survived."""
+    reports = terminalreporter.stats.get("passed", [])
+    tests = [r.nodeid.split("::")[1] for r in reports if "test_survival.py::" in r.nodeid]
+    if tests:
+        terminalreporter.section("faults survived: the same weights, bit for bit")
+    for name in tests:
+        found = re.fullmatch(r"test_survives\[(.*)\]", name)
+        words = name.removeprefix("test_survives_").removeprefix("test_").replace("_", " ")
+        terminalreporter.write_line(f"  {found[1] if found else words}")
+
+
+@pytest.fixture
+def third_node(slurm_cluster: Cluster) -> Iterator[str]:
+    """A third node for this test; Slurm takes it after the other two."""
+    folder = slurm_cluster.slurm_conf.parent
+    slurm_cluster.output(str(folder / "start_node.sh"), "node3")  # Slurm sees it when it calls
+    idle = "until sinfo -hNnnode3 -tidle | grep node3; do sleep 0.1; done"
+    slurm_cluster.output("timeout", "30", "bash", "-c", idle)
+    yield "node3"
+    os.kill(int((folder / "pid" / "slurmd.node3.pid").read_text()), signal.SIGTERM)
+    slurm_cluster.output("scontrol", "update", "nodename=node3", "state=future")

@@ -133,6 +133,22 @@ def test_signal_before_the_time_limit_saves_and_restarts(slurm_cluster, number: 
     assert [p["reason"] for p in slurm_cluster.places(job, 1)] == [None] * 2
 
 
+def test_signal_before_python_listens_is_not_lost_and_kills_nobody(slurm_cluster) -> None:
+    folder = slurm_cluster.folder
+    (folder / "bin" / "hpc-llm").rename(folder / "bin" / "stub")
+    slow = "touch early.$SLURM_PROCID; until [ -e go ]; do sleep 0.05; done; exec stub"
+    (folder / "bin" / "hpc-llm").write_text(f'#!/bin/bash\n{slow} "$@"\n')
+    (folder / "bin" / "hpc-llm").chmod(0o755)
+    submit = ("sbatch", "--parsable", "-N2", str(SCRIPT))
+    job = job_id(slurm_cluster.output(*submit, ACT=STOP_AT_A_SIGNAL))
+    slurm_cluster.wait_for("early.0", "early.1")
+    slurm_cluster.output("scancel", "-s", "USR1", job)
+    time.sleep(0.5)  # Slurm sends it meanwhile
+    (folder / "go").touch()
+    slurm_cluster.wait_for_state(job, "COMPLETED 1")
+    assert [p["reason"] for p in slurm_cluster.places(job, 0)] == ["SIGUSR1"] * 2
+
+
 def test_lost_node_starts_the_job_again(slurm_cluster) -> None:
     act = "if ranks.restart_count == 0: time.sleep(600)"
     job = job_id(slurm_cluster.output("sbatch", "--parsable", "-N2", str(SCRIPT), ACT=act))

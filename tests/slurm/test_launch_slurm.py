@@ -11,22 +11,27 @@ from tiny import TINY, records
 pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
 
 HPC_LLM = (sys.executable, "-m", "hpc_llm.app")
-SLURM = ("launch=slurm", "launch.time=20")
+SLURM = ("launch=slurm", "launch.time=20", "launch.chain=false")
 
 
 def test_plan_shows_the_job_script_and_what_slurm_says(slurm_cluster) -> None:
     nodes = ("cluster=a100_4x8", "cluster.nodes=2", "cluster.devices_per_node=2")
-    ask = (*HPC_LLM, "plan", "model=tinyllama-1.1b", *nodes, *SLURM, "plan.format=json")
-    job = json.loads(slurm_cluster.output(*ask, "run=x"))["job"]
-    assert "#SBATCH --gpus-per-node=2\n" in job["script"]
+    slurm = ("launch=slurm", "launch.time=20", "launch.cpus_per_task=1", "plan.format=json")
+    ask = (*HPC_LLM, "plan", "model=tinyllama-1.1b", *nodes, *slurm)
+    text, transplant, train, result = json.loads(slurm_cluster.output(*ask, "run=x"))["jobs"]
+    assert "#SBATCH --gpus-per-node=2\n" in train["script"]
     assert re.search(
-        r"Job \d+ to start at .* on nodes node\[1-2\] in partition main", job["answer"]
+        r"Job \d+ to start at .* on nodes node\[1-2\] in partition main", train["answer"]
     )
+    assert "--gpus-per-node" not in text["script"]
+    for job in (transplant, result):
+        assert "#SBATCH --gpus-per-node=1\n" in job["script"]
+        assert re.search(r"Job \d+ to start at .* on nodes node\d in part", job["answer"])
     refused = slurm_cluster.output(*ask[:-1], "launch.partition=nowhere")
     assert "PF-days" in refused
     assert "sbatch --test-only: invalid partition specified: nowhere\n" in refused
     without = slurm_cluster.output(*ask, PATH="/nowhere")
-    assert "no sbatch on PATH" in json.loads(without)["job"]["answer"]
+    assert "no sbatch on PATH" in json.loads(without)["jobs"][0]["answer"]
     assert not (slurm_cluster.folder / "runs").exists()
 
 

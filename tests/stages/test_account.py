@@ -25,6 +25,8 @@ def test_devices_are_those_that_slurm_bills():
     assert allocated_devices("gpu", GPUS, slurm) == 8  # four of them idle, and billed
     assert allocated_devices("cpu", GPUS, slurm) == 96
     assert allocated_devices("gpu", GPUS, {}) == 4
+    no_gpu = {"SLURM_JOB_NUM_NODES": "1", "SLURM_CPUS_ON_NODE": "4", "CUDA_VISIBLE_DEVICES": ""}
+    assert allocated_devices("gpu", Ranks(), no_gpu) == 0  # the corpus of a chain, on cores
     assert allocated_devices("cpu", GPUS, {}) == 2 * len(os.sched_getaffinity(0))
 
 

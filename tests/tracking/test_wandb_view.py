@@ -16,8 +16,8 @@ def no_environment(monkeypatch):
     monkeypatch.delenv("WANDB_DIR", raising=False)
 
 
-def settings(name="wandb", mode="offline"):
-    return TrackingSettings(name=name, project="adapt", entity=None, mode=mode)
+def settings(name="wandb", mode="offline", group=None):
+    return TrackingSettings(name=name, project="adapt", entity=None, group=group, mode=mode)
 
 
 def train(folder, stage, steps):
@@ -46,6 +46,24 @@ def logged(folder):
                     {(i.key or "/".join(i.nested_key)): json.loads(i.value_json) for i in items}
                 )
     return ids, rows
+
+
+def test_trials_of_a_sweep_share_a_group_and_have_their_own_names(tmp_path):
+    import wandb
+    from wandb.proto import wandb_internal_pb2
+
+    for trial in ("0", "1"):
+        (tmp_path / trial).mkdir()
+        WandbView(settings(group="grid-1f"), tmp_path / trial, f"grid/{trial}", {}).close()
+    wandb.teardown()
+    found = set()
+    for path in tmp_path.glob("*/wandb/offline-run-*/*.wandb"):
+        for payload in payloads(path):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(payload)
+            if record.HasField("run"):
+                found.add((record.run.run_group, record.run.display_name))
+    assert found == {("grid-1f", "grid/0"), ("grid-1f", "grid/1")}
 
 
 def _created(path):
@@ -148,7 +166,7 @@ def test_a_wandb_that_raises_is_one_warning(tmp_path, broken):
     code = (
         "import sys; from pathlib import Path; from hpc_llm.settings import TrackingSettings\n"
         "from hpc_llm.tracking import open_view\n"
-        "s = TrackingSettings(name='wandb', project='p', entity=None, mode='offline')\n"
+        "s = TrackingSettings(name='wandb', project='p', entity=None, group=None, mode='offline')\n"
         "view = open_view(s, Path('run'), 'demo', {})\n"
         "view.update(); view.update(); view.close(); print('trained on')\n"
     )

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hpc_llm.errors import UserError
+from hpc_llm.errors import Superseded, UserError
+from hpc_llm.rundir import Start, take_folder
+from hpc_llm.rundir.fence import hold, release
 from hpc_llm.training.checkpoint import (
     BadCheckpoint,
     Progress,
@@ -137,7 +139,7 @@ def test_what_a_killed_writer_left_is_no_checkpoint_and_is_removed(tmp_path):
     converted = tmp_path / "step-00000003" / ".universal.tmp"
     converted.mkdir()
     assert names(tmp_path) == ["step-00000003"]
-    assert sorted(tidy(tmp_path)) == [".step-00000004.tmp", ".universal.tmp"]
+    assert sorted(tidy(tmp_path)) == [".step-00000004.0.tmp", ".universal.tmp"]
     assert not half.exists()
     assert not converted.exists()
     assert names(tmp_path) == ["step-00000003"]
@@ -194,3 +196,27 @@ def test_another_stage_and_another_model_are_told():
 def test_what_may_change_is_told():
     assert made_otherwise(state(3), {"ranks": 4}) == "ranks 2 -> 4"
     assert made_otherwise(state(3), {"ranks": 2}) == ""
+
+
+def test_parts_of_an_earlier_start_are_in_no_checkpoint_of_a_later_one(tmp_path):
+    ghost, own = (temporary_folder(tmp_path, 4, start) for start in (1, 2))
+    for folder in (ghost, own):
+        folder.mkdir()
+        (folder / f"{folder.name[-5]}.part").write_text("x")
+    path = commit(own, state(4), 2, keep_best=False)
+    assert sorted(file.name for file in path.iterdir()) == ["2.part", "state.json"]
+    assert tidy(tmp_path) == [".step-00000004.1.tmp"]
+
+
+def test_a_left_over_start_commits_nothing(tmp_path):
+    log = tmp_path / "starts.jsonl"
+    first = take_folder(log, Start(job="7"))
+    token = json.loads(log.read_text())["token"]
+    take_folder(log, Start(job="8", hosts="node3"))
+    try:
+        hold(first, log, token)  # as the left-over process does
+        with pytest.raises(Superseded, match="start 2"):
+            save(tmp_path / "checkpoints", 3)
+    finally:
+        release()
+    assert names(tmp_path / "checkpoints") == []

@@ -11,6 +11,7 @@
 #   SLURM_CLUSTER_ACCOUNTING  auto | db | none   (db: private MariaDB and slurmdbd, gives sacct)
 #   SLURM_CLUSTER_HOSTS       auto | uts | plain (uts: every node has its own hostname, and a name
 #                             that resolves, in a mount and UTS namespace of its own; needs root)
+#   SLURM_CLUSTER_SPARE       nodes that Slurm does not see before DIR/start_node.sh node3 (default 1)
 # Debian packages: slurm-wlm munge [slurmdbd mariadb-server]
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin   # the daemons; ordinary users often lack these
@@ -20,6 +21,7 @@ NODES=${2:-2}; CPUS=${3:-4}; GPUS=${4:-2}
 BASE=${SLURM_CLUSTER_PORT:-30000}
 ACC=${SLURM_CLUSTER_ACCOUNTING:-auto}
 HOSTS=${SLURM_CLUSTER_HOSTS:-auto}
+ALL=$((NODES + ${SLURM_CLUSTER_SPARE:-1}))
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ME=$(id -un); HOST=$(hostname -s)
 [ "$ACC" = auto ] && { command -v mariadbd >/dev/null && command -v slurmdbd >/dev/null && ACC=db || ACC=none; }
@@ -35,7 +37,7 @@ munged --key-file="$DIR/munge/key" --socket="$DIR/munge/sock" --pid-file="$DIR/p
        --log-file="$DIR/log/munged.log" --seed-file="$DIR/munge/seed" --num-threads=4
 
 # ---- configuration -----------------------------------------------------------------------------
-NODELIST="node[1-$NODES]"; [ "$NODES" = 1 ] && NODELIST=node1
+NODELIST="node[1-$ALL]"
 GRES=; [ "$GPUS" -gt 0 ] && GRES="Gres=gpu:$GPUS"
 node_addr() { if [ "$HOSTS" = uts ]; then echo "127.0.7.$1"; else echo 127.0.0.1; fi; }
 {
@@ -50,10 +52,11 @@ node_addr() { if [ "$HOSTS" = uts ]; then echo "127.0.7.$1"; else echo 127.0.0.1
   else
     echo "AccountingStorageType=accounting_storage/none"
   fi
-  for i in $(seq 1 "$NODES"); do
+  for i in $(seq 1 "$ALL"); do
     nh=$HOST; [ "$HOSTS" = uts ] && nh=node$i
+    state=; [ "$i" -gt "$NODES" ] && state="State=FUTURE Weight=10"   # taken after the others
     echo "NodeName=node$i NodeHostname=$nh NodeAddr=$(node_addr "$i") Port=$((BASE + 10 + i))" \
-         "Sockets=1 CoresPerSocket=$CPUS ThreadsPerCore=1 CPUs=$CPUS RealMemory=8000 $GRES"
+         "Sockets=1 CoresPerSocket=$CPUS ThreadsPerCore=1 CPUs=$CPUS RealMemory=8000 $GRES $state"
   done
   echo "PartitionName=main Nodes=$NODELIST Default=YES MaxTime=1:00:00 DefaultTime=10 PriorityTier=10  PreemptMode=off"
   echo "PartitionName=low  Nodes=$NODELIST             MaxTime=1:00:00 DefaultTime=10 PriorityTier=1   PreemptMode=requeue"
@@ -71,7 +74,7 @@ echo 'CgroupAutomount=no' > "$DIR/cgroup.conf"; : > "$DIR/plugstack.conf"; chmod
 echo "export SLURM_CONF='$DIR/slurm.conf'" > "$DIR/env.sh"
 export SLURM_CONF="$DIR/slurm.conf"
 if [ "$HOSTS" = uts ]; then
-  { cat /etc/hosts; echo; for i in $(seq 1 "$NODES"); do echo "$(node_addr "$i") node$i"; done; } > "$DIR/hosts"
+  { cat /etc/hosts; echo; for i in $(seq 1 "$ALL"); do echo "$(node_addr "$i") node$i"; done; } > "$DIR/hosts"
 fi
 
 # ---- daemons -----------------------------------------------------------------------------------

@@ -1,0 +1,82 @@
+"""`hpc-llm preflight`: try the nodes out before a long job is trusted to them."""
+
+import os
+import time
+import uuid
+from dataclasses import asdict
+from pathlib import Path
+
+from hpc_llm.app.arguments import Arguments
+from hpc_llm.app.recipe import open_folder
+from hpc_llm.distributed import Ranks, detect_ranks, set_up_console
+from hpc_llm.errors import UserError
+from hpc_llm.rundir import RunFolder, write_text
+from hpc_llm.settings import RunConfig
+
+__all__ = ["run_preflight"]
+
+# Where else the list of bad nodes goes; a batch script knows no run folder
+EXCLUDE_VARIABLE = "HPC_LLM_EXCLUDE_FILE"
+
+
+def run_preflight(arguments: Arguments) -> int:
+    """Measure the nodes of these ranks, print the table and return the exit code.
+
+    Ranks above 0 return 0: the verdict is that of rank 0, and so is the exit code of srun.
+    """
+    from hpc_llm import config
+
+    ranks = detect_ranks(os.environ)
+    set_up_console(ranks)
+    if arguments.config:
+        cfg = config.load(Path(arguments.config))
+    else:
+        composed = config.compose(arguments.overrides, example=True)
+        if arguments.show_config:
+            print(config.as_yaml(composed), end="")
+            return 0
+        cfg = config.typed(composed)
+    if cfg.launch.name == "slurm" and ranks.launcher == "none" and ranks.job_id is None:
+        raise UserError(
+            "launch=slurm: not for preflight; submit slurm/preflight.sbatch with the same settings"
+        )
+    if cfg.launch.processes > 1 and ranks.launcher == "none":
+        from hpc_llm.launch import run_ranks
+
+        words = ["--config", arguments.config] if arguments.config else arguments.overrides
+        return run_ranks(["preflight", *words], cfg.launch.processes, os.environ)
+    folder = RunFolder(cfg.folder)
+    if not folder.config.exists():  # what a run has stays as it is
+        folder = open_folder(cfg, ranks)
+    return _examine(cfg, ranks, folder)
+
+
+def _examine(cfg: RunConfig, ranks: Ranks, folder: RunFolder) -> int:
+    from hpc_llm.preflight import write_report
+    from hpc_llm.preflight.examine import examine
+
+    report = examine(cfg, ranks, os.environ)
+    if report is None:
+        return 0
+    facts = {
+        "time": time.time(),
+        "job": ranks.job_id,
+        "restart": ranks.restart_count,
+        "settings": asdict(cfg.preflight),
+    }
+    write_report(report, folder.path, facts)
+    if os.environ.get(EXCLUDE_VARIABLE) and report.exclude:
+        write_text(Path(os.environ[EXCLUDE_VARIABLE]), ",".join(report.exclude) + "\n")
+    _bill(cfg, ranks, folder)
+    print(report.text, end="", flush=True)
+    return report.code
+
+
+def _bill(cfg: RunConfig, ranks: Ranks, folder: RunFolder) -> None:
+    """Enter the time in the run's ledger."""
+    from hpc_llm.stages.bill import Account
+    from hpc_llm.training import process_group
+
+    account = Account(cfg, folder.ledger, ranks, uuid.uuid4().hex[:12])
+    account.found(process_group.device_name(), None)
+    account.add("preflight", reason="end")

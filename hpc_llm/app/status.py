@@ -1,0 +1,209 @@
+"""`hpc-llm status RUN_FOLDER ...`: the jobs of a run, how far it is, and what it has spent."""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hpc_llm.app.arguments import Arguments
+from hpc_llm.errors import UserError
+from hpc_llm.launch import JobState, SubmittedJob, job_states, newest_chain
+from hpc_llm.rundir import RunFolder, SweepFolder, read_jsonl
+
+__all__ = ["known_folder", "last_words", "run_status"]
+
+# Why a job waits, in words; other reasons are told as Slurm calls them.
+REASONS = {
+    "Resources": "waits for free nodes",
+    "Priority": "waits: others come first",
+    "BeginTime": "was requeued and starts again",
+    "JobHeldUser": "is held: scontrol release {job}",
+    "JobHeldAdmin": "is held by the site",
+    "DependencyNeverSatisfied": "cannot begin: a job before it did not end well",
+    "PartitionTimeLimit": "cannot begin: its time limit is above the partition's",
+    "PartitionNodeLimit": "cannot begin: more nodes than the partition gives",
+    "ReqNodeNotAvail": "waits: nodes that it needs are down, reserved or in use",
+}
+TAIL_BYTES = 20_000
+
+
+def run_status(arguments: Arguments) -> int:
+    """Print jobs, progress and spending of each run folder named on the command line."""
+    if not arguments.overrides:
+        raise UserError("status: no run folder; give some, for example hpc-llm status runs/*")
+    for number, word in enumerate(arguments.overrides):
+        if (sweep := SweepFolder(Path(word))).exists():
+            from hpc_llm.app.sweep_table import print_sweep
+
+            print("\n" * bool(number) + f"{word}: a sweep")
+            print_sweep(sweep)
+            continue
+        try:
+            folder = known_folder(word)
+        except UserError as error:
+            if len(arguments.overrides) == 1:
+                raise
+            print(f"hpc-llm: {error}; passed over", file=sys.stderr)
+            continue
+        print("\n" * bool(number) + "\n".join(_lines(folder)))
+    return 0
+
+
+def known_folder(word: str) -> RunFolder:
+    """Return the run folder at a path; `UserError` where there is none."""
+    folder = RunFolder(Path(word))
+    if SweepFolder(folder.path).exists():
+        raise UserError(f"{word}: is a sweep; give one of its trials, for example {word}/0")
+    if not folder.config.is_file():
+        raise UserError(f"{word}: holds no config.yaml, so it is no run folder; see ls runs")
+    return folder
+
+
+def _lines(folder: RunFolder) -> Iterator[str]:
+    jobs = newest_chain(folder.jobs)
+    states, remarks = job_states([job.job for job in jobs])
+    for remark in remarks:
+        print(f"hpc-llm: {remark}", file=sys.stderr)
+    if jobs:
+        when = datetime.fromisoformat(jobs[0].when).astimezone().strftime("%Y-%m-%d %H:%M")
+        count = "1 job" if len(jobs) == 1 else f"a chain of {len(jobs)} jobs"
+        yield f"{folder.path}: {count}, submitted {when}"
+    else:
+        yield f"{folder.path}: no job of Slurm was submitted from here"
+    rows = [_row(folder, job, states, jobs) for job in jobs]
+    widths = [max(len(row[place]) for row in rows) for place in range(4)] if rows else []
+    for row in rows:
+        cells = (f"{cell:<{width}}" for cell, width in zip(row[:4], widths, strict=True))
+        yield f"  {'  '.join([*cells, row[4]])}".rstrip()
+    yield from (f"  {line}" for line in _progress(folder, _running_since(jobs, states)))
+    yield f"  {_spent(folder)}"
+
+
+def _row(
+    folder: RunFolder,
+    job: SubmittedJob,
+    states: Mapping[str, JobState],
+    jobs: Sequence[SubmittedJob],
+) -> tuple[str, str, str, str, str]:
+    """Return job, part, state, nodes and what else is known."""
+    records = read_jsonl(folder.record)
+    done = {line.get("stage") for line in records if str(line.get("started")) >= job.when}
+    count = len(done.intersection(job.stages))
+    stages = f"{count} of {len(job.stages)} stages done"
+    state = states.get(job.job)
+    if state is None:
+        return job.job, job.part, "not known", "-", stages
+    told = [_told(job, state, states)]
+    if state.state != "PENDING" or count:
+        told.append(stages)
+    return job.job, job.part, state.state, state.nodes or "-", "; ".join(filter(None, told))
+
+
+def _told(job: SubmittedJob, state: JobState, states: Mapping[str, JobState]) -> str:
+    """Return why a job waits, since when it runs, or how it ended."""
+    if state.state == "PENDING":
+        return _waits(job, state)
+    if state.is_live:
+        limit = f" of {state.limit}" if state.limit else ""
+        return f"for {state.elapsed}{limit}"
+    if state.state == "CANCELLED" and state.elapsed in ("0:00", "00:00:00"):
+        before = [states[one].state for one in job.after if one in states]
+        ended = any(word not in ("COMPLETED", "PENDING", "RUNNING") for word in before)
+        return "never began: the job before it did not end well" if ended else "never began"
+    if state.state == "COMPLETED":
+        return f"in {state.elapsed}"
+    code = f"exit code {state.exit_code}" if state.exit_code else ""
+    return ": ".join(filter(None, (code, last_words(Path(job.log)))))
+
+
+def _waits(job: SubmittedJob, state: JobState) -> str:
+    if state.reason == "Dependency":
+        return f"waits for {', '.join(job.after)}" if job.after else "waits for another job"
+    reason = state.reason.split(",")[0]
+    told = REASONS.get(reason, f"waits: {state.reason}" if reason else "waits")
+    expected = f", expected at {state.start}" if state.start else ""
+    return told.replace("{job}", job.job) + expected
+
+
+def last_words(log: Path) -> str:
+    """Return the last line that hpc-llm or the job script ended a log with; "" without one."""
+    try:
+        with log.open("rb") as handle:
+            handle.seek(max(0, log.stat().st_size - TAIL_BYTES))
+            lines = handle.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    said = [line for line in lines if line.startswith(("hpc-llm: ", "job.sbatch: "))]
+    return said[-1] if said else f"see {log}"
+
+
+def _running_since(jobs: Sequence[SubmittedJob], states: Mapping[str, JobState]) -> float | None:
+    """Return when the job that runs was started, in seconds since 1970; None: none runs.
+
+    A run without jobs is taken to be running here.
+    """
+    if not jobs:
+        return 0.0
+    starts = [state.start for state in states.values() if state.state == "RUNNING"]
+    return datetime.fromisoformat(starts[0]).timestamp() if starts and starts[0] else None
+
+
+def _progress(folder: RunFolder, since: float | None) -> Iterator[str]:
+    """Yield how far training is, from the newest line of events.jsonl; it runs `since` then."""
+    newest: dict[str, Any] = {}
+    before: dict[str, Any] = {}
+    for line in read_jsonl(folder.events):
+        if line.get("event") == "train":
+            newest, before = line, newest if line.get("stage") == newest.get("stage") else {}
+    if not newest:
+        return
+    stage, step, planned = newest["stage"], newest.get("step", 0), newest.get("planned_steps")
+    metrics = newest.get("metrics", {})
+    name = stage if stage == "pretrain" else f"train/{stage}"
+    told = [f"{name}: step {step}" + (f" of {planned}" if planned else "")]
+    if isinstance(loss := metrics.get("train/loss"), float):
+        told.append(f"loss {loss:.3f}")
+    if since is not None and (left := _seconds_left(newest, before, since)) is not None:
+        from hpc_llm.tracking import duration
+
+        told.append(f"{left[0]} ends in about {duration(left[1])}")
+    yield ", ".join(told)
+
+
+def _seconds_left(
+    newest: Mapping[str, Any], before: Mapping[str, Any], since: float
+) -> tuple[str, float] | None:
+    """Return what ends next and in how many seconds; None where it cannot be told.
+
+    After 50 steps the run itself has projected all its training; until then the last interval
+    tells of this stage.
+    """
+    ago = time.time() - max(newest["time"], since)  # a restart waits before it goes on
+    hours = newest.get("metrics", {}).get("cost/hours_left")
+    if hours:
+        return "training", max(0.0, 3600 * hours - ago)
+    if not before or "planned_steps" not in newest:
+        return None
+    planned, step, last = newest["planned_steps"], newest["step"], before["step"]
+    if not last < step < planned:
+        return None
+    rate = (newest["time"] - before["time"]) / (step - last)
+    return "the stage", max(0.0, rate * (planned - step) - ago)
+
+
+def _spent(folder: RunFolder) -> str:
+    """Return what the ledger says was spent until now."""
+    from hpc_llm.accounting import Ledger, middle_price, run_bill
+
+    if not Ledger(folder.ledger).rows():
+        return "spent: nothing yet"
+    bill = run_bill(folder.path)
+    hours = bill.totals.spent.device_hours
+    if bill.hardware is None:
+        return f"spent: {hours:.3g} device-hours"
+    unit = "GPU-hours" if bill.hardware.kind == "gpu" else "core-hours"
+    money = bill.money(middle_price(bill.hardware))
+    told = "" if money is None else f", {money:.3g} {bill.hardware.currency}"
+    return f"spent: {hours:.3g} {unit}{told}"

@@ -1,0 +1,111 @@
+"""A sweep with launch=slurm: for each part of the recipe one array of jobs, a task per trial."""
+
+import shlex
+from collections.abc import Sequence
+from functools import partial
+
+from hpc_llm.app.recipe import open_folder
+from hpc_llm.app.submit import refuse_while_queued, submitted_jobs
+from hpc_llm.app.trials import PlannedTrial
+from hpc_llm.distributed import Ranks, say
+from hpc_llm.launch import (
+    Part,
+    SubmittedJob,
+    divide,
+    job_script,
+    log_path,
+    record_jobs,
+    require_sbatch,
+    submit_chains,
+)
+from hpc_llm.rundir import Sweep, SweepFolder
+
+__all__ = ["submit_sweep"]
+
+Group = tuple[list[Part], list[PlannedTrial]]
+"""Trials that have the same parts left to do, with the same options: they share arrays."""
+
+
+def submit_sweep(
+    folder: SweepFolder, sweep: Sweep, planned: Sequence[PlannedTrial], *, whole: bool
+) -> int:
+    """Submit what the trials have left to do, all or nothing, and return at once.
+
+    A task of an array begins when the task with its number in the array before has ended well.
+    `whole`: all stages of the verb are meant. The ids of the arrays are printed.
+    """
+    require_sbatch()
+    refuse_while_queued(*(one.folder for one in planned))
+    for one in planned:
+        open_folder(one.cfg, Ranks())
+    folder.write(sweep)
+    groups = _groups([one for one in planned if one.due], whole=whole)
+    if not groups:
+        say(f"{folder.path}: nothing to do, no job is submitted")
+        return 0
+    chains = [
+        [
+            (folder.script(name), _script(folder, sweep.verb, part, trials))
+            for name, part in _named(parts, group if len(groups) > 1 else None)
+        ]
+        for group, (parts, trials) in enumerate(groups, start=1)
+    ]
+    held = bool(planned[0].cfg.launch.options.get("hold"))
+    submitted = submit_chains(chains, dependency="aftercorr", held=held)
+    for ids, (parts, trials) in zip(submitted, groups, strict=True):
+        _tell(_record(folder, sweep.verb, ids, parts, trials), trials)
+    path = shlex.quote(str(folder.path))
+    say(f"hpc-llm sweep {path} tells how it goes, hpc-llm cancel {path} ends it")
+    return 0
+
+
+def _groups(planned: Sequence[PlannedTrial], *, whole: bool) -> list[Group]:
+    """Divide the trials among arrays: the tasks of one have the same script."""
+    groups: list[Group] = []
+    for one in planned:
+        parts = divide(one.cfg, one.due, whole=whole)
+        for known, trials in groups:
+            first = trials[0].cfg
+            same = (first.launch, first.hardware.kind) == (one.cfg.launch, one.cfg.hardware.kind)
+            if known == parts and same:
+                trials.append(one)
+                break
+        else:
+            groups.append((parts, [one]))
+    return groups
+
+
+def _named(parts: Sequence[Part], group: int | None) -> list[tuple[str, Part]]:
+    """Return the parts with names for their scripts: 1-corpus, or 2.1-corpus of the 2nd group."""
+    before = "" if group is None else f"{group}."
+    return [(f"{before}{number}-{part.name}", part) for number, part in enumerate(parts, start=1)]
+
+
+def _script(folder: SweepFolder, verb: str, part: Part, trials: Sequence[PlannedTrial]) -> str:
+    numbers = [one.trial.number for one in trials]
+    return job_script(trials[0].cfg, verb, folder.path / "config.yaml", part, numbers)
+
+
+def _record(
+    folder: SweepFolder,
+    verb: str,
+    ids: Sequence[str],
+    parts: Sequence[Part],
+    trials: Sequence[PlannedTrial],
+) -> list[SubmittedJob]:
+    """Write down the arrays for the sweep, and for each trial its tasks of them."""
+    arrays = submitted_jobs(ids, parts, verb, lambda job: folder.path / "N" / f"slurm-{job}_N.out")
+    record_jobs(folder.jobs, arrays)
+    for one in trials:
+        tasks = [f"{job}_{one.trial.number}" for job in ids]
+        log = partial(log_path, one.cfg, one.folder.path)
+        record_jobs(one.folder.jobs, submitted_jobs(tasks, parts, verb, log))
+    return arrays
+
+
+def _tell(arrays: Sequence[SubmittedJob], trials: Sequence[PlannedTrial]) -> None:
+    count = "1 trial" if len(trials) == 1 else f"{len(trials)} trials"
+    for array in arrays:
+        after = f", each after its own of {array.after[0]}" if array.after else ""
+        say(f"submitted array {array.job}: {array.part} of {count}{after}; logs: {array.log}")
+        print(array.job)

@@ -1,0 +1,179 @@
+"""`hpc-llm sweep SWEEP_FOLDER`: what became of the trials, as a table and as a picture."""
+
+import os
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hpc_llm.app.arguments import Arguments
+from hpc_llm.app.status import last_words
+from hpc_llm.errors import EXIT_REQUEUE, UserError
+from hpc_llm.launch import JobState, SubmittedJob, job_states, newest_chain
+from hpc_llm.report import (
+    TrialRow,
+    best_of,
+    draw_sweep,
+    read_figures,
+    short_names,
+    sweep_table,
+)
+from hpc_llm.rundir import RunFolder, SweepFolder, Trial, read_jsonl, write_text
+
+__all__ = ["print_sweep", "run_sweep_table"]
+
+INTERRUPTED = (EXIT_REQUEUE, 130)
+
+
+class State(NamedTuple):
+    """How a trial is: in words, done, failed or open, and why."""
+
+    words: str
+    outcome: str = "open"
+    why: str = ""
+
+
+def run_sweep_table(arguments: Arguments) -> int:
+    """Print the table of a sweep and draw its picture into its folder."""
+    if len(arguments.overrides) != 1:
+        raise UserError("sweep: give one sweep folder: hpc-llm sweep runs/x")
+    folder = SweepFolder(Path(arguments.overrides[0]))
+    rows = print_sweep(folder)
+    picture = draw_sweep(folder.path.resolve().name, folder.read().keys, rows)
+    if picture is not None:
+        write_text(folder.picture, picture)
+        print(f"  picture {folder.picture}")
+    return 0
+
+
+def print_sweep(folder: SweepFolder) -> list[TrialRow]:
+    """Print the table of a sweep, its best trial and why others failed; return the rows."""
+    from rich.console import Console
+
+    sweep = folder.read()
+    chains = {t.number: newest_chain(folder.trial(t.number).jobs) for t in sweep.trials}
+    states, remarks = job_states([job.job for jobs in chains.values() for job in jobs])
+    for remark in remarks:
+        print(f"hpc-llm: {remark}", file=sys.stderr)
+    here = {line["trial"]: line for line in read_jsonl(folder.local)}
+    rows, reasons = [], []
+    for trial in sweep.trials:
+        run = folder.trial(trial.number)
+        state = _state(run, trial, chains[trial.number], states, here.get(trial.number))
+        figures = read_figures(run, trial)
+        rows.append(
+            TrialRow(trial=trial, state=state.words, outcome=state.outcome, figures=figures)
+        )
+        reasons += [f"  trial {trial.number}: {state.why}"] if state.why else []
+    wide = None if sys.stdout.isatty() else 1000  # a pipe gets whole lines
+    Console(width=wide, highlight=False).print(sweep_table(sweep.keys, rows))
+    print("\n".join([*reasons, *_summary(folder, sweep.keys, rows)]))
+    return rows
+
+
+def _state(
+    folder: RunFolder,
+    trial: Trial,
+    jobs: Sequence[SubmittedJob],
+    states: Mapping[str, JobState],
+    here: Mapping[str, Any] | None,
+) -> State:
+    """Return how a trial is: by its record, else by Slurm or by what the sweep here wrote down."""
+    done = folder.done(trial.stages)
+    left = [name for name in trial.stages if name not in done]
+    if not left:
+        return State("done", "done")
+    at = left[0]
+    told = here and str(here.get("ended") or here.get("begun"))
+    if jobs and not (told and told > jobs[0].when):
+        return _in_queue(folder, jobs, states, at)
+    if here is None:
+        return State("not begun")
+    if "ended" not in here:
+        if here["host"] == os.uname().nodename and not Path(f"/proc/{here['process']}").exists():
+            return State(f"stopped at {at}")
+        return State(_runs(folder, at))
+    if here["code"] in INTERRUPTED:
+        return State(f"stopped at {at}")
+    again = f"hpc-llm {here['verb']} --config {folder.config}"
+    return State(f"failed at {at}", "failed", f"exit code {here['code']}; alone: {again}")
+
+
+def _in_queue(
+    folder: RunFolder, jobs: Sequence[SubmittedJob], states: Mapping[str, JobState], at: str
+) -> State:
+    """Return how a trial is by its first job that has not ended well."""
+    for job in jobs:
+        state = states.get(job.job)
+        if state is None:
+            return State(f"not known, at {at}")
+        if state.state == "COMPLETED":
+            continue
+        if state.state == "PENDING":
+            return State(f"waits with {at}" + (f" ({state.reason})" if state.reason else ""))
+        if state.is_live:
+            return State(_runs(folder, at))
+        if state.state == "CANCELLED":
+            return State(f"cancelled at {at}")
+        code = f"exit code {state.exit_code}" if state.exit_code else state.state
+        why = f"job {job.job}, {job.part}, {state.state}: {code}: {last_words(Path(job.log))}"
+        return State(f"failed at {at}", "failed", why)
+    return State(f"ended at {at}", "failed", f"all jobs ended well, but {at} is not done")
+
+
+def _runs(folder: RunFolder, at: str) -> str:
+    """Return what a trial is doing, with its step where it trains."""
+    name = at.removeprefix("train/")
+    newest: dict[str, Any] = {}
+    for line in read_jsonl(folder.events):
+        if line.get("event") == "train" and line.get("stage") == name:
+            newest = line
+    if not newest:
+        return f"runs {at}"
+    planned = newest.get("planned_steps")
+    return f"runs {at}: step {newest.get('step')}" + (f" of {planned}" if planned else "")
+
+
+def _summary(folder: SweepFolder, keys: Sequence[str], rows: Sequence[TrialRow]) -> Iterator[str]:
+    counts = Counter(row.outcome for row in rows)
+    told = [f"{counts[kind]} {kind}" for kind in ("done", "failed", "open") if counts[kind]]
+    yield f"  {len(rows)} trials: {', '.join(told)}; spent {_spent(rows)}"
+    best = best_of(rows)
+    if best is None:
+        return
+    pairs = zip(short_names(keys), keys, strict=True)
+    words = " ".join(f"{name}={best.trial.values[key]}" for name, key in pairs)
+    yield f"  best: trial {best.trial.number} ({words}), {_measured(best, rows)}"
+    model = folder.trial(best.trial.number).model
+    if model.is_dir():
+        yield f"  model {model}"
+
+
+def _measured(best: TrialRow, rows: Sequence[TrialRow]) -> str:
+    """Return the bits per byte of the best trial, and which others are not told apart from it."""
+    value, low, high = (best.figures.target.get(key) for key in ("value", "low", "high"))
+    text = f"{value:.3f} bits per byte of target text"
+    if low is None or high is None:
+        return text
+    near = [
+        str(row.trial.number)
+        for row in rows
+        if row is not best and row.outcome == "done" and row.target and low <= row.target <= high
+    ]
+    within = f"; its interval holds trials {', '.join(near)} too" if near else ""
+    return f"{text}, {low:.3f} to {high:.3f}{within}"
+
+
+def _spent(rows: Sequence[TrialRow]) -> str:
+    """Return hours and money of all trials together."""
+    hours: defaultdict[str, float] = defaultdict(float)
+    money: defaultdict[str, float] = defaultdict(float)
+    for row in rows:
+        figures = row.figures
+        if figures.hours:
+            hours[figures.unit] += figures.hours
+        if figures.amount is not None:
+            money[figures.currency] += figures.amount
+    parts = [f"{amount:.3g} {unit}" for sums in (hours, money) for unit, amount in sums.items()]
+    return ", ".join(parts) or "nothing yet"

@@ -1,0 +1,145 @@
+"""The trials of a sweep: composed, numbered and checked before any of them begins."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hpc_llm.app.arguments import Arguments
+from hpc_llm.errors import UserError
+from hpc_llm.launch import ranks_per_node
+from hpc_llm.rundir import RunFolder, Sweep, SweepFolder, Trial
+from hpc_llm.settings import RunConfig
+
+__all__ = ["PlannedTrial", "plan_sweep"]
+
+SHARED = (  # what all trials have in common
+    *("run", "runs_dir", "tracking.group", "plan.only"),
+    *("launch", "launch.name", "launch.throttle", "launch.max_requeues"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedTrial:
+    """A trial with its configuration and what of it is not done yet."""
+
+    trial: Trial
+    cfg: RunConfig
+    due: tuple[str, ...]
+
+    @property
+    def folder(self) -> RunFolder:
+        """Its run folder."""
+        return RunFolder(self.cfg.folder)
+
+
+def plan_sweep(arguments: Arguments) -> tuple[SweepFolder, Sweep, list[PlannedTrial]]:
+    """Return the folder, its whole list of trials, and those that were asked for now.
+
+    A trial that the folder has already keeps its number; others get the next ones. Nothing is
+    written. Raises `UserError` for a trial that cannot begin, by its values.
+    """
+    composed = _compose(arguments)
+    cfg = composed[0][2]
+    folder = _folder(composed)
+    keys = list(composed[0][0])
+    known = folder.read() if folder.exists() else None
+    if known and known.keys != keys:
+        raise UserError(
+            f"{folder.path}: is a sweep over {', '.join(known.keys) or 'nothing'}, not over "
+            f"{', '.join(keys) or 'nothing'}; give another run=NAME"
+        )
+    group = known.group if known else f"{folder.path.name}-{secrets.token_hex(4)}"
+    sweep = Sweep(
+        verb=str(arguments.verb),
+        group=cfg.tracking.group or group,
+        keys=keys,
+        trials=known.trials if known else [],
+    )
+    trials = {trial.number: trial for trial in sweep.trials}
+    planned = []
+    for values, overrides, cfg in composed:
+        number = sweep.number(values)
+        number = max(trials, default=-1) + 1 if number is None else number
+        trial = Trial(number=number, values=values, overrides=overrides, stages={})
+        planned.append(_planned(trial, _as_trial(cfg, sweep, number), arguments))
+        trials[number] = planned[-1].trial
+    ordered = [trials[number] for number in sorted(trials)]
+    return folder, replace(sweep, trials=ordered), planned
+
+
+Composed = tuple[dict[str, str], list[str], RunConfig]
+"""The values of a trial, all its overrides, and what they give."""
+
+
+def _compose(arguments: Arguments) -> list[Composed]:
+    from hpc_llm import config
+
+    combinations = config.combinations(arguments.overrides)
+    keys = config.swept_keys(arguments.overrides)
+    for key in keys:
+        if key in SHARED:
+            raise UserError(f"{key}: is the same for all trials of a sweep; give it one value")
+    composed = []
+    for overrides in combinations:
+        typed = dict(override.split("=", 1) for override in overrides if "=" in override)
+        values = {key: typed[key] for key in keys}
+        try:
+            example = arguments.verb == "adapt"
+            cfg = config.typed(config.compose(overrides, example=example))
+        except UserError as error:
+            raise _of_trial(values, error) from error
+        composed.append((values, overrides, cfg))
+    return composed
+
+
+def _folder(composed: Sequence[Composed]) -> SweepFolder:
+    """Return the folder that all trials share."""
+    name, *others = sorted({cfg.run or cfg.model.label for _, _, cfg in composed})
+    if others:
+        raise UserError(
+            f"run: trials would be named {name}, {others[0]}; give the sweep one name by run=NAME"
+        )
+    places = sorted({(cfg.runs_dir, cfg.launch.name) for _, _, cfg in composed})
+    runs, launch = places[0]
+    if len(places) > 1:
+        raise UserError(
+            f"runs_dir={runs} launch={launch}: are the same for all trials of a sweep; give each "
+            "of them one value"
+        )
+    folder = SweepFolder(Path(runs).expanduser() / name)
+    if RunFolder(folder.path).config.exists():
+        raise UserError(f"{folder.path}: is the folder of a single run; give another run=NAME")
+    return folder
+
+
+def _as_trial(cfg: RunConfig, sweep: Sweep, number: int) -> RunConfig:
+    """Return the configuration of a trial: in its own folder, in the group of the sweep."""
+    name = f"{cfg.run or cfg.model.label}/{number}"
+    return replace(cfg, run=name, tracking=replace(cfg.tracking, group=sweep.group))
+
+
+def _planned(trial: Trial, cfg: RunConfig, arguments: Arguments) -> PlannedTrial:
+    from hpc_llm.stages import check_start, choose, pipeline, unfinished
+
+    verb, folder = str(arguments.verb), RunFolder(cfg.folder)
+    ranks = cfg.launch.processes
+    if cfg.launch.name == "slurm":
+        ranks = cfg.cluster.nodes * ranks_per_node(cfg)
+    try:
+        stages = pipeline(cfg)
+        chosen = choose(stages, arguments.stages)
+        due = unfinished(folder, chosen, verb)
+        check_start(cfg, folder, stages, due, ranks)
+    except UserError as error:
+        raise _of_trial(trial.values, error) from error
+    own = {stage.name: stage.fingerprint for stage in chosen if verb in ("adapt", stage.verb)}
+    return PlannedTrial(
+        trial=replace(trial, stages=own), cfg=cfg, due=tuple(stage.name for stage in due)
+    )
+
+
+def _of_trial(values: dict[str, str], error: UserError) -> UserError:
+    """Return the error with the trial that has it; no other has begun."""
+    words = " ".join(f"{key}={value}" for key, value in values.items())
+    return UserError(f"trial {words}: {error}; no trial was begun") if words else error

@@ -1,0 +1,88 @@
+"""The options of sbatch: those of the whole recipe as one job, and of each part of a chain.
+
+Corpus and tokenizer need no GPU, the transplant and what follows training one, training all.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hpc_llm.settings import RunConfig
+from hpc_llm.settings.launch import PARTS, SIGNAL_SECONDS
+
+__all__ = ["PLACES", "ranks_per_node", "sbatch_options"]
+
+PLACES = dict(zip(PARTS, ("cpu", "all", "cpu", "one", "all", "one"), strict=True))
+"""What each part takes, in their order: cores of a node (cpu), one device (one), or all."""
+
+SITE_OPTIONS = (
+    *("partition", "account", "qos", "reservation", "time", "mem", "constraint", "exclude"),
+)
+# Of launch.options: what asks for the nodes and devices of training
+SHAPE = re.compile(r"nodes|ntasks.*|gpus?|gpus?-per-.*|.*-per-gpu|tres-per-task|gres|exclusive")
+OF_CPU_NODES = {"constraint": None, "reservation": None}  # features of nodes with GPUs
+
+
+def ranks_per_node(cfg: RunConfig) -> int:
+    """Return the ranks that a job has on each node: one for each GPU; a CPU's device is a core."""
+    return cfg.launch.processes if cfg.hardware.kind == "cpu" else cfg.cluster.devices_per_node
+
+
+def sbatch_options(cfg: RunConfig, part: str | None = None) -> dict[str, Any]:
+    """Return the options of a part of the chain by their long names; None: all in one job.
+
+    True is an option without a value. Those of `launch.options` win over the script's own, those
+    of `launch.parts` over both.
+    """
+    launch, place = cfg.launch, "all" if part is None else PLACES[part]
+    options: dict[str, Any] = {
+        "open-mode": "append",  # a restart would else wipe out what was said before
+        **_shape(cfg, place),
+        "requeue": True,  # after a node failure or a preemption
+        "signal": f"USR1@{SIGNAL_SECONDS}",  # to the ranks, not to the shell: no B:
+    }
+    options |= {key: getattr(launch, key) for key in SITE_OPTIONS}
+    options |= _of_user(launch.options, place)
+    if place == "cpu" and launch.cpu_partition is not None:
+        options |= {"partition": launch.cpu_partition, **OF_CPU_NODES}
+    options |= _dashed(launch.parts.get(part) or {}) if part else {}
+    return {k: value for k, value in options.items() if value is not None and value is not False}
+
+
+def _shape(cfg: RunConfig, place: str) -> dict[str, Any]:
+    """Return nodes, tasks, GPUs and cores."""
+    launch, on_cpus = cfg.launch, cfg.hardware.kind == "cpu"
+    tasks = ranks_per_node(cfg) if place == "all" else 1
+    cores = launch.cpus_per_task
+    if on_cpus:
+        cores = cores or max(1, cfg.cluster.devices_per_node // tasks)
+    elif place == "cpu":
+        cores = max(cores or 1, cfg.tokenizer.threads)
+    return {
+        "nodes": cfg.cluster.nodes if place == "all" else 1,
+        "ntasks-per-node": tasks,
+        "gpus-per-node": None if on_cpus or place == "cpu" else tasks,
+        "cpus-per-task": cores,
+    }
+
+
+def _dashed(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace("_", "-"): value for key, value in options.items()}
+
+
+def _of_user(options: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Return `launch.options` as a part has them: what gives training its GPUs gives others one."""
+    known = _dashed(options)
+    if place == "all":
+        return known
+    kept = {key: value for key, value in known.items() if not SHAPE.fullmatch(key)}
+    if place == "one":
+        for key in ("gres", "gpus-per-node"):
+            if key in known:
+                kept[key] = _of_one(known[key])
+    return kept
+
+
+def _of_one(value: Any) -> Any:
+    """Return gpu:h100:1 for gpu:h100:8, and 1 for 8."""
+    return value if value is None else re.sub(r"\d+$", "1", str(value))

@@ -1,0 +1,59 @@
+"""The recipe divided into jobs: stages that need other nodes than those before are a job apart."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hpc_llm.launch.options import PLACES, sbatch_options
+from hpc_llm.settings import RunConfig
+
+__all__ = ["Part", "divide"]
+
+BEFORE_TRAINING = ("evaluate/base", "evaluate/transplant")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One job of the chain."""
+
+    name: str
+    """train, or corpus+tokenizer where both are in one job."""
+    stages: tuple[str, ...]
+    """Its stages, in order."""
+    options: Mapping[str, Any]
+    """Options of sbatch by their long names."""
+    whole: bool = False
+    """Whether it is all that its verb has left to do."""
+
+
+def divide(cfg: RunConfig, stages: Sequence[str], *, whole: bool = True) -> list[Part]:
+    """Return the jobs that do `stages` (names in the order of the recipe), each after the last.
+
+    Models between the training stages are evaluated at the end, so that all nodes do not wait for
+    one. Neighbours that need the same are one job; `launch.chain=false` makes all one job, with
+    the nodes of training. `whole`: they are all that the verb has left to do.
+    """
+    if not cfg.launch.chain:
+        return [Part(name="all", stages=tuple(stages), options=sbatch_options(cfg), whole=whole)]
+    parts: list[Part] = []
+    for name in PLACES:
+        own = tuple(stage for stage in stages if _part(stage) == name)
+        if not own:
+            continue
+        part = Part(name=name, stages=own, options=sbatch_options(cfg, name))
+        if parts and parts[-1].options == part.options:
+            part = _joined(parts.pop(), part)
+        parts.append(part)
+    return [replace(part, whole=whole and len(parts) == 1) for part in parts]
+
+
+def _part(stage: str) -> str:
+    """Return the part that a stage belongs to."""
+    module = stage.split("/")[0]
+    if stage in BEFORE_TRAINING:
+        return "transplant"
+    return module if module in PLACES else "result"
+
+
+def _joined(one: Part, other: Part) -> Part:
+    return replace(one, name=f"{one.name}+{other.name}", stages=one.stages + other.stages)

@@ -1,0 +1,123 @@
+"""What is measured on each rank, and the same by host. An unknown figure is None, never 0."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hpc_llm.distributed import Ranks, expand_hostlist, expand_tasks_per_node
+
+__all__ = ["HostFigures", "RankFigures", "ReduceFigures", "by_host", "hosts_of_ranks"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankFigures:
+    """One rank, its device and its node."""
+
+    rank: int
+    host: str
+    device: str
+    """What the driver calls the device."""
+    devices: int
+    """Devices that are found on the node."""
+    devices_expected: int
+    free_gib: float | None = None
+    """Free memory of the device; on a CPU, of the node."""
+    flops_per_second: float | None = None
+    """Of matrix products."""
+    peak_flops_per_second: float | None = None
+    """The catalogue's figure for the same precision; None where there is none."""
+    run_gib: float | None = None
+    """Free space of the run folder's file system."""
+    tmp_gib: float | None = None
+    """Free space of the node's folder for temporary files."""
+    mpi: bool = False
+    """Started by an MPI, and mpi4py is installed."""
+    error: str | None = None
+    """What went wrong while measuring."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReduceFigures:
+    """One all-reduce over all ranks."""
+
+    link: str
+    """nccl, gloo or mpi."""
+    ranks: int
+    bytes: int
+    seconds: float
+
+    @property
+    def gb_per_second(self) -> float:
+        """Bus bandwidth, 10^9 bytes/s: 2 (n-1)/n bytes/seconds (as nccl-tests count it)."""
+        return 2 * (self.ranks - 1) / self.ranks * self.bytes / self.seconds / 1e9
+
+
+@dataclass(kw_only=True)
+class HostFigures:
+    """One node: the worst of its ranks, and its links."""
+
+    host: str
+    ranks: list[RankFigures]
+    """Those that have answered."""
+    silent: list[int] = field(default_factory=list)
+    """Ranks that have not."""
+    clock_seconds: float | None = None
+    """Its clock minus that of rank 0."""
+    links: dict[str, float] = field(default_factory=dict)
+    """Bandwidth to its best partner by link, 10^9 bytes/s: a bad partner is not its fault."""
+
+    @property
+    def slowest(self) -> RankFigures | None:
+        """The rank with the slowest matrix products."""
+        timed = [rank for rank in self.ranks if rank.flops_per_second is not None]
+        return min(timed, key=lambda rank: rank.flops_per_second or 0.0, default=None)
+
+    @property
+    def peak_share(self) -> float | None:
+        """Share of the catalogue's peak that its slowest device reaches."""
+        slowest = self.slowest
+        if slowest is None or not slowest.peak_flops_per_second:
+            return None
+        return (slowest.flops_per_second or 0.0) / slowest.peak_flops_per_second
+
+    def least(self, key: str) -> float | None:
+        """The smallest of a figure over its ranks."""
+        values = [getattr(rank, key) for rank in self.ranks]
+        return min((value for value in values if value is not None), default=None)
+
+
+def by_host(
+    found: Sequence[RankFigures | None], places: Sequence[str | None]
+) -> dict[str, HostFigures]:
+    """Gather ranks by host, in the order of the ranks.
+
+    `found` are the figures of each rank, None where it is silent; `places` the host of each, None
+    where it is not known: such a silent rank stands for a host `(rank 3)`.
+    """
+    hosts: dict[str, HostFigures] = {}
+    for number, (rank, place) in enumerate(zip(found, places, strict=True)):
+        name = rank.host if rank else place or f"(rank {number})"
+        host = hosts.setdefault(name, HostFigures(host=name, ranks=[]))
+        if rank:
+            host.ranks.append(rank)
+        else:
+            host.silent.append(number)
+    return hosts
+
+
+def hosts_of_ranks(ranks: Ranks, environment: Mapping[str, str]) -> list[str | None]:
+    """Return where srun has put each rank, for those that cannot tell themselves.
+
+    None for each rank where that is not known: another starter, or tasks dealt out in another
+    order than node by node.
+    """
+    unknown: list[str | None] = [None] * ranks.world_size
+    nodes = environment.get("SLURM_STEP_NODELIST")
+    tasks = environment.get("SLURM_STEP_TASKS_PER_NODE")
+    if ranks.launcher != "slurm" or not nodes or not tasks:
+        return unknown
+    hosts, counts = expand_hostlist(nodes), expand_tasks_per_node(tasks)
+    dealt = environment.get("SLURM_DISTRIBUTION", "block").split(":")[0].lower()
+    in_order = dealt == "block" or set(counts) == {1}
+    if len(hosts) != len(counts) or sum(counts) != ranks.world_size or not in_order:
+        return unknown
+    return [host for host, count in zip(hosts, counts, strict=True) for _ in range(count)]

@@ -1,0 +1,122 @@
+"""What ranks measure together: clocks, bandwidth between nodes, one all-reduce over all.
+
+By torch.distributed, then by MPI where one has started all ranks. A rank posts what it has found
+before a failure too, so that rank 0 sees which node no other could reach.
+"""
+
+import faulthandler
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from hpc_llm.preflight.by_mpi import mpi_link
+from hpc_llm.preflight.by_torch import measure_clock, torch_link
+from hpc_llm.preflight.figures import HostFigures, RankFigures, ReduceFigures
+from hpc_llm.preflight.links import Link, measure_all_reduce, measure_pairs
+from hpc_llm.preflight.measure import device_of
+from hpc_llm.preflight.meeting import Meeting
+from hpc_llm.settings import PreflightSettings
+
+__all__ = ["add_links", "leaders", "measure_together"]
+
+Found = dict[str, Any]
+
+
+def leaders(alone: Sequence[RankFigures | None]) -> dict[str, list[int]]:
+    """Return who measures the links, one rank of each node, by `torch` and by `mpi`.
+
+    Nobody where a rank is silent or has failed: its peers would wait for it. `mpi` only where all
+    ranks have one.
+    """
+    well = [rank for rank in alone if rank is not None and rank.error is None]
+    if len(well) < len(alone) or len(well) == 1:
+        return {"torch": [], "mpi": []}
+    first: dict[str, int] = {}
+    for rank in well:
+        first.setdefault(rank.host, rank.rank)
+    chosen = list(first.values())
+    return {"torch": chosen, "mpi": chosen if all(rank.mpi for rank in well) else []}
+
+
+def measure_together(
+    meeting: Meeting, chosen: Mapping[str, list[int]], limits: PreflightSettings
+) -> list[list[Found | None]]:
+    """Measure by each way in turn, until one fails (collective).
+
+    Rank 0 gets, for each way, what each rank has found; the others get an empty list.
+    """
+    ways: dict[str, Callable[[Found, list[int]], None]] = {
+        "torch": lambda found, who: _by_torch(found, who, meeting, limits),
+        "mpi": lambda found, who: _by_mpi(found, who, meeting, limits),
+    }
+    gathered = []
+    for way, measure in ways.items():
+        if not chosen[way]:
+            continue
+        meeting.post(way, _told(measure, chosen[way]))
+        if meeting.ranks.is_first:
+            posts = meeting.gather(way, within=limits.wait_seconds)
+            gathered.append(posts)
+            meeting.announce(f"after {way}", all(post and "error" not in post for post in posts))
+        if not meeting.hear(f"after {way}"):
+            break
+    return gathered
+
+
+def _told(measure: Callable[[Found, list[int]], None], chosen: list[int]) -> Found:
+    """Return what `measure` has found, with its `error` if it failed."""
+    found: Found = {}
+    try:
+        measure(found, chosen)
+    except (ImportError, OSError, RuntimeError) as error:  # torch's and MPI's are RuntimeErrors
+        found["error"] = " ".join(str(error).split())[:300]
+    return found
+
+
+def _by_torch(found: Found, chosen: list[int], meeting: Meeting, limits: PreflightSettings) -> None:
+    size = limits.message_mib * 2**20
+    with torch_link(meeting, device_of(meeting.ranks), size, limits.wait_seconds) as link:
+        found["clock"] = measure_clock(meeting.ranks.rank, chosen)
+        _measure(found, link, meeting.ranks.rank, chosen, limits.pairings)
+
+
+def _by_mpi(found: Found, chosen: list[int], meeting: Meeting, limits: PreflightSettings) -> None:
+    """MPI waits for ever for a peer that is lost: this process then ends and tells where."""
+    faulthandler.dump_traceback_later(2 * limits.wait_seconds, exit=True)
+    try:
+        link = mpi_link(limits.message_mib * 2**20, meeting.ranks.world_size)
+        _measure(found, link, meeting.ranks.rank, chosen, limits.pairings)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _measure(found: Found, link: Link, rank: int, chosen: list[int], most: int) -> None:
+    found["link"] = link.name
+    found["pairs"] = measure_pairs(link, rank, chosen, most)
+    found["reduce"] = {"bytes": link.bytes, "seconds": measure_all_reduce(link)}
+
+
+def add_links(
+    hosts: Mapping[str, HostFigures], gathered: Sequence[Sequence[Found | None]]
+) -> tuple[list[ReduceFigures], list[str]]:
+    """Enter clocks and links in `hosts`; return the all-reduces and what has failed.
+
+    A rank that posted nothing is silent from then on.
+    """
+    owners = {rank.rank: host for host in hosts.values() for rank in host.ranks}
+    reduces, failures = [], []
+    for posts in gathered:
+        for rank, found in enumerate(posts):
+            host = owners[rank]
+            if found is None:
+                host.silent.append(rank)
+                continue
+            if found.get("clock") is not None:
+                host.clock_seconds = found["clock"]
+            if found.get("pairs"):
+                host.links[found["link"]] = max(found["pairs"])
+            if "error" in found:
+                failures.append(f"rank {rank} on {host.host}: {found['error']}")
+        first = posts[0]
+        if first and "reduce" in first:
+            reduces.append(ReduceFigures(link=first["link"], ranks=len(posts), **first["reduce"]))
+    return reduces, failures
