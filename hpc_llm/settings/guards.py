@@ -29,6 +29,9 @@ class GuardSettings:
     """Steps of a stage that may be skipped or rolled back over before it stops all the same."""
     stall_minutes: float | None
     """No step for so long: the ranks that are missing are named, and the run ends; null: never."""
+    slow_factor: float | None
+    """A rank whose forward passes take so many times the median rank's is named with its host;
+    null: none is. Not under ZeRO-3, where they wait for each other."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -40,3 +43,5 @@ class GuardSettings:
             raise UserError(f"guards.most_skips={self.most_skips}: must be 0 or above")
         if self.stall_minutes is not None:
             require_positive("guards.stall_minutes", self.stall_minutes)
+        if self.slow_factor is not None and self.slow_factor <= 1:
+            raise UserError(f"guards.slow_factor={self.slow_factor}: must be above 1, or null")

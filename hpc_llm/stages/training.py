@@ -13,7 +13,8 @@ from hpc_llm.settings import RunConfig, StageSettings, ZeroSettings
 from hpc_llm.stages.context import Context
 from hpc_llm.stages.pipeline import Stage
 from hpc_llm.stages.reader import TrainingText, open_reader
-from hpc_llm.stages.watch import StageFlops, Watch
+from hpc_llm.stages.step_costs import StageFlops
+from hpc_llm.stages.watch import Watch
 from hpc_llm.surgery.trainable import make_trainable
 from hpc_llm.training import process_group
 from hpc_llm.training.batches import BatchPlan, plan_batches, stage_steps

@@ -5,85 +5,27 @@ The training loop knows steps, tokens and seconds; here they become FLOPs, hours
 
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, astuple, dataclass
-from fractions import Fraction
+from dataclasses import asdict, astuple
 from types import TracebackType
 from typing import Any
 
-from hpc_llm.accounting import (
-    Architecture,
-    Method,
-    StepFlops,
-    parameter_count,
-    pf_days,
-    step_flops,
-    utilisation_metrics,
-)
+from hpc_llm.accounting import pf_days, utilisation_metrics
 from hpc_llm.distributed import say
 from hpc_llm.errors import EXIT_FAILED
 from hpc_llm.rundir import note_start
 from hpc_llm.stages.bill import measure_energy
 from hpc_llm.stages.context import Context
 from hpc_llm.stages.forecast import Pace, Rest
+from hpc_llm.stages.step_costs import StageFlops
 from hpc_llm.tracking import Progress as ProgressBar
 from hpc_llm.tracking import duration
 from hpc_llm.tracking import progress as progress_bar
-from hpc_llm.training.batches import BatchPlan
 from hpc_llm.training.checkpoint import Progress
 from hpc_llm.training.forensics import StepRecord
 from hpc_llm.training.guards import Trouble
 from hpc_llm.training.job import Hooks, StageJob
 
-__all__ = ["StageFlops", "Watch"]
-
-
-@dataclass(frozen=True)
-class StageFlops:
-    """What steps cost, exactly: a * tokens + b * sum(length^2).
-
-    Model FLOPs are those of documents, with causal attention; hardware FLOPs are those carried out:
-    dense attention over whole rows, padding and recomputation included.
-    """
-
-    per_token: Fraction
-    per_square: Fraction
-    per_position: Fraction
-    per_squared_width: Fraction
-    hardware_per_step: int
-    """Of a step of full length."""
-    six_n: int
-    """6 N, for the figure that others quote."""
-
-    @classmethod
-    def of(cls, architecture: Architecture, method: Method, plan: BatchPlan) -> "StageFlops":
-        """Return the costs of a step; two steps with known document lengths give a and b."""
-        length = plan.sequence_length
-
-        def cost(attention: str, lengths: list[int]) -> StepFlops:
-            return step_flops(architecture, method, 1, length, attention, lengths)
-
-        apart, whole = (cost("causal", lengths).model for lengths in ([1] * length, [length]))
-        narrow, wide = (cost("dense", lengths).total for lengths in ([1] * length, [length]))
-        return cls(
-            *_line(apart, whole, length),
-            *_line(narrow, wide, length),
-            hardware_per_step=plan.rows * wide,
-            six_n=6 * parameter_count(architecture).active,
-        )
-
-    def model(self, tokens: int, squares: int) -> int:
-        """Model FLOPs of `tokens` in documents whose squared lengths sum to `squares`."""
-        return int(self.per_token * tokens + self.per_square * squares)
-
-    def hardware(self, positions: int, squared_widths: int) -> int:
-        """FLOPs carried out for `positions` in rows whose squared lengths sum to the other."""
-        return int(self.per_position * positions + self.per_squared_width * squared_widths)
-
-
-def _line(apart: int, whole: int, length: int) -> tuple[Fraction, Fraction]:
-    """Return a and b from the costs of `length` tokens in documents of 1 and in one document."""
-    square = Fraction(whole - apart, length * length - length)
-    return Fraction(apart, length) - square, square
+__all__ = ["Watch"]
 
 
 class Watch:
@@ -127,6 +69,7 @@ class Watch:
             over_budget=lambda done: self.account.over_budget(done.flops - self.billed.flops),
             trouble=self._trouble,
             stalled=self._stalled,
+            straggling=self._straggling,
             measure=lambda: measure_energy(self.context),
         )
 
@@ -214,15 +157,24 @@ class Watch:
     def _stalled(self, names: list[str]) -> None:
         """Leave a trace of ranks that keep the others waiting; from the watchdog's thread."""
         if self.context.ranks.is_first:
-            step, log = self.billed.step, self.context.folder.starts
+            log = self.context.folder.starts
             note_start(log, "end", code=EXIT_FAILED, why=f"stalled: {'; '.join(names)}")
-            self.context.events.append(
-                "guard",
-                stage=self.job.name,
-                axes={"step": step},
-                metrics={},
-                details={"kind": "stall", "action": "stop", "ranks": names},
-            )
+            self._note_ranks(names, self.billed.step, kind="stall", action="stop")
+
+    def _straggling(self, names: list[str], step: int) -> None:
+        """Name the ranks that all others wait for at every step."""
+        self._note_ranks(names, step, kind="straggler", action="none")
+        for name in names:
+            say(f"{self.job.name}: {name}; all others wait for it, see hpc-llm preflight")
+
+    def _note_ranks(self, names: list[str], step: int, *, kind: str, action: str) -> None:
+        self.context.events.append(
+            "guard",
+            stage=self.job.name,
+            axes={"step": step},
+            metrics={},
+            details={"kind": kind, "action": action, "ranks": names},
+        )
 
     def _utilisation(self, before: Progress, done: Progress) -> dict[str, float]:
         peak = self.account.hardware.peak_tflops.get(self.context.cfg.train.precision)

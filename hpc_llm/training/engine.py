@@ -21,6 +21,7 @@ from hpc_llm.training.products import speed_up_products
 from hpc_llm.training.resume import Snapshot, restore
 from hpc_llm.training.rows import Rows
 from hpc_llm.training.states import start_states
+from hpc_llm.training.stragglers import ForwardClock
 from hpc_llm.training.zero import deepspeed_config
 
 __all__ = ["Engine", "start_engine"]
@@ -34,6 +35,7 @@ class Engine:
         self.engine = engine
         self.job = job
         self.device = process_group.device_of()
+        self.clock = ForwardClock(self.device)
         self._norm: float | None = None
         self._factor = 1.0
         self.rescaled = False
@@ -58,7 +60,9 @@ class Engine:
             # DeepSpeed is told, as batches that grow have fewer micro-batches than it knows of
             self.engine.set_gradient_accumulation_boundary(number == len(rows) - 1)
             tensors = [part.input_ids, part.position_ids, part.labels]
-            loss = self.engine(*(torch.from_numpy(t).to(self.device) for t in tensors))
+            inputs = [torch.from_numpy(t).to(self.device) for t in tensors]
+            with self.clock.forward():
+                loss = self.engine(*inputs)
             self.engine.backward(loss * (share * self._factor))
             total += loss.detach()  # stays on the device: nothing waits for it yet
         return total

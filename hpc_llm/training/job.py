@@ -76,6 +76,8 @@ class Hooks:
     """Called on rank 0 when a guard finds something, with what is done about it."""
     stalled: Callable[[list[str]], None] = lambda names: None
     """Called on the rank that notices a stall, with the ranks that are behind, before it ends."""
+    straggling: Callable[[list[str], int], None] = lambda names, step: None
+    """Called on rank 0 with the ranks that were slow for several log lines, and the step."""
     measure: Callable[[], None] = lambda: None
     """Called on every rank before `log`: what the ranks measure together."""
 

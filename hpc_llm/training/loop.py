@@ -22,6 +22,7 @@ from hpc_llm.training.rows import Counts, Rows
 from hpc_llm.training.saver import Saver
 from hpc_llm.training.schedules import relative_rate
 from hpc_llm.training.states import full_parameters
+from hpc_llm.training.stragglers import Stragglers
 from hpc_llm.training.watchdog import Watchdog
 
 __all__ = ["Loop", "train"]
@@ -59,6 +60,7 @@ class Loop:
         self._take_window(progress)
         self.rows = Prefetch(job.reader, job.plan, job.ranks.rank)
         self.saver = Saver(job, engine.engine, progress)
+        self.stragglers = Stragglers(job.guards.slow_factor)
         self.saved = time.monotonic()
 
     def _take_window(self, progress: Progress) -> None:
@@ -227,6 +229,7 @@ class Loop:
             "perf/packing_efficiency": tokens / (progress.positions - logged.positions),
             "perf/data_share": process_group.all_max_float(waited / (waited + seconds)),
         }
+        metrics |= self._compare_ranks()
         if self.labels:  # else a guard has left all of these steps out
             metrics["train/loss"] = self.loss_sum / self.labels
         if (norm := self.records[-1].gradient_norm) is not None:
@@ -245,6 +248,16 @@ class Loop:
         self.loss_sum = self.labels = 0.0
         self.logged = self.progress
         self.rows.waited = 0.0
+
+    def _compare_ranks(self) -> dict[str, float]:
+        """Tell how much slower than the others the slowest rank is, and who it is."""
+        own = self.engine.clock.take()
+        if self.job.ranks.world_size == 1 or self.job.zero.stage == 3:
+            return {}
+        worst, names = self.stragglers.look(own)
+        if names and self.job.ranks.is_first:
+            self.hooks.straggling(names, self.progress.step)
+        return {"perf/slowest_rank": worst}
 
 
 def _diverged(job: StageJob, trouble: Trouble, done: Progress) -> Diverged:

@@ -25,6 +25,8 @@ __all__ = [
     "all_max_float",
     "all_sum",
     "all_sum_float",
+    "all_texts",
+    "all_values",
     "barrier",
     "broadcast_status",
     "device_name",
@@ -188,6 +190,25 @@ def all_max_float(value: float) -> float:
     tensor = torch.tensor([value], dtype=torch.float64)
     torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX, group=_control[0])
     return float(tensor[0])
+
+
+def all_values(value: float) -> list[float]:
+    """Return a number of every rank, by rank."""
+    if not _control:
+        return [value]
+    own = torch.tensor([value], dtype=torch.float64)
+    every = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(every, own, group=_control[0])
+    return [float(one[0]) for one in every]
+
+
+def all_texts(text: str) -> list[str]:
+    """Return a text of every rank, by rank."""
+    if not _control:
+        return [text]
+    every: list[str | None] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(every, text, group=_control[0])
+    return [str(one) for one in every]
 
 
 def barrier() -> None:

@@ -3,7 +3,7 @@
 TASKS is a JSON list of {"folder", "zero", "method", "micro", "stop_at", "precision", "poison",
 "guards", "minutes", "fault", "leave_out", "tokens", "flops", "compile", "tied", "rows", "steps",
 "checkpoint", "fingerprint", "settings", "width", "train", "name", "text"};
-`fault` is [forward pass, nan_loss | nan_gradient, how often], `leave_out` a batch that is not in
+`fault` is [forward pass, nan_loss | nan_gradient | slow, how often], `leave_out` a batch that is not in
 the text, `rows` those that learn by new_rows.
 Prints a JSON list with the losses and the hash of each; with `stop_at` a task is asked to stop
 when it is about to make that step, saves, and its entry is null; `poison` puts NaN into a weight.
@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
@@ -65,7 +66,10 @@ def break_down(model, call, kind, times=1):
             return output
         calls[0] += 1
         if call < calls[0] <= call + times:
-            if kind == "nan_loss":
+            if kind == "slow":  # the last rank alone
+                last = os.environ["RANK"] == str(int(os.environ["WORLD_SIZE"]) - 1)
+                time.sleep(0.2 * last)
+            elif kind == "nan_loss":
                 output.last_hidden_state = output.last_hidden_state * float("nan")
             else:
                 output.last_hidden_state.register_hook(lambda gradient: gradient * float("nan"))
@@ -143,6 +147,7 @@ def result(task):
     job = build(task)
     before = {name: full_parameter(p) for name, p in job.trainable.embeddings.items()}
     losses, rates, seen, troubles, asked, saving, scales = [], [], [], [], [0], [], []
+    named, slowest = [], []
 
     def stop_reason():
         asked[0] += 1
@@ -154,9 +159,11 @@ def result(task):
             seen.extend(map(astuple, records)),
             rates.append(metrics["train/learning_rate"]),
             saving.append({k: v for k, v in metrics.items() if "checkpoint" in k}),
+            slowest.append(metrics.get("perf/slowest_rank")),
             scales.append([metrics.get(f"train/{k}") for k in ("loss_scale", "skipped_steps")]),
         ),
         trouble=lambda trouble, record: troubles.append(asdict(trouble)),
+        straggling=lambda names, step: named.append([step, names]),
         resumed=lambda progress: None,
         step_flops=lambda tokens, squares: tokens,
         stop_reason=stop_reason,
@@ -176,6 +183,7 @@ def result(task):
     return {
         "losses": losses, "hash": digest.hexdigest(), "records": seen, "troubles": troubles,
         "rates": rates, "saving": saving, "tokens": trained.progress.tokens, "scales": scales,
+        "named": named, "slowest": slowest,
         "moved": {n: moved_rows(trained.weights[n], weight) for n, weight in before.items()},
     }  # fmt: skip
 

@@ -1,0 +1,58 @@
+"""What the steps of one stage cost, in FLOPs."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from hpc_llm.accounting import Architecture, Method, StepFlops, parameter_count, step_flops
+from hpc_llm.training.batches import BatchPlan
+
+__all__ = ["StageFlops"]
+
+
+@dataclass(frozen=True)
+class StageFlops:
+    """What steps cost, exactly: a * tokens + b * sum(length^2).
+
+    Model FLOPs are those of documents, with causal attention; hardware FLOPs are those carried out:
+    dense attention over whole rows, padding and recomputation included.
+    """
+
+    per_token: Fraction
+    per_square: Fraction
+    per_position: Fraction
+    per_squared_width: Fraction
+    hardware_per_step: int
+    """Of a step of full length."""
+    six_n: int
+    """6 N, for the figure that others quote."""
+
+    @classmethod
+    def of(cls, architecture: Architecture, method: Method, plan: BatchPlan) -> "StageFlops":
+        """Return the costs of a step; two steps with known document lengths give a and b."""
+        length = plan.sequence_length
+
+        def cost(attention: str, lengths: list[int]) -> StepFlops:
+            return step_flops(architecture, method, 1, length, attention, lengths)
+
+        apart, whole = (cost("causal", lengths).model for lengths in ([1] * length, [length]))
+        narrow, wide = (cost("dense", lengths).total for lengths in ([1] * length, [length]))
+        return cls(
+            *_line(apart, whole, length),
+            *_line(narrow, wide, length),
+            hardware_per_step=plan.rows * wide,
+            six_n=6 * parameter_count(architecture).active,
+        )
+
+    def model(self, tokens: int, squares: int) -> int:
+        """Model FLOPs of `tokens` in documents whose squared lengths sum to `squares`."""
+        return int(self.per_token * tokens + self.per_square * squares)
+
+    def hardware(self, positions: int, squared_widths: int) -> int:
+        """FLOPs carried out for `positions` in rows whose squared lengths sum to the other."""
+        return int(self.per_position * positions + self.per_squared_width * squared_widths)
+
+
+def _line(apart: int, whole: int, length: int) -> tuple[Fraction, Fraction]:
+    """Return a and b from the costs of `length` tokens in documents of 1 and in one document."""
+    square = Fraction(whole - apart, length * length - length)
+    return Fraction(apart, length) - square, square
