@@ -20,13 +20,7 @@ HPC_LLM_PREFLIGHT=${HPC_LLM_PREFLIGHT:-0}
 HPC_LLM_RANK_LOGS=${HPC_LLM_RANK_LOGS:-}
 # Restarts after which a script no longer requeues.
 HPC_LLM_MAX_REQUEUES=${HPC_LLM_MAX_REQUEUES:-20}
-# The network, by cluster; your computing centre tells which.
-case ${SLURM_CLUSTER_NAME:-} in
-    lumi) # Slingshot, docs.lumi-supercomputer.eu
-        export NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-hsn0,hsn1,hsn2,hsn3}
-        export FI_CXI_DEFAULT_CQ_SIZE=${FI_CXI_DEFAULT_CQ_SIZE:-131072}
-        ;;
-esac
+# (The network's variables are those of cluster=NAME, cluster.environment; what is exported wins.)
 # Compute nodes without internet: fetch models and data on the login node first.
 # export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HOME=/shared/file/system/huggingface
 # -----------------------------------------------------------------------------------------------

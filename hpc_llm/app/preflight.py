@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hpc_llm.app.arguments import Arguments
 from hpc_llm.app.recipe import open_folder
-from hpc_llm.distributed import Ranks, detect_ranks, set_up_console
+from hpc_llm.distributed import Ranks, detect_ranks, join_network, set_up_console
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import RunFolder, write_text
 from hpc_llm.settings import RunConfig
@@ -36,6 +36,7 @@ def run_preflight(arguments: Arguments) -> int:
             print(config.as_yaml(composed), end="")
             return 0
         cfg = config.typed(composed)
+    ranks = join_network(ranks, cfg.cluster.address_suffix, cfg.cluster.environment, os.environ)
     if cfg.launch.name == "slurm" and ranks.launcher == "none" and ranks.job_id is None:
         raise UserError(
             "launch=slurm: not for preflight; submit slurm/preflight.sbatch with the same settings"

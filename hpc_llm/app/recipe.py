@@ -8,7 +8,7 @@ from tempfile import NamedTemporaryFile
 
 from hpc_llm.app.arguments import Arguments
 from hpc_llm.app.heap import join_freed_blocks
-from hpc_llm.distributed import Ranks, detect_ranks, say, set_up_console
+from hpc_llm.distributed import Ranks, detect_ranks, join_network, say, set_up_console
 from hpc_llm.errors import EXIT_FAILED, UserError
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
@@ -39,6 +39,7 @@ def run_recipe(arguments: Arguments) -> int:
             print(config.as_yaml(composed), end="")
             return 0
         cfg = config.typed(composed)
+    ranks = join_network(ranks, cfg.cluster.address_suffix, cfg.cluster.environment, os.environ)
     if arguments.verb == "train" and cfg.replay.step is not None:
         return _replay(cfg, ranks)
     if cfg.plan.only:

@@ -5,6 +5,7 @@ Nothing here needs torch: the verbs that never train start in a moment.
 
 from hpc_llm.distributed.hostlist import expand_hostlist, expand_tasks_per_node
 from hpc_llm.distributed.logging import say, set_up_console
+from hpc_llm.distributed.network import join_network
 from hpc_llm.distributed.ranks import Ranks, check_visible_devices, detect_ranks, export
 from hpc_llm.distributed.signals import HELD_BACK, StopFlag, unreached
 
@@ -17,6 +18,7 @@ __all__ = [
     "expand_hostlist",
     "expand_tasks_per_node",
     "export",
+    "join_network",
     "say",
     "set_up_console",
     "unreached",

@@ -42,6 +42,7 @@ def sbatch_options(cfg: RunConfig, part: str | None = None) -> dict[str, Any]:
         "signal": f"USR1@{SIGNAL_SECONDS}",  # to the ranks, not to the shell: no B:
     }
     options |= {key: getattr(launch, key) for key in SITE_OPTIONS}
+    options["partition"] = launch.partition or cfg.cluster.partition
     options |= _of_user(launch.options, place)
     if place == "cpu" and launch.cpu_partition is not None:
         options |= {"partition": launch.cpu_partition, **OF_CPU_NODES}
@@ -58,6 +59,8 @@ def _shape(cfg: RunConfig, place: str) -> dict[str, Any]:
         cores = cores or max(1, cfg.cluster.devices_per_node // tasks)
     elif place == "cpu":
         cores = max(cores or 1, cfg.tokenizer.threads)
+    elif cores is None and cfg.cluster.cores_per_node is not None:
+        cores = max(1, cfg.cluster.cores_per_node // cfg.cluster.devices_per_node)
     return {
         "nodes": cfg.cluster.nodes if place == "all" else 1,
         "ntasks-per-node": tasks,

@@ -25,6 +25,11 @@ class Part:
     whole: bool = False
     """Whether it is all that its verb has left to do."""
 
+    @property
+    def all_nodes(self) -> bool:
+        """Whether it has the nodes of training."""
+        return any(PLACES.get(name, "all") == "all" for name in self.name.split("+"))
+
 
 def divide(cfg: RunConfig, stages: Sequence[str], *, whole: bool = True) -> list[Part]:
     """Return the jobs that do `stages` (names in the order of the recipe), each after the last.

@@ -1,6 +1,6 @@
 """Settings of devices (`conf/hardware/`) and of systems (`conf/cluster/`)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hpc_llm.errors import UserError
 from hpc_llm.settings.checks import require_choice, require_positive
@@ -106,6 +106,18 @@ class ClusterSettings:
     """Grams of CO2 for one kWh where the system stands."""
     source: str
     """Where the figures come from."""
+    partition: str | None = None
+    """Slurm's partition of these nodes; `launch.partition` wins."""
+    max_hours: float | None = None
+    """Time limit of that partition."""
+    cores_per_node: int | None = None
+    """CPU cores that jobs may use, divided among the ranks where `launch.cpus_per_task` is null."""
+    memory_gib_per_node: float | None = None
+    """Host memory of a node that jobs may use, 2^30 bytes."""
+    address_suffix: str | None = None
+    """What turns a node's name into that of its fast network, where ranks meet by it."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Variables for the network, NCCL_SOCKET_IFNAME and the like; those that are set stay."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -113,7 +125,10 @@ class ClusterSettings:
             require_positive(f"cluster.{key}", getattr(self, key))
         if self.goodput > 1:
             raise UserError(f"cluster.goodput={self.goodput}: is a share and cannot be above 1")
-        for key in ("link_gb_per_second", "carbon_g_per_kwh"):
+        for key in (
+            *("link_gb_per_second", "carbon_g_per_kwh", "max_hours"),
+            *("cores_per_node", "memory_gib_per_node"),
+        ):
             if getattr(self, key) is not None:
                 require_positive(f"cluster.{key}", getattr(self, key))
 

@@ -7,12 +7,14 @@ from typing import Any
 from hpc_llm.errors import UserError
 from hpc_llm.settings.checks import require_choice, require_positive
 
-__all__ = ["PARTS", "SIGNAL_SECONDS", "LaunchSettings", "walltime_minutes"]
+__all__ = ["PARTS", "SIGNAL_SECONDS", "LaunchSettings", "memory_gib", "walltime_minutes"]
 
 PARTS = ("corpus", "pretrain", "tokenizer", "transplant", "train", "result")
 """The jobs of a chain, in their order."""
 
 SIGNAL_SECONDS = 300  # before the time limit the ranks are told to save
+MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
+GIB = {"K": 2**-20, "M": 2**-10, "": 2**-10, "G": 1.0, "T": 2.0**10}
 NO_LIMIT = ("infinite", "unlimited")
 WALLTIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<rest>\d+(?::\d+){0,2})")
 
@@ -51,6 +53,8 @@ class LaunchSettings:
     """The job asks to be started again at most this often."""
     max_failures: int
     """A job that failed this often in a row at the same step is refused; 0: never."""
+    preflight: bool
+    """Jobs with the nodes of training try them out first, and start again without bad ones."""
     chain: bool
     """As a job of Slurm: one for each part of the recipe, with what that part needs, one after the
     other; false: all in one job, with the nodes of training."""
@@ -81,23 +85,29 @@ class LaunchSettings:
                     f"launch.time={self.time}: the ranks save {SIGNAL_SECONDS // 60} minutes "
                     f"before the limit; give at least {2 * SIGNAL_SECONDS // 60} minutes"
                 )
+        if self.mem is not None:
+            memory_gib(self.mem)
         _check_options("launch.options", self.options)
         for part, options in self.parts.items():
-            require_choice("launch.parts", part, PARTS)
-            if not isinstance(options, dict):
-                raise UserError(
-                    f"launch.parts.{part}={options}: must name an option of sbatch, as in "
-                    f"launch.parts.{part}.time=2:00:00"
-                )
-            _check_options(f"launch.parts.{part}", options)
+            _check_part(part, options)
 
     def _check_nothing_is_slurms(self) -> None:
         keys = ("partition", "account", "qos", "reservation", "time", "cpus_per_task", "mem")
-        for key in (*keys, "constraint", "exclude", "cpu_partition", "throttle"):
-            if getattr(self, key) is not None:
+        for key in (*keys, "constraint", "exclude", "cpu_partition", "throttle", "preflight"):
+            if getattr(self, key):
                 raise UserError(
                     f"launch.{key}={getattr(self, key)}: is for jobs of Slurm; add launch=slurm"
                 )
+
+
+def _check_part(part: str, options: Any) -> None:
+    require_choice("launch.parts", part, PARTS)
+    if not isinstance(options, dict):
+        raise UserError(
+            f"launch.parts.{part}={options}: must name an option of sbatch, as in "
+            f"launch.parts.{part}.time=2:00:00"
+        )
+    _check_options(f"launch.parts.{part}", options)
 
 
 def _check_options(where: str, options: dict[str, Any]) -> None:
@@ -129,3 +139,13 @@ def walltime_minutes(text: str) -> float | None:
     if len(parts) == 3:
         return parts[0] * 60 + parts[1] + parts[2] / 60
     return parts[0] + (parts[1] / 60 if len(parts) == 2 else 0)
+
+
+def memory_gib(text: str) -> float:
+    """Return the GiB of memory as sbatch takes it: 480G, 2T, or a number of MiB."""
+    found = MEMORY.fullmatch(text)
+    if found is None:
+        raise UserError(
+            f"launch.mem={text}: must be memory as sbatch takes it: 480G, or 0 for all of a node"
+        )
+    return int(found[1]) * GIB[found[2].upper()]

@@ -12,7 +12,7 @@ from hpc_llm.settings.correct import CorrectSettings
 from hpc_llm.settings.evaluation import EvaluationSettings
 from hpc_llm.settings.guards import GuardSettings
 from hpc_llm.settings.hardware import ClusterSettings, HardwareSettings
-from hpc_llm.settings.launch import LaunchSettings
+from hpc_llm.settings.launch import LaunchSettings, memory_gib, walltime_minutes
 from hpc_llm.settings.model import ModelSettings
 from hpc_llm.settings.plan import PlanSettings
 from hpc_llm.settings.preflight import PreflightSettings
@@ -71,6 +71,28 @@ class RunConfig:
             raise UserError(
                 "checkpoint.layout=sharded: zero.stage=0 divides nothing among the ranks; give "
                 "checkpoint.layout=whole, or zero=stage1"
+            )
+
+        self._check_site()
+
+    def _check_site(self) -> None:
+        """Refuse what the nodes of the cluster's partition do not give."""
+        launch, cluster = self.launch, self.cluster
+        if launch.name != "slurm" or launch.partition not in (None, cluster.partition):
+            return
+        if launch.time is not None and launch.qos is None and cluster.max_hours is not None:
+            minutes = walltime_minutes(launch.time)
+            if minutes is None or minutes > 60 * cluster.max_hours:
+                raise UserError(
+                    f"launch.time={launch.time}: {cluster.name} ends jobs after "
+                    f"{cluster.max_hours:g} hours; give launch.time={cluster.max_hours:g}:00:00 or "
+                    "less: a job is requeued before its limit and goes on"
+                )
+        most = cluster.memory_gib_per_node
+        if launch.mem is not None and most is not None and memory_gib(launch.mem) > most:
+            raise UserError(
+                f"launch.mem={launch.mem}: a node of {cluster.name} has {most:g} GiB for jobs; "
+                f"give launch.mem={most:g}G or less, or 0 for all of it"
             )
 
     @property

@@ -67,6 +67,7 @@ SYSTEMS = {
     "juwels_booster": ("a100_sxm_40gb", 4, 381),
     "marenostrum5": ("h100_sxm_64gb", 4, 174),
 }
+FIGURES = ("max_hours", "cores_per_node", "memory_gib_per_node")
 # The whole machines; a job has the nodes that it asks for.
 SIZES = {
     "christofari": "75 nodes of 16 V100",
@@ -242,3 +243,25 @@ def test_every_file_has_the_types_of_its_settings(group: str, kind: type) -> Non
 def test_every_cluster_composes_with_its_device(path: Path) -> None:
     cfg = config.typed(config.compose([f"cluster={path.stem}"]))
     assert (cfg.hardware.kind == "cpu") == (path.stem == "local")
+
+
+def test_every_system_says_what_it_knows_of_its_slurm() -> None:
+    known = {"partition", "max_hours", "cores_per_node", "memory_gib_per_node", "address_suffix"}
+    for name in SYSTEMS:
+        entry = read_catalogue("cluster")[name]
+        assert known | {"environment"} <= set(entry), name
+        if any(entry[key] is None for key in known - {"address_suffix"}):
+            assert re.search(r"not published|your site's|nothing else|1 or 2 TB", entry["source"])
+    assert cluster_catalogue()["juwels_booster"].address_suffix == "i"
+
+
+def test_the_page_for_slurm_has_the_figures_of_the_sites() -> None:
+    page = (Path(__file__).parents[2] / "slurm" / "README.md").read_text(encoding="utf-8")
+    table = page.split("## Sites")[1].split("## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` (\|.*\|) .*\|$", table, re.MULTILINE))
+    for name, entry in read_catalogue("cluster").items():
+        shown = ["-" if entry[key] is None else f"{entry[key]:g}" for key in FIGURES]
+        partition = f"`{entry['partition']}`" if entry["partition"] else "-"
+        words = [partition, shown[0], f"{shown[1]}, {shown[2]}"]
+        assert rows.pop(name).endswith(f"| {entry['devices_per_node']} | {' | '.join(words)} |")
+    assert not rows

@@ -116,3 +116,24 @@ def test_a_single_job_is_the_verb_itself() -> None:
     assert "--stages" not in script
     (part,) = divide(cfg, ["train/lora"], whole=False)
     assert "train --stages train/lora " in job_script(cfg, "train", cfg.folder / "c.yaml", part)
+
+
+def test_a_site_knows_its_partition_cores_and_limits() -> None:
+    site = ("model=tinyllama-1.1b", "model.path=some/model", "cluster=leonardo", "launch=slurm")
+    train = parts(*site)["train"]
+    assert train.options["partition"] == "boost_usr_prod"
+    assert shape(train) == (8, 4, 4, 8)
+    own = parts(*site, "launch.partition=mine", "launch.cpus_per_task=3", "launch.time=99:00:00")
+    assert own["train"].options["partition"] == "mine"
+    assert shape(own["train"]) == (8, 4, 4, 3)
+    assert parts(*site, "launch.time=24:00:00", "launch.mem=512G")
+    for word, said in (
+        ("launch.time=24:00:01", "Leonardo Booster ends jobs after 24 hours; give"),
+        ("launch.time=UNLIMITED", "Leonardo Booster ends jobs after 24 hours; give"),
+        ("launch.mem=513G", "a node of Leonardo Booster has 512 GiB for jobs; give"),
+        ("launch.mem=1T", "a node of Leonardo Booster has 512 GiB for jobs; give"),
+        ("launch.mem=much", "must be memory as sbatch takes it"),
+    ):
+        with pytest.raises(UserError, match=f"{re.escape(word)}: {re.escape(said)}"):
+            parts(*site, word)
+    assert parts(*site, "launch.time=99:00:00", "launch.qos=long")

@@ -85,6 +85,15 @@ class Cluster:
         """Whether node1 and node2 are names that resolve on the nodes (needs root)."""
         return (self.slurm_conf.parent / "hosts").exists()
 
+    def require_mpirun(self) -> None:
+        """Skip, or fail where Slurm has to be there, without Open MPI's mpirun."""
+        if shutil.which("mpirun", path=self.environment["PATH"]) is None:
+            _refuse("mpirun is not installed: pip install hpc-llm[mpi]")
+        if "Open MPI" not in self.output("mpirun", "--version"):
+            _refuse("mpirun is not Open MPI's: pip install hpc-llm[mpi]")
+        if not self.named_nodes:
+            pytest.skip("without root all nodes have this machine's name, and mpirun sees one")
+
     def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; its output, with the errors, is in `stdout`."""
         return subprocess.run(

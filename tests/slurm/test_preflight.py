@@ -53,6 +53,20 @@ if node == os.environ.get("THROTTLED") and os.fork() == 0:
 sys.exit(main(sys.argv[1:]))
 """
 
+# A job as launch=slurm writes it, with PROGRAM in the place of hpc-llm
+JOB = """
+import sys
+from pathlib import Path
+from hpc_llm import config, launch
+words = ["experiment=example", "launch=slurm", "launch.preflight=true", "cluster.nodes=2"]
+cfg = config.typed(config.compose([*words, *sys.argv[1:]]))
+cfg.folder.mkdir(parents=True)
+config.write(cfg, cfg.folder / "config.yaml")
+script = launch.job_script(cfg, "adapt", cfg.folder / "config.yaml")
+script = script.replace(" hpc-llm ", f" {Path.cwd()}/bin/hpc-llm ")
+print(*launch.submit_chain([(cfg.folder / "job.sbatch", script)]))
+"""
+
 
 @pytest.fixture
 def cluster(slurm_cluster):
@@ -118,6 +132,17 @@ def test_throttled_node_is_left_out_and_the_job_starts_again_on_another(
     assert nodes == ["node1", third_node]
 
 
+def test_a_job_of_launch_slurm_does_the_same(cluster, meeting, third_node) -> None:
+    job = cluster.output(sys.executable, "-c", JOB, *QUICK, THROTTLED="node2", **meeting)
+    cluster.wait_for_state(job, "COMPLETED 1", PATIENCE)
+    log = (cluster.folder / f"runs/x/slurm-{job}.out").read_text()
+    assert "job.sbatch: leaving out node2 and requeued, restart 1 of at most 20" in log
+    assert list(found(cluster)["hosts"]) == ["node1", third_node]
+    assert [row.restart for row in rows(cluster)] == [0, 1]
+    assert cluster.places(job, 0) == []
+    assert len(cluster.places(job, 1)) == 2
+
+
 def test_lost_node_is_named_and_earlier_exclusions_stay(cluster, meeting, third_node) -> None:
     options = (f"--exclude={third_node}",)
     words = ["preflight.wait_seconds=20"]
@@ -138,11 +163,7 @@ def test_no_more_restarts_than_allowed(cluster, meeting) -> None:
 
 
 def test_mpirun_measures_by_mpi_too(cluster) -> None:
-    pytest.importorskip("mpi4py")
-    if shutil.which("mpirun") is None or "Open MPI" not in cluster.output("mpirun", "--version"):
-        pytest.skip("mpirun is not installed, or is not Open MPI's")
-    if not cluster.named_nodes:
-        pytest.skip("without root all nodes have this machine's name, and mpirun sees one")
+    cluster.require_mpirun()
     as_root = "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"
     words = " ".join(QUICK)
     (cluster.folder / "job.sh").write_text(

@@ -1,7 +1,6 @@
 """What `detect_ranks` makes of real steps, shells, arrays and mpirun."""
 
 import json
-import shutil
 import sys
 from typing import Any
 
@@ -76,12 +75,8 @@ def test_tasks_of_an_array_have_their_own_job_and_port(slurm_cluster) -> None:
     assert len({(r["job_id"], r["master_port"]) for r in ranks}) == 2
 
 
-@pytest.mark.skipif(shutil.which("mpirun") is None, reason="mpirun is not installed")
 def test_mpirun_inside_an_allocation(slurm_cluster) -> None:
-    if "Open MPI" not in slurm_cluster.output("mpirun", "--version"):
-        pytest.skip("mpirun is not Open MPI's")
-    if not slurm_cluster.named_nodes:
-        pytest.skip("without root all nodes have this machine's name, and mpirun sees one")
+    slurm_cluster.require_mpirun()
     as_root = "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"
     script = f"{as_root}\nmpirun --map-by ppr:2:node {sys.executable} ask.py"
     ranks = in_batch(slurm_cluster, script, "-N2", "--ntasks-per-node=2")

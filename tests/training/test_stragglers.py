@@ -67,5 +67,5 @@ def test_a_factor_that_names_everybody_is_refused():
         "not_finite": "stop", "spike": "skip", "spike_deviations": 12, "spike_window": 100,
         "zero_gradient": "stop", "most_skips": 10, "stall_minutes": 30,
     }  # fmt: skip
-    with pytest.raises(UserError, match="guards.slow_factor=1.0: must be above 1"):
+    with pytest.raises(UserError, match=r"guards\.slow_factor=1\.0: must be above 1"):
         GuardSettings(**known, slow_factor=1.0)

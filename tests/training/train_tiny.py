@@ -3,8 +3,8 @@
 TASKS is a JSON list of {"folder", "zero", "method", "micro", "stop_at", "precision", "poison",
 "guards", "minutes", "fault", "leave_out", "tokens", "flops", "compile", "tied", "rows", "steps",
 "checkpoint", "fingerprint", "settings", "width", "train", "name", "text"};
-`fault` is [forward pass, nan_loss | nan_gradient | slow, how often], `leave_out` a batch that is not in
-the text, `rows` those that learn by new_rows.
+`fault` is [forward pass, nan_loss | nan_gradient | slow, how often], `leave_out` a batch that is
+not in the text, `rows` those that learn by new_rows.
 Prints a JSON list with the losses and the hash of each; with `stop_at` a task is asked to stop
 when it is about to make that step, saves, and its entry is null; `poison` puts NaN into a weight.
 """
