@@ -19,6 +19,7 @@ OPEN_ENDED = (
     "model.architecture.",
     "budget.rates.",
     "hardware.peak_tflops.",
+    "cluster.environment.",
     "launch.options.",
     "launch.parts.",
 )
