@@ -11,6 +11,7 @@ from hpc_llm.errors import UserError
 from hpc_llm.launch import (
     Part,
     SubmittedJob,
+    copy_code,
     divide,
     job_script,
     live_jobs,
@@ -24,7 +25,7 @@ from hpc_llm.launch import (
 )
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
-from hpc_llm.stages import check_start, choose, pipeline, unfinished
+from hpc_llm.stages import check_start, choose, commit, pipeline, unfinished
 
 __all__ = ["refuse_while_queued", "submit_verb", "submitted_jobs"]
 
@@ -45,6 +46,8 @@ def submit_verb(cfg: RunConfig, ranks: Ranks, verb: str, names: list[str] | None
     if not todo:
         say(f"{folder.path}: nothing to do, no job is submitted")
         return 0
+    if cfg.launch.snapshot:
+        copy_code(folder.path / "code", commit())
     jobs = _submit(cfg, folder, verb, divide(cfg, todo, whole=names is None))
     record_jobs(folder.jobs, jobs)
     path = shlex.quote(str(folder.path))

@@ -11,6 +11,7 @@ from hpc_llm.distributed import Ranks, say
 from hpc_llm.launch import (
     Part,
     SubmittedJob,
+    copy_code,
     divide,
     job_script,
     log_path,
@@ -19,6 +20,7 @@ from hpc_llm.launch import (
     submit_chains,
 )
 from hpc_llm.rundir import Sweep, SweepFolder
+from hpc_llm.stages import commit
 
 __all__ = ["submit_sweep"]
 
@@ -43,6 +45,8 @@ def submit_sweep(
     if not groups:
         say(f"{folder.path}: nothing to do, no job is submitted")
         return 0
+    if planned[0].cfg.launch.snapshot:
+        copy_code(folder.path / "code", commit())
     chains = [
         [
             (folder.script(name), _script(folder, sweep.verb, part, trials))

@@ -15,7 +15,7 @@ __all__ = ["PlannedTrial", "plan_sweep"]
 
 SHARED = (  # what all trials have in common
     *("run", "runs_dir", "tracking.group", "plan.only"),
-    *("launch", "launch.name", "launch.throttle", "launch.max_requeues"),
+    *("launch", "launch.name", "launch.throttle", "launch.max_requeues", "launch.snapshot"),
 )
 
 

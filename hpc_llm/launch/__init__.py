@@ -17,6 +17,7 @@ from hpc_llm.launch.slurm import (
     submit_chain,
     submit_chains,
 )
+from hpc_llm.launch.snapshot import copy_code
 
 __all__ = [
     "JobState",
@@ -24,6 +25,7 @@ __all__ = [
     "SubmittedJob",
     "ask_slurm",
     "cancel",
+    "copy_code",
     "divide",
     "job_script",
     "job_states",

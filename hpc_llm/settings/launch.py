@@ -53,6 +53,8 @@ class LaunchSettings:
     """The job asks to be started again at most this often."""
     max_failures: int
     """A job that failed this often in a row at the same step is refused; 0: never."""
+    snapshot: bool
+    """Copy hpc-llm to the run folder, so that jobs which wait run what was submitted."""
     preflight: bool
     """Jobs with the nodes of training try them out first, and start again without bad ones."""
     chain: bool
@@ -93,7 +95,15 @@ class LaunchSettings:
 
     def _check_nothing_is_slurms(self) -> None:
         keys = ("partition", "account", "qos", "reservation", "time", "cpus_per_task", "mem")
-        for key in (*keys, "constraint", "exclude", "cpu_partition", "throttle", "preflight"):
+        for key in (
+            *keys,
+            "constraint",
+            "exclude",
+            "cpu_partition",
+            "throttle",
+            "preflight",
+            "snapshot",
+        ):
             if getattr(self, key):
                 raise UserError(
                     f"launch.{key}={getattr(self, key)}: is for jobs of Slurm; add launch=slurm"

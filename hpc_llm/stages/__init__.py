@@ -1,7 +1,7 @@
 """The recipe: which stages run in which order, each skipped when its record says it is done."""
 
 from hpc_llm.stages.checks import check_start
-from hpc_llm.stages.context import Context
+from hpc_llm.stages.context import Context, commit
 from hpc_llm.stages.pipeline import VERBS, Stage, choose, pipeline, stage_names
 from hpc_llm.stages.run import open_context, run, run_replay, unfinished
 
@@ -11,6 +11,7 @@ __all__ = [
     "Stage",
     "check_start",
     "choose",
+    "commit",
     "open_context",
     "pipeline",
     "run",

@@ -70,8 +70,10 @@ def versions() -> dict[str, str]:
 
 @cache
 def commit() -> str | None:
-    """Return the commit of the source this runs from, or None outside a checkout."""
+    """Return the commit of the source this runs from; None where it has none."""
     root = Path(hpc_llm.__file__).resolve().parent.parent
+    if (root / "COMMIT").is_file():  # a copy, by launch.snapshot
+        return (root / "COMMIT").read_text(encoding="utf-8").strip()
     if not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]

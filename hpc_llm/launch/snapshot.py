@@ -1,0 +1,28 @@
+"""A copy of this program in the run folder, so that a job that waits runs what was submitted."""
+
+import shutil
+from pathlib import Path
+
+import hpc_llm
+from hpc_llm.rundir import conf_dir
+
+__all__ = ["COMMIT", "copy_code"]
+
+COMMIT = "COMMIT"  # beside the copied package: the commit it was copied from
+
+
+def copy_code(target: Path, commit: str | None) -> None:
+    """Put the package, its configuration and its commit in the folder `target`, made anew.
+
+    With `target` first in PYTHONPATH Python imports the copy.
+    """
+    new = target.with_name(f".{target.name}")
+    for folder in (new, target):
+        shutil.rmtree(folder, ignore_errors=True)
+    package = new / "hpc_llm"
+    source = Path(hpc_llm.__file__).parent
+    shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__", "conf"))
+    shutil.copytree(conf_dir(), package / "conf")
+    if commit is not None:
+        (new / COMMIT).write_text(f"{commit}\n", encoding="utf-8")
+    new.rename(target)

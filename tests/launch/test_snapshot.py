@@ -1,0 +1,46 @@
+"""Jobs with launch.snapshot=true run the program as it was when they were submitted."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from hpc_llm.config import compose, typed
+from hpc_llm.launch import copy_code, job_script
+
+ASK = (
+    "import json, hpc_llm; from hpc_llm.stages import commit; from hpc_llm.rundir import conf_dir;"
+)
+ASK += "print(json.dumps([hpc_llm.__file__, str(conf_dir()), commit()]))"
+
+
+def ask(code: Path) -> list[str]:
+    environment = os.environ | {"PYTHONPATH": f"{code}:{os.environ.get('PYTHONPATH', '')}"}
+    command = [sys.executable, "-c", ASK]
+    done = subprocess.run(
+        command, env=environment, cwd="/", capture_output=True, text=True, check=True
+    )
+    found: list[str] = json.loads(done.stdout)
+    return found
+
+
+def test_the_copy_is_what_python_imports_with_its_own_configuration(tmp_path: Path) -> None:
+    code = tmp_path / "runs" / "code"
+    code.mkdir(parents=True)
+    (code / "left-over").touch()
+    copy_code(code, "abc123")
+    assert sorted(path.name for path in code.iterdir()) == ["COMMIT", "hpc_llm"]
+    assert ask(code) == [
+        str(code / "hpc_llm" / "__init__.py"),
+        str(code / "hpc_llm" / "conf"),
+        "abc123",
+    ]
+    copy_code(code, None)
+    assert ask(code)[2] is None
+
+
+def test_the_job_script_puts_it_first() -> None:
+    cfg = typed(compose(["experiment=example", "launch=slurm", "launch.snapshot=true"]))
+    script = job_script(cfg, "adapt", cfg.folder / "config.yaml")
+    assert f"export PYTHONPATH={cfg.folder.absolute()}/code${{PYTHONPATH:+:" in script
