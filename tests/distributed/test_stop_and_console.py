@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_llm.distributed import Ranks, StopFlag, say, set_up_console, unreached
+from hpc_llm.distributed import Ranks, StopFlag, say, set_up_console
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
@@ -20,9 +20,9 @@ def test_signal_only_sets_the_flag(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with StopFlag() as flag:
         assert flag.reason is None
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         assert flag.reason == number.name
-        os.kill(os.getpid(), signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR1)
         assert flag.reason == number.name  # the first reason stays
     assert signal.getsignal(number) == before
 
@@ -33,7 +33,7 @@ def test_handlers_come_back_after_an_error() -> None:
     try:
         with pytest.raises(RuntimeError), StopFlag():
             raise RuntimeError
-        os.kill(os.getpid(), signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR1)
         assert seen == [signal.SIGUSR1]
     finally:
         signal.signal(signal.SIGUSR1, before)
@@ -49,27 +49,30 @@ with StopFlag(told=told.append) as flag:
     assert flag.reason == "SIGUSR1"
     os.kill(os.getpid(), signal.SIGTERM)
 assert told == ["SIGUSR1"]
-print("noted")
+"""
+HELPER = """
+import os, signal, subprocess, time
+from hpc_llm.distributed import StopFlag, unreached
+with StopFlag() as flag:
+    with unreached():
+        helper = subprocess.Popen(["sleep", "60"])
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert flag.reason is None
+    assert flag.reason == "SIGTERM"
+for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGKILL):
+    helper.send_signal(number)
+    time.sleep(0.01)
+assert helper.wait(timeout=10) == -signal.SIGKILL
 """
 
 
-def test_signal_that_was_held_back_before_is_noted() -> None:
-    # in a process of one thread: others of this one may have the signal let through
-    done = subprocess.run([sys.executable, "-c", HELD], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "noted\n"), done.stderr
-
-
-def test_helpers_are_not_reached() -> None:
-    with StopFlag() as flag:
-        with unreached():
-            helper = subprocess.Popen(["sleep", "60"])
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert flag.reason is None
-        assert flag.reason == "SIGTERM"
-    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGKILL):
-        helper.send_signal(number)
-        time.sleep(0.01)
-    assert helper.wait(timeout=10) == -signal.SIGKILL
+@pytest.mark.parametrize("program", [HELD, HELPER], ids=["held back before", "helpers"])
+def test_signals_that_wait_are_noted_and_helpers_are_not_reached(program: str) -> None:
+    # in a process of one thread: a signal to this one may reach another of its threads
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_signal_during_a_long_call() -> None:
