@@ -47,7 +47,7 @@ def submit_verb(cfg: RunConfig, ranks: Ranks, verb: str, names: list[str] | None
         say(f"{folder.path}: nothing to do, no job is submitted")
         return 0
     if cfg.launch.snapshot:
-        copy_code(folder.path / "code", commit())
+        copy_code(folder.path, commit())
     jobs = _submit(cfg, folder, verb, divide(cfg, todo, whole=names is None))
     record_jobs(folder.jobs, jobs)
     path = shlex.quote(str(folder.path))

@@ -45,8 +45,9 @@ def submit_sweep(
     if not groups:
         say(f"{folder.path}: nothing to do, no job is submitted")
         return 0
-    if planned[0].cfg.launch.snapshot:
-        copy_code(folder.path / "code", commit())
+    for one in planned:
+        if one.due and one.cfg.launch.snapshot:
+            copy_code(one.folder.path, commit())
     chains = [
         [
             (folder.script(name), _script(folder, sweep.verb, part, trials))

@@ -65,7 +65,7 @@ def job_script(
         folder=shlex.quote(str(config.parent)),
         config=f'"$folder"/{config.name}' if tasks else shlex.quote(str(config)),
         array=bool(tasks),
-        code=shlex.quote(str(config.parent / "code")) if cfg.launch.snapshot else None,
+        snapshot=cfg.launch.snapshot,
         preflight=cfg.launch.preflight and (part is None or part.all_nodes),
         most=cfg.launch.max_requeues,
     )

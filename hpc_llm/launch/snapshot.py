@@ -6,19 +6,19 @@ from pathlib import Path
 import hpc_llm
 from hpc_llm.rundir import conf_dir
 
-__all__ = ["COMMIT", "copy_code"]
+__all__ = ["copy_code"]
 
 COMMIT = "COMMIT"  # beside the copied package: the commit it was copied from
 
 
-def copy_code(target: Path, commit: str | None) -> None:
-    """Put the package, its configuration and its commit in the folder `target`, made anew.
+def copy_code(folder: Path, commit: str | None) -> None:
+    """Put the package, its configuration and its commit in `folder`/code, made anew.
 
-    With `target` first in PYTHONPATH Python imports the copy.
+    With that first in PYTHONPATH Python imports the copy.
     """
-    new = target.with_name(f".{target.name}")
-    for folder in (new, target):
-        shutil.rmtree(folder, ignore_errors=True)
+    target, new = folder / "code", folder / ".code"
+    for left in (new, target):
+        shutil.rmtree(left, ignore_errors=True)
     package = new / "hpc_llm"
     source = Path(hpc_llm.__file__).parent
     shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__", "conf"))

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from hpc_llm.config import compose, typed
 from hpc_llm.launch import copy_code, job_script
 
@@ -29,18 +31,22 @@ def test_the_copy_is_what_python_imports_with_its_own_configuration(tmp_path: Pa
     code = tmp_path / "runs" / "code"
     code.mkdir(parents=True)
     (code / "left-over").touch()
-    copy_code(code, "abc123")
+    copy_code(code.parent, "abc123")
     assert sorted(path.name for path in code.iterdir()) == ["COMMIT", "hpc_llm"]
     assert ask(code) == [
         str(code / "hpc_llm" / "__init__.py"),
         str(code / "hpc_llm" / "conf"),
         "abc123",
     ]
-    copy_code(code, None)
+    copy_code(code.parent, None)
     assert ask(code)[2] is None
 
 
-def test_the_job_script_puts_it_first() -> None:
+@pytest.mark.parametrize("tasks", [(), (3, 4)])
+def test_each_run_folder_has_its_own_which_the_job_script_puts_first(tasks: list[int]) -> None:
+    # trials that are added to a sweep later must not change the program of those that wait
     cfg = typed(compose(["experiment=example", "launch=slurm", "launch.snapshot=true"]))
-    script = job_script(cfg, "adapt", cfg.folder / "config.yaml")
-    assert f"export PYTHONPATH={cfg.folder.absolute()}/code${{PYTHONPATH:+:" in script
+    script = job_script(cfg, "adapt", cfg.folder / "config.yaml", tasks=tasks)
+    folder = f"folder={cfg.folder.absolute()}" + ("/$SLURM_ARRAY_TASK_ID" if tasks else "")
+    first = "export PYTHONPATH=$folder/code${PYTHONPATH:+:$PYTHONPATH}"
+    assert script.index(f"\n{folder}\n") < script.index(first)
