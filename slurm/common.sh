@@ -127,6 +127,8 @@ requeue() { # DONE: what has been done, and what is left to the user where Slurm
             "HPC_LLM_MAX_REQUEUES=$HPC_LLM_MAX_REQUEUES; submit again to go on" >&2
         return 1
     fi
+    # Requeueing ends this shell, which has something left to say and to do.
+    trap '' TERM
     if ! scontrol requeue "$SLURM_JOB_ID"; then
         echo "$script: $1, but this node cannot requeue; submit again to go on" >&2
         return 1
@@ -171,9 +173,7 @@ requeue_without() { # NODES
     local nodes=$1 before
     before=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%x) || before=""
     case $before in "" | "(null)" | N/A) ;; *) nodes=$before,$nodes ;; esac
-    # Slurm changes the list of a job that waits, not of one that runs; and requeueing ends this
-    # shell, which has this left to do.
-    trap '' TERM
+    # Slurm changes the list of a job that waits, not of one that runs.
     if requeue "leaving out $nodes"; then
         scontrol update "JobId=$SLURM_JOB_ID" "ExcNodeList=$nodes" ||
             echo "$script: $nodes could not be left out; the next preflight tries again" >&2

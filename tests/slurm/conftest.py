@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock, Timeout
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -171,7 +172,19 @@ def _is_free(port: int) -> bool:
 
 
 @pytest.fixture(scope="session")
-def slurm_conf() -> Iterator[Path]:
+def only_worker(testrun_uid: str) -> Iterator[None]:
+    """Fail in a second worker: two Slurms on one machine slow each other beyond time limits."""
+    path = Path(tempfile.gettempdir(), f"slurm-{testrun_uid}.lock")
+    try:
+        with FileLock(path, blocking=False):
+            yield
+    except Timeout:
+        pytest.fail("a Slurm in two workers: run pytest with --dist loadgroup")
+    path.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def slurm_conf(only_worker: None) -> Iterator[Path]:
     """Start the cluster; stop it, by the pids it wrote down, when the tests are over."""
     missing = [name for name in PROGRAMS if shutil.which(name, path=SYSTEM_PATH) is None]
     if missing:

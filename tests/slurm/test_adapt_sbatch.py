@@ -13,7 +13,7 @@ from tiny import TINY
 
 from hpc_llm.accounting import Ledger
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slurm
 
 SCRIPT = Path(__file__).resolve().parents[2] / "slurm" / "adapt.sbatch"
 WAIT = ("sbatch", "--wait", "--parsable")

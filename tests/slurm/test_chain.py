@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny import TINY, records
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slurm
 
 HPC_LLM = (sys.executable, "-m", "hpc_llm.app")
 NODES = ("launch=slurm", "launch.time=20", "cluster.nodes=2", "tracking=off", "run=one")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slurm
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "slurm"
 WAIT = ("sbatch", "--wait", "--parsable")
@@ -44,6 +44,10 @@ def test_train_gets_its_words_on_one_task_for_each_gpu(slurm_cluster) -> None:
 
 
 def test_train_that_stops_early_starts_again(slurm_cluster) -> None:
+    scontrol = shutil.which("scontrol", path=slurm_cluster.environment["PATH"])
+    slow = slurm_cluster.folder / "bin" / "scontrol"  # Slurm's signal comes before it returns
+    slow.write_text(f'#!/bin/bash\n{scontrol} "$@" && sleep 1\n')
+    slow.chmod(0o755)
     act = "barrier()\nif ranks.restart_count == 0: raise Stopped"
     job = submit(slurm_cluster, "train", "-N2", words=["a=b c"], ACT=act)
     slurm_cluster.wait_for_state(job, "COMPLETED 1")

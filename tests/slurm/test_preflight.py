@@ -14,7 +14,7 @@ import pytest
 
 from hpc_llm.accounting import Ledger
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slurm
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "slurm"
 PATIENCE = 240  # seconds; a throttled rank takes ten times as long to load and to end, too

@@ -8,7 +8,7 @@ import pytest
 
 from hpc_llm.distributed import expand_hostlist
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slurm
 
 ASK = (
     "import json, os\n"

@@ -31,9 +31,9 @@ from training_run import (
 
 from hpc_llm.rundir import read_jsonl
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slurm
 
-SHORT = "short"  # a partition whose jobs may take one minute
+SHORT = "short"  # a partition whose jobs may take two minutes
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def reference(base: Path, cluster_in, tmp_path_factory) -> TrainingRun:
 @pytest.fixture
 def run(base: Path, slurm_cluster) -> Iterator[TrainingRun]:
     """A run to be struck; afterwards both nodes are whole again."""
-    short = ("partitionname=short", "nodes=node[1-2]", "maxtime=1", "defaulttime=1")
+    short = ("partitionname=short", "nodes=node[1-2]", "maxtime=2", "defaulttime=2")
     slurm_cluster.run("scontrol", "create", *short)
     yield new_run(base, slurm_cluster)
     gone = 'until [ -z "$(squeue -h)" ]; do scancel $(squeue -ho%A) || true; sleep 0.2; done'
@@ -79,7 +79,7 @@ def run(base: Path, slurm_cluster) -> Iterator[TrainingRun]:
 def time_limit(run: TrainingRun) -> str:
     # Slurm looks every half minute, so the signal comes when it may: a stopped rank waits for it,
     # unless it has come before
-    job = run.submit_and_wait(f"--partition={SHORT}", "--signal=USR1@45")
+    job = run.submit_and_wait(f"--partition={SHORT}", "--signal=USR1@70")
     last = run.rank(job, 1)
     last.suspend()
     wait_until(lambda: is_asked(last) or run.asked(), run.cluster.logs)

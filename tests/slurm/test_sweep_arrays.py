@@ -10,7 +10,7 @@ import pytest
 import yaml
 from tiny import TINY, records, summary
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slurm
 
 HPC_LLM = (sys.executable, "-m", "hpc_llm.app")
 SWEPT = ("-m", "train.lora.alpha=16,32", "train.lora.rank=4,8")
