@@ -10,7 +10,7 @@ from hpc_llm.accounting.ledger import Ledger, LedgerRow, LedgerTotals, Spending
 from hpc_llm.accounting.memory import MemoryPlan, TrainingSetup, fits, memory, memory_plan
 from hpc_llm.accounting.method import Method, stage_method, trainable_parameters
 from hpc_llm.accounting.money import middle_price, priced
-from hpc_llm.accounting.plan_text import PlanJob, join_plans, plan_answer, render_plan
+from hpc_llm.accounting.plan_text import PlanJob, jobs_text, join_plans, plan_answer, render_plan
 from hpc_llm.accounting.planning import Plan, make_plan
 from hpc_llm.accounting.projection import Projection, project
 from hpc_llm.accounting.slurm import is_running, job_start, start_states
@@ -42,6 +42,7 @@ __all__ = [
     "flops_per_token",
     "is_running",
     "job_start",
+    "jobs_text",
     "join_plans",
     "ledger_report",
     "make_plan",

@@ -73,15 +73,20 @@ def render_plan(plan: Plan, format: str = "table", jobs: Sequence[PlanJob] = ())
         return _json(plan, jobs)
     if format == "csv":
         return _csv(plan)
-    text = plan_table(plan)
+    return plan_table(plan) + "\n" + jobs_text(jobs)
+
+
+def jobs_text(jobs: Sequence[PlanJob], noun: str = "job") -> str:
+    """Return the scripts of jobs, or of arrays of them, with what Slurm says about each."""
+    texts = []
     for number, job in enumerate(jobs, start=1):
-        head = f"job {number} of {len(jobs)}"
-        text += f"\n\n{head}:\n\n{job.script}\nsbatch --test-only: {job.answer}"
-    return text + "\n"
+        head = f"{noun} {number} of {len(jobs)}"
+        texts.append(f"\n{head}:\n\n{job.script}\nsbatch --test-only: {job.answer}\n")
+    return "".join(texts)
 
 
 def join_plans(answers: Mapping[str, str], format: str) -> str:
-    """Join the plans of a sweep, by their overrides, into one text of `format`."""
+    """Join the plans of a sweep, by their trials, into one text of `format`."""
     texts = list(answers.values())
     if format == "json":
         return "[\n" + ",\n".join(text.rstrip() for text in texts) + "\n]\n"

@@ -4,14 +4,16 @@ With -m: what every combination of comma-separated values would take, one after 
 """
 
 import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
-from hpc_llm.accounting import PlanJob, join_plans, plan_answer
+from hpc_llm.accounting import PlanJob, jobs_text, join_plans, plan_answer
 from hpc_llm.app.arguments import Arguments
 from hpc_llm.errors import EXIT_USER, UserError
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
 
-__all__ = ["plan_of", "run_plan"]
+__all__ = ["plan_of", "plan_of_sweep", "run_plan"]
 
 
 def run_plan(arguments: Arguments) -> int:
@@ -53,17 +55,46 @@ def plan_of(cfg: RunConfig, verb: str, names: list[str] | None) -> str:
     return plan_answer(cfg, _jobs(cfg, verb, [stage.name for stage in todo], whole=names is None))
 
 
+def plan_of_sweep(
+    trials: Mapping[str, RunConfig], arrays: Mapping[str, Sequence[tuple[Path, str]]]
+) -> str:
+    """Return the plan of each trial and, after them, the scripts of the arrays they share.
+
+    `arrays`: by trial, the path and the script of each array that has a task of it.
+    """
+    cfg = next(iter(trials.values()))
+    shared = {path: script for chain in arrays.values() for path, script in chain}
+    jobs = dict(zip(shared, _asked(cfg, shared.values()), strict=False))
+    of_each = {
+        words: [jobs[path] for path, _ in arrays.get(words, ()) if path in jobs]
+        if cfg.plan.format == "json"
+        else []
+        for words in trials
+    }
+    answers = {words: plan_answer(one, of_each[words]) for words, one in trials.items()}
+    text = join_plans(answers, cfg.plan.format)
+    return text if cfg.plan.format == "json" else text + jobs_text(list(jobs.values()), "array")
+
+
+def _asked(cfg: RunConfig, scripts: Iterable[str]) -> list[PlanJob]:
+    """Return job scripts with what Slurm says about each; none where the format has no place."""
+    if cfg.plan.format == "csv" or cfg.plan.table is not None:
+        return []
+    from hpc_llm.launch import ask_slurm
+
+    return [PlanJob(script=script, answer=ask_slurm(script)) for script in scripts]
+
+
 def _jobs(
     cfg: RunConfig, verb: str, stages: list[str] | None, *, whole: bool = True
 ) -> list[PlanJob]:
     """Return the jobs that do `stages` (None: the recipe), with what Slurm says about each."""
-    if cfg.launch.name != "slurm" or cfg.plan.format == "csv" or cfg.plan.table is not None:
+    if cfg.launch.name != "slurm":
         return []
-    from hpc_llm.launch import ask_slurm, divide, job_script
+    from hpc_llm.launch import divide, job_script
     from hpc_llm.stages import stage_names
 
     stages = stage_names(cfg) if stages is None else stages
     config_path = RunFolder(cfg.folder).config
     parts = divide(cfg, stages, whole=whole) if stages else []
-    scripts = [job_script(cfg, verb, config_path, part) for part in parts]
-    return [PlanJob(script=script, answer=ask_slurm(script)) for script in scripts]
+    return _asked(cfg, (job_script(cfg, verb, config_path, part) for part in parts))

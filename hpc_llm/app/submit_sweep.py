@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from hpc_llm.app.recipe import open_folder
 from hpc_llm.app.submit import refuse_while_queued, submitted_jobs
@@ -22,7 +23,7 @@ from hpc_llm.launch import (
 from hpc_llm.rundir import Sweep, SweepFolder
 from hpc_llm.stages import commit
 
-__all__ = ["submit_sweep"]
+__all__ = ["arrays_of", "submit_sweep"]
 
 Group = tuple[list[Part], list[PlannedTrial]]
 """Trials that have the same parts left to do, with the same options: they share arrays."""
@@ -41,27 +42,42 @@ def submit_sweep(
     for one in planned:
         open_folder(one.cfg, Ranks())
     folder.write(sweep)
-    groups = _groups([one for one in planned if one.due], whole=whole)
+    groups = arrays_of(folder, sweep, planned, whole=whole)
     if not groups:
         say(f"{folder.path}: nothing to do, no job is submitted")
         return 0
     for one in planned:
         if one.due and one.cfg.launch.snapshot:
             copy_code(one.folder.path, commit())
-    chains = [
-        [
-            (folder.script(name), _script(folder, sweep.verb, part, trials))
-            for name, part in _named(parts, group if len(groups) > 1 else None)
-        ]
-        for group, (parts, trials) in enumerate(groups, start=1)
-    ]
+    chains = [scripts for scripts, _, _ in groups]
     held = bool(planned[0].cfg.launch.options.get("hold"))
     submitted = submit_chains(chains, dependency="aftercorr", held=held)
-    for ids, (parts, trials) in zip(submitted, groups, strict=True):
+    for ids, (_, parts, trials) in zip(submitted, groups, strict=True):
         _tell(_record(folder, sweep.verb, ids, parts, trials), trials)
     path = shlex.quote(str(folder.path))
     say(f"hpc-llm sweep {path} tells how it goes, hpc-llm cancel {path} ends it")
     return 0
+
+
+def arrays_of(
+    folder: SweepFolder, sweep: Sweep, planned: Sequence[PlannedTrial], *, whole: bool
+) -> list[tuple[list[tuple[Path, str]], list[Part], list[PlannedTrial]]]:
+    """Return of each group of trials that share arrays: paths and scripts of these, parts, trials.
+
+    `whole`: all stages of the verb are meant. Nothing is written.
+    """
+    groups = _groups([one for one in planned if one.due], whole=whole)
+    return [
+        (
+            [
+                (folder.script(name), _script(folder, sweep.verb, part, trials))
+                for name, part in _named(parts, group if len(groups) > 1 else None)
+            ],
+            parts,
+            trials,
+        )
+        for group, (parts, trials) in enumerate(groups, start=1)
+    ]
 
 
 def _groups(planned: Sequence[PlannedTrial], *, whole: bool) -> list[Group]:

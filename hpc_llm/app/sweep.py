@@ -10,6 +10,7 @@ import shlex
 import signal
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from hpc_llm.app.arguments import Arguments
 from hpc_llm.app.recipe import is_to_be_submitted, open_folder
@@ -43,7 +44,7 @@ def run_sweep(arguments: Arguments, ranks: Ranks) -> int:
     folder, sweep, planned = plan_sweep(arguments)
     cfg = planned[0].cfg
     if cfg.plan.only:
-        return _plan(arguments, planned)
+        return _plan(arguments, folder, sweep, planned)
     if is_to_be_submitted(cfg, ranks, from_file=False):
         from hpc_llm.app.submit_sweep import submit_sweep
 
@@ -63,12 +64,19 @@ def _show(arguments: Arguments) -> int:
     return 0
 
 
-def _plan(arguments: Arguments, planned: Sequence[PlannedTrial]) -> int:
-    from hpc_llm.app.plan import plan_of
+def _plan(
+    arguments: Arguments, folder: SweepFolder, sweep: Sweep, planned: Sequence[PlannedTrial]
+) -> int:
+    from hpc_llm.app.plan import plan_of_sweep
 
-    for one in planned:
-        plan = plan_of(one.cfg, str(arguments.verb), arguments.stages)
-        print(f"# trial {one.trial.number}: {one.trial.words}\n{plan}")
+    names = {one.trial.number: f"trial {one.trial.number}: {one.trial.words}" for one in planned}
+    arrays: dict[str, list[tuple[Path, str]]] = {}
+    if planned[0].cfg.launch.name == "slurm":
+        from hpc_llm.app.submit_sweep import arrays_of
+
+        for scripts, _, trials in arrays_of(folder, sweep, planned, whole=arguments.stages is None):
+            arrays |= {names[one.trial.number]: scripts for one in trials}
+    print(plan_of_sweep({names[one.trial.number]: one.cfg for one in planned}, arrays), end="")
     return 0
 
 

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from hpc_llm.config.launchers import as_launch
 from hpc_llm.config.suggest import OPEN_ENDED, explain, refuse_hydra
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import conf_dir, flat, write_text
@@ -48,7 +49,7 @@ def compose(overrides: list[str], example: bool = False) -> DictConfig:
     """
     ConfigStore.instance().store(name="run_config", node=RunConfig)
     parsed = _parse(overrides)
-    refuse_hydra(parsed, multirun=False)
+    refuse_hydra(parsed)
     keys = [override.key_or_group for override in parsed]
     if example and not any(key.split(".")[0] in EXAMPLE_KEYS for key in keys):
         overrides = ["experiment=example", *overrides]
@@ -129,11 +130,12 @@ def _plain(path: Path) -> dict[str, Any]:
 
 
 def combinations(overrides: list[str]) -> list[list[str]]:
-    """Return the overrides of each run of a sweep (KEY=A,B or Hydra's range, choice, glob)."""
+    """Return the overrides of each run of a sweep (KEY=A,B or Hydra's range, choice, glob).
+
+    Settings of Hydra's launcher for Slurm become those of `launch`.
+    """
     choices = []
-    parsed = _parse(overrides)
-    refuse_hydra(parsed, multirun=True)
-    for override in parsed:
+    for override in _parse_sweep(overrides):
         values = [override.input_line or ""]
         if override.is_sweep_override():
             key = override.get_key_element()
@@ -144,7 +146,13 @@ def combinations(overrides: list[str]) -> list[list[str]]:
 
 def swept_keys(overrides: list[str]) -> list[str]:
     """Return the keys that have several values, in the order of `combinations`."""
-    return [over.get_key_element() for over in _parse(overrides) if over.is_sweep_override()]
+    return [over.get_key_element() for over in _parse_sweep(overrides) if over.is_sweep_override()]
+
+
+def _parse_sweep(overrides: list[str]) -> list[Override]:
+    parsed = _parse(as_launch(_parse(overrides)))
+    refuse_hydra(parsed)
+    return parsed
 
 
 def _parse(overrides: list[str]) -> list[Override]:

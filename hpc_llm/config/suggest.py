@@ -8,6 +8,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
+from hpc_llm.config.launchers import of_launcher
 from hpc_llm.errors import UserError
 from hpc_llm.settings import RunConfig
 
@@ -35,24 +36,18 @@ def known_keys(settings: Any = RunConfig, prefix: str = "") -> list[str]:
     return keys
 
 
-def refuse_hydra(overrides: Sequence[Override], *, multirun: bool) -> None:
+def refuse_hydra(overrides: Sequence[Override]) -> None:
     """Raise `UserError` for settings of Hydra's own, as it only composes here.
 
-    Its launchers most of all: without `multirun` Hydra would pass over them and run on the login
-    node. With it, submitit's launcher ends each job well even when the trial in it has failed.
+    Its launchers most of all: without -m Hydra would pass over them and run on the login node.
     """
     for override in overrides:
-        key = override.key_or_group.replace("/", ".").lstrip("+~")
-        if key == "hydra.launcher" or key.startswith("hydra.launcher."):
-            why = (
-                "a trial that fails in a job of Hydra's launcher is COMPLETED 0:0 for Slurm; give "
-                "launch=slurm, which submits all trials as arrays of jobs"
-                if multirun
-                else "nothing would be submitted, Hydra asks its launcher for sweeps (-m) only; "
-                "give launch=slurm, with -m for a sweep"
+        if of_launcher(override):
+            raise UserError(
+                f"{override.input_line}: nothing would be submitted, Hydra asks its launcher for "
+                "sweeps (-m) only; give launch=slurm, with -m for a sweep"
             )
-            raise UserError(f"{override.input_line}: {why}")
-        if key == "hydra" or key.startswith("hydra."):
+        if f"{override.key_or_group.lstrip('+~').replace('/', '.')}.".startswith("hydra."):
             raise UserError(
                 f"{override.input_line}: Hydra only composes here; run= and runs_dir= name the "
                 "folder, -m sweeps, launch=slurm submits"

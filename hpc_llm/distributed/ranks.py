@@ -94,6 +94,7 @@ def detect_ranks(environment: Mapping[str, str]) -> Ranks:
         or _from_mpi(environment, PALS)
     )
     if ranks is not None:
+        _check_one_starter(environment, ranks)
         return ranks
     if _integer(environment, "PMIX_RANK", 0) > 0 or _integer(environment, "PMI_SIZE", 1) > 1:
         raise UserError(
@@ -153,6 +154,24 @@ def _check_same_task(environment: Mapping[str, str], rank: int, size: int) -> No
         raise UserError(
             f"RANK={rank} WORLD_SIZE={size}: contradict srun, whose task {task} of {tasks} this "
             "is; unset RANK and WORLD_SIZE"
+        )
+
+
+def _check_one_starter(environment: Mapping[str, str], ranks: Ranks) -> None:
+    """Refuse torchrun or mpirun that several tasks of srun on a node have started."""
+    if not _in_step(environment):
+        return
+    task = tuple(_integer(environment, name, 0) for name in ("SLURM_PROCID", "SLURM_LOCALID"))
+    tasks = _integer(environment, "SLURM_STEP_NUM_TASKS", 1)
+    counts = expand_tasks_per_node(environment.get("SLURM_STEP_TASKS_PER_NODE", "1"))
+    here = max(counts[_integer(environment, "SLURM_NODEID", 0) :][:1], default=1)
+    by_srun = ranks.world_size == tasks and (ranks.rank, ranks.local_rank) == task
+    if here > 1 and not by_srun and ranks.world_size != tasks * ranks.local_world_size:
+        starter = "mpirun" if ranks.launcher == "mpi" else "torchrun"
+        raise UserError(
+            f"srun has {here} tasks on a node, and each started {starter}, which starts all "
+            f"{ranks.local_world_size} ranks of a node itself; give srun --ntasks-per-node=1, or "
+            f"take srun without {starter}"
         )
 
 

@@ -7,10 +7,20 @@ from typing import Any
 from hpc_llm.errors import UserError
 from hpc_llm.settings.checks import require_choice, require_positive
 
-__all__ = ["PARTS", "SIGNAL_SECONDS", "LaunchSettings", "memory_gib", "walltime_minutes"]
+__all__ = [
+    "CPU_PARTS",
+    "PARTS",
+    "SIGNAL_SECONDS",
+    "LaunchSettings",
+    "memory_gib",
+    "walltime_minutes",
+]
 
 PARTS = ("corpus", "pretrain", "tokenizer", "transplant", "train", "result")
 """The jobs of a chain, in their order."""
+
+CPU_PARTS = ("corpus", "tokenizer")
+"""Those that need no GPU."""
 
 SIGNAL_SECONDS = 300  # before the time limit the ranks are told to save
 MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
@@ -129,7 +139,7 @@ def _check_options(where: str, options: dict[str, Any]) -> None:
             )
 
 
-def walltime_minutes(text: str) -> float | None:
+def walltime_minutes(text: str, key: str = "launch.time") -> float | None:
     """Return the minutes of a time limit as sbatch takes it; None: no limit.
 
     Raises `UserError` for another form than minutes, minutes:seconds, hours:minutes:seconds,
@@ -140,7 +150,7 @@ def walltime_minutes(text: str) -> float | None:
     found = WALLTIME.fullmatch(text)
     if found is None:
         raise UserError(
-            f"launch.time={text}: must be a time limit of sbatch: 24:00:00, 2-00:00:00 or minutes"
+            f"{key}={text}: must be a time limit of sbatch: 24:00:00, 2-00:00:00 or minutes"
         )
     parts = [int(part) for part in found["rest"].split(":")]
     if found["days"] is not None:  # hours, minutes, seconds
@@ -151,11 +161,11 @@ def walltime_minutes(text: str) -> float | None:
     return parts[0] + (parts[1] / 60 if len(parts) == 2 else 0)
 
 
-def memory_gib(text: str) -> float:
+def memory_gib(text: str, key: str = "launch.mem") -> float:
     """Return the GiB of memory as sbatch takes it: 480G, 2T, or a number of MiB."""
     found = MEMORY.fullmatch(text)
     if found is None:
         raise UserError(
-            f"launch.mem={text}: must be memory as sbatch takes it: 480G, or 0 for all of a node"
+            f"{key}={text}: must be memory as sbatch takes it: 480G, or 0 for all of a node"
         )
     return int(found[1]) * GIB[found[2].upper()]

@@ -12,7 +12,7 @@ from hpc_llm.settings.correct import CorrectSettings
 from hpc_llm.settings.evaluation import EvaluationSettings
 from hpc_llm.settings.guards import GuardSettings
 from hpc_llm.settings.hardware import ClusterSettings, HardwareSettings
-from hpc_llm.settings.launch import LaunchSettings, memory_gib, walltime_minutes
+from hpc_llm.settings.launch import CPU_PARTS, LaunchSettings, memory_gib, walltime_minutes
 from hpc_llm.settings.model import ModelSettings
 from hpc_llm.settings.plan import PlanSettings
 from hpc_llm.settings.preflight import PreflightSettings
@@ -78,21 +78,43 @@ class RunConfig:
     def _check_site(self) -> None:
         """Refuse what the nodes of the cluster's partition do not give."""
         launch, cluster = self.launch, self.cluster
-        if launch.name != "slurm" or launch.partition not in (None, cluster.partition):
+        if launch.name != "slurm":
             return
-        if launch.time is not None and launch.qos is None and cluster.max_hours is not None:
-            minutes = walltime_minutes(launch.time)
-            if minutes is None or minutes > 60 * cluster.max_hours:
-                raise UserError(
-                    f"launch.time={launch.time}: {cluster.name} ends jobs after "
-                    f"{cluster.max_hours:g} hours; give launch.time={cluster.max_hours:g}:00:00 or "
-                    "less: a job is requeued before its limit and goes on"
-                )
-        most = cluster.memory_gib_per_node
-        if launch.mem is not None and most is not None and memory_gib(launch.mem) > most:
+        on_gpus = self.hardware.kind == "gpu"
+        if on_gpus and launch.processes not in (1, cluster.devices_per_node):
             raise UserError(
-                f"launch.mem={launch.mem}: a node of {cluster.name} has {most:g} GiB for jobs; "
-                f"give launch.mem={most:g}G or less, or 0 for all of it"
+                f"launch.processes={launch.processes}: on nodes with GPUs there is a rank for each "
+                f"of cluster.devices_per_node={cluster.devices_per_node}; leave it out"
+            )
+        asked = [("launch", launch.partition, launch.qos, launch.time, launch.mem)]
+        for part, own in launch.parts.items():
+            values = (own.get(key) for key in ("partition", "qos", "time", "mem"))
+            queue, qos, time, mem = (None if value is None else str(value) for value in values)
+            if part in CPU_PARTS:
+                queue = queue or launch.cpu_partition
+            queue = queue or launch.partition
+            asked.append((f"launch.parts.{part}", queue, qos or launch.qos, time, mem))
+        for where, partition, qos, time, mem in asked:
+            if partition in (None, cluster.partition):
+                if time is not None and qos is None:
+                    self._check_time(f"{where}.time", time)
+                if mem is not None:
+                    self._check_memory(f"{where}.mem", mem)
+
+    def _check_time(self, key: str, text: str) -> None:
+        most, minutes = self.cluster.max_hours, walltime_minutes(text, key)
+        if most is not None and (minutes is None or minutes > 60 * most):
+            raise UserError(
+                f"{key}={text}: {self.cluster.name} ends jobs after {most:g} hours; give "
+                f"{key}={most:g}:00:00 or less: a job is requeued before its limit and goes on"
+            )
+
+    def _check_memory(self, key: str, text: str) -> None:
+        most, asked = self.cluster.memory_gib_per_node, memory_gib(text, key)
+        if most is not None and asked > most:
+            raise UserError(
+                f"{key}={text}: a node of {self.cluster.name} has {most:g} GiB for jobs; give "
+                f"{key}={most:g}G or less, or 0 for all of it"
             )
 
     @property

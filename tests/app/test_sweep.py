@@ -142,7 +142,7 @@ def test_a_sweep_that_is_asked_to_stop_goes_on_later(tmp_path, capsys):
         (["run=a,b"], "run: is the same for all trials of a sweep"),
         (["launch=local,slurm"], "launch: is the same for all trials"),
         (["launch.throttle=2", "seed=1,2"], "launch.throttle=2: is for jobs of Slurm"),
-        (["hydra/launcher=submitit_slurm", "seed=1,2"], "COMPLETED 0:0 for Slurm; give launch=s"),
+        (["hydra/launcher=joblib", "seed=1,2"], "hydra/launcher=joblib: known is submitit_slurm"),
     ],
 )
 def test_one_wrong_trial_refuses_the_sweep(words, said, tmp_path, capsys):

@@ -201,6 +201,21 @@ def test_plan_only_shows_what_adapt_would_submit(slurm_cluster) -> None:
     assert "hpc-llm corpus --config" in one
 
 
+def test_a_job_that_waits_runs_the_copy_of_the_program(slurm_cluster) -> None:
+    words = ("corpus", *TINY, *NODES, HELD, "launch.snapshot=true")
+    said = slurm_cluster.output(*HPC_LLM, *words)
+    (job,) = [line for line in said.splitlines() if line.isdigit()]
+    code = slurm_cluster.folder / "runs" / "one" / "code" / "hpc_llm"
+    assert (code.parent / "COMMIT").read_text().strip()
+    with (code / "__init__.py").open("a") as handle:
+        handle.write("import sys\nprint('the copy runs', file=sys.stderr)\n")
+    slurm_cluster.output("scontrol", "release", job)
+    assert wait_for_end(slurm_cluster, job) == ["COMPLETED 0"]
+    log = slurm_cluster.folder / "runs" / "one" / f"slurm-{job}.out"
+    assert "the copy runs" in log.read_text()
+    assert (code.parents[1] / "corpus").is_dir()
+
+
 def test_what_is_not_done_yet_is_told_before_a_job_waits(slurm_cluster) -> None:
     done = slurm_cluster.run(*HPC_LLM, "train", "--stages", "train/lora", *TINY, *NODES)
     assert done.returncode == 2

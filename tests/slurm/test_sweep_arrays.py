@@ -189,6 +189,27 @@ time.sleep(2)
     assert seen.index((one, again, 1)) < seen.index((two, again, 0))
 
 
+def test_hydras_launcher_submits_the_same_arrays(slurm_cluster, stub_sweep, monkeypatch) -> None:
+    slurm = ("hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=15")
+    monkeypatch.setattr(sys.modules[__name__], "TWO", (*slurm, TWO[-1]))
+    one, two = stub_sweep("hydra.launcher.array_parallelism=1", act="sys.exit(ranks.restart_count)")
+    assert slurm_cluster.output("squeue", "-hro%l", f"-j{one}").split() == 4 * ["15:00"]
+    wait_for_end(slurm_cluster)
+    assert tasks(slurm_cluster, one) + tasks(slurm_cluster, two) == 8 * ["COMPLETED 0"]
+
+
+def test_plan_only_shows_the_arrays_once(slurm_cluster) -> None:
+    words = ("adapt", *TINY, *COMMON, *SWEPT, *TWO, "launch.throttle=3", "plan.only=true")
+    said = slurm_cluster.output(*HPC_LLM, *words)
+    assert said.count("# trial ") == said.count("small-llama: ") == 4
+    assert said.count("#SBATCH --array=0-3%3") == 2
+    assert len(re.findall(r"^sbatch --test-only: Job \d+ to start", said, re.MULTILINE)) == 2
+    assert said.index("array 1 of 2:") > said.rindex("# trial ")
+    plans = json.loads(slurm_cluster.output(*HPC_LLM, *words, "plan.format=json"))
+    assert [len(plan["jobs"]) for plan in plans] == 4 * [2]
+    assert not (slurm_cluster.folder / "runs").exists()
+
+
 def test_one_refused_array_leaves_none(slurm_cluster) -> None:
     where = "launch.parts.result.partition=nowhere"
     done = slurm_cluster.run(*HPC_LLM, "adapt", *TINY, *COMMON, *SWEPT, *TWO, where)

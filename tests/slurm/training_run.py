@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,15 +52,19 @@ class TrainingRun:
 
     def submit(self, *options: str, overrides: tuple[str, ...] = ()) -> str:
         """Submit `slurm/train.sbatch`; return the job id."""
+        words = [*SETTINGS, f"runs_dir={self.folder.parent}", *overrides]
+        submit = ("sbatch", "--parsable", "-N2", "--ntasks-per-node=1", *options, str(SCRIPT))
+        return self.cluster.output(*submit, *words, **self.prepared()).split()[0]
+
+    def prepared(self) -> dict[str, str]:
+        """Put hpc-llm in the place of the stub; return variables that its jobs need."""
         program = self.cluster.folder / "bin" / "hpc-llm"
         program.write_text(f'#!/bin/bash\nexec {sys.executable} -m hpc_llm.app "$@"\n')
         # What `make setup` has compiled; nodes without names meet at this machine's address
         variables = {"TORCH_EXTENSIONS_DIR": f"{sys.prefix}/torch_extensions"}
         if not self.cluster.named_nodes:
             variables["MASTER_ADDR"] = "127.0.0.1"
-        words = [*SETTINGS, f"runs_dir={self.folder.parent}", *overrides]
-        submit = ("sbatch", "--parsable", "-N2", "--ntasks-per-node=1", *options, str(SCRIPT))
-        return self.cluster.output(*submit, *words, **variables).split()[0]
+        return variables
 
     def wait_for_step(self, step: int) -> None:
         """Wait until the step is saved."""
@@ -140,6 +145,13 @@ class TrainingRun:
             name = str(path.relative_to(self.folder))
             found[name] = (path.stat().st_mtime_ns, hashlib.sha256(content).hexdigest())
         return found
+
+
+def new_run(base: Path, cluster: Any) -> TrainingRun:
+    """Return a copy of a run folder, to be trained by jobs of `cluster`."""
+    folder = cluster.folder / "runs" / "run"
+    shutil.copytree(base, folder)
+    return TrainingRun(cluster, folder)
 
 
 def tasks(job: str) -> Iterator[tuple[psutil.Process, dict[str, str]]]:

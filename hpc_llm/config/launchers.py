@@ -1,0 +1,92 @@
+"""Settings of Hydra's launcher for Slurm, taken as those of `launch=slurm`.
+
+Who sweeps with Hydra writes `-m hydra/launcher=submitit_slurm hydra.launcher.timeout_min=60`.
+That plugin blocks until the last trial is done, ends a job well when its trial has failed
+(COMPLETED 0:0 for Slurm), and tells one rank of several to save. Here its settings mean what they
+say, and the trials go to Slurm as arrays of `launch=slurm`, for one task and for many.
+"""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import fields
+
+from hydra.core.override_parser.types import Override, OverrideType
+
+from hpc_llm.errors import UserError
+
+__all__ = ["as_launch", "of_launcher"]
+
+LAUNCHER = "submitit_slurm"
+PREFIX = "hydra.launcher."
+SAME = ("partition", "qos", "account", "constraint", "exclude", "cpus_per_task")
+OPTIONS = ("comment", "gres", "cpus_per_gpu", "mem_per_gpu", "mem_per_cpu")
+MEANING = {
+    **{key: f"launch.{key}" for key in SAME},
+    **{key: f"launch.options.{key.replace('_', '-')}" for key in OPTIONS},
+    "additional_parameters": "launch.options",
+    "array_parallelism": "launch.throttle",
+    "gpus_per_node": "cluster.devices_per_node",
+    "max_num_timeout": "launch.max_requeues",
+    "mem_gb": "launch.mem",
+    "name": "launch.options.job-name",
+    "nodes": "cluster.nodes",
+    "tasks_per_node": "launch.processes",
+    "timeout_min": "launch.time",
+}
+UNITS = {"mem_gb": "G"}
+OTHERWISE = {
+    "gpus_per_task": "each task has one GPU; give hydra.launcher.gpus_per_node",
+    "setup": "jobs have the environment of the shell that submits; load modules there",
+    "signal_delay_s": "all ranks save five minutes before the limit; leave it out",
+    "stderr_to_stdout": "a job has one log; leave it out",
+    "submitit_folder": "scripts and logs lie in the run folders; leave it out",
+}
+
+
+def of_launcher(override: Override) -> bool:
+    """Tell whether an override chooses or sets Hydra's launcher."""
+    return f"{override.key_or_group.replace('/', '.')}.".startswith(PREFIX)
+
+
+def as_launch(overrides: Sequence[Override]) -> list[str]:
+    """Return the overrides of a sweep, those of Hydra's launcher as the ones they mean here.
+
+    Raises `UserError` for another launcher than `submitit_slurm`, a setting that it does not have,
+    and one that has no meaning here.
+    """
+    chosen = [over for over in overrides if over.key_or_group == "hydra/launcher"]
+    for override in chosen:
+        if override.type is OverrideType.DEL or override.value() != LAUNCHER:
+            raise UserError(
+                f"{override.input_line}: known is {LAUNCHER}; without it the trials run here, one "
+                "after the other"
+            )
+    lines = []
+    for override in overrides:
+        line: str = override.input_line or ""
+        if override in chosen:
+            line = "launch=slurm"
+        elif of_launcher(override):
+            if not chosen:
+                raise UserError(f"{line}: add hydra/launcher={LAUNCHER}, or give launch=slurm")
+            line = _as_launch(override)
+        lines.append(line)
+    return lines
+
+
+def _as_launch(override: Override) -> str:
+    line: str = override.input_line or ""
+    key, _, rest = override.key_or_group.removeprefix(PREFIX).partition(".")
+    if key in OTHERWISE:
+        raise UserError(f"{line}: {OTHERWISE[key]}")
+    if key not in MEANING:
+        from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
+
+        known = [field.name for field in fields(SlurmQueueConf)]
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(MEANING)}"
+        raise UserError(f"{line}: {LAUNCHER} has no such setting; {hint}")
+    if override.type is OverrideType.DEL or override.is_sweep_override():
+        raise UserError(f"{line}: is the same for all trials of a sweep; give it one value")
+    dotted = ".".join([MEANING[key], *rest.split(".")]) if rest else MEANING[key]
+    return f"{dotted}={line.split('=', 1)[1]}{UNITS.get(key, '')}"
