@@ -1,6 +1,7 @@
 """The DeepSpeed engine of one stage: built once, then one optimizer step after the other."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,6 +42,8 @@ class Engine:
         self.rescaled = False
         """Whether fp16's loss scale was to blame for the update that was left out, and fell."""
         _make_skippable(engine.optimizer)
+        if self._knows_norm:
+            _spare_passes(engine, self._clip)
 
     def accumulate(self, rows: list[Rows], label_tokens: int, rate: float) -> torch.Tensor:
         """Compute the gradient of this rank's micro-batches; return their summed loss (nats).
@@ -74,7 +77,7 @@ class Engine:
         passing over a step whose loss scale was too high. Without ZeRO there is no such way.
         """
         optimizer = self.engine.optimizer
-        if not hasattr(optimizer, "overflow"):
+        if self._knows_norm:
             found = (p.grad for p in self.job.trainable.parameters.values())
             gradients = [gradient for gradient in found if gradient is not None]
             self._norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
@@ -85,6 +88,17 @@ class Engine:
         applied = not getattr(optimizer, "overflow", leave_out)
         self.rescaled = scale_can_fall and not applied
         return applied
+
+    @property
+    def _knows_norm(self) -> bool:
+        """Whether the optimizer is torch's own: without ZeRO, in fp32."""
+        return not hasattr(self.engine.optimizer, "overflow")
+
+    def _clip(self) -> None:
+        limit = self.engine.gradient_clipping()
+        if self._norm is not None and limit < self._norm < math.inf:
+            parameters = self.job.trainable.parameters.values()
+            torch.nn.utils.clip_grads_with_norm_(parameters, limit, torch.tensor(self._norm))
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a checkpoint (collective)."""
@@ -146,6 +160,17 @@ def start_engine(trainable: Trainable, job: StageJob, snapshot: Snapshot | None)
     started = Engine(engine, job)
     check_same(started.shared_parameters(), job.ranks.rank)
     return started
+
+
+def _spare_passes(engine: Any, clip: Callable[[], None]) -> None:
+    """Take passes over all gradients from DeepSpeed that change none of them.
+
+    Without ZeRO it sums over one rank by way of a copy, takes the norm that is known, and
+    multiplies by 1 where nothing is clipped.
+    """
+    if engine.dp_world_size == 1:
+        engine.buffered_allreduce_fallback = lambda **options: None
+    engine.clip_fp32_gradients = clip
 
 
 def _make_skippable(optimizer: Any) -> None:

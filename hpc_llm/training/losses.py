@@ -20,6 +20,7 @@ __all__ = ["CausalLoss", "linear_cross_entropy"]
 PLAIN = Head()
 CHUNK_ELEMENTS = 2**24  # logits held at once: 64 MiB in fp32; few rows starve the matrix products
 ON_GPU = 4  # times as many there
+ROWS_IN_CACHE = 16  # of logits on a CPU: each is passed over several times
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -42,21 +43,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dtype = product_dtype(hidden)
         w = weight.to(dtype)
         d_hidden = torch.zeros_like(hidden) if ctx.needs_input_grad[0] else None
-        d_weight = (
-            torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        )
+        d_weight: torch.Tensor | None = None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         rows = max(1, CHUNK_ELEMENTS * (ON_GPU if hidden.is_cuda else 1) // len(w))
         logits = torch.empty((min(rows, len(hidden)), len(w)), dtype=dtype, device=w.device)
         for part in (labels != IGNORED).nonzero().squeeze(1).split(rows):
             h, y = hidden[part].to(dtype), labels[part, None]
-            p = torch.mm(h, w.T, out=logits[: len(part)]).float()  # (rows, vocabulary)
-            total += _to_gradient(p, y, softcap)
-            p = p.to(dtype)
+            p = torch.mm(h, w.T, out=logits[: len(part)])  # (rows, vocabulary)
+            few = len(p) if p.is_cuda else ROWS_IN_CACHE
+            for products, of_rows in zip(p.split(few), y.split(few), strict=True):
+                total += _to_gradient(products, of_rows, softcap)
             if d_hidden is not None:
                 d_hidden[part] = (p @ w).to(d_hidden.dtype)
             if d_weight is not None:
                 add_product(d_weight, p.T, h)
+            elif ctx.needs_input_grad[1]:
+                d_weight = (p.T @ h).float()
         ctx.gradients, ctx.dtypes = (d_hidden, d_weight), (hidden.dtype, weight.dtype)
         return total
 
@@ -72,9 +74,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return *scaled, None, None
 
 
-def _to_gradient(z: torch.Tensor, labels: torch.Tensor, softcap: float | None) -> torch.Tensor:
+def _to_gradient(
+    products: torch.Tensor, labels: torch.Tensor, softcap: float | None
+) -> torch.Tensor:
     """Turn products (rows, vocabulary) into their gradient in place; return their summed loss."""
-    slope = None
+    z, slope = products.float(), None
     if softcap is not None:
         z.div_(softcap).tanh_()
         slope = 1 - z * z
@@ -86,6 +90,8 @@ def _to_gradient(z: torch.Tensor, labels: torch.Tensor, softcap: float | None) -
     z.scatter_add_(1, labels, torch.full_like(sums, -1))
     if slope is not None:
         z *= slope
+    if z is not products:
+        products.copy_(z)
     return sums.log().sum() - at_labels
 
 
