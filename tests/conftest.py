@@ -1,7 +1,9 @@
-"""Fixtures of all tests."""
+"""What all tests share: groups, fixtures and the list of faults survived."""
 
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,3 +47,16 @@ def _environment():
     yield
     os.environ.clear()
     os.environ.update(saved)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """List the faults that a training run has survived."""
+    reports = terminalreporter.stats.get("passed", [])
+    nodes = [r.nodeid.removesuffix("@slurm") for r in reports if "test_survival.py::" in r.nodeid]
+    tests = [node.split("::")[1] for node in nodes]
+    if tests:
+        terminalreporter.section("faults survived: the same weights, bit for bit")
+    for name in tests:
+        found = re.fullmatch(r"test_survives\[(.*)\]", name)
+        words = name.removeprefix("test_survives_").removeprefix("test_").replace("_", " ")
+        terminalreporter.write_line(f"  {found[1] if found else words}")

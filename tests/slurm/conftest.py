@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -227,18 +226,6 @@ def cluster_in(slurm_conf: Path) -> Callable[[Path], Cluster]:
 def slurm_cluster(cluster_in: Callable[[Path], Cluster], tmp_path: Path) -> Cluster:
     """A running Slurm with a folder of its own for this test."""
     return cluster_in(tmp_path)
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """List the faults that a training run has survived."""
-    reports = terminalreporter.stats.get("passed", [])
-    tests = [r.nodeid.split("::")[1] for r in reports if "test_survival.py::" in r.nodeid]
-    if tests:
-        terminalreporter.section("faults survived: the same weights, bit for bit")
-    for name in tests:
-        found = re.fullmatch(r"test_survives\[(.*)\]", name)
-        words = name.removeprefix("test_survives_").removeprefix("test_").replace("_", " ")
-        terminalreporter.write_line(f"  {found[1] if found else words}")
 
 
 @pytest.fixture
