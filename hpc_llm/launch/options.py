@@ -8,12 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpc_llm.settings import RunConfig
-from hpc_llm.settings.launch import PARTS, SIGNAL_SECONDS
+from hpc_llm.settings.launch import PLACES, SIGNAL_SECONDS
 
-__all__ = ["PLACES", "ranks_per_node", "sbatch_options"]
-
-PLACES = dict(zip(PARTS, ("cpu", "all", "cpu", "one", "all", "one"), strict=True))
-"""What each part takes, in their order: cores of a node (cpu), one device (one), or all."""
+__all__ = ["ranks_per_node", "sbatch_options"]
 
 SITE_OPTIONS = (
     *("partition", "account", "qos", "reservation", "time", "mem", "constraint", "exclude"),

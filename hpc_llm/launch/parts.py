@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hpc_llm.launch.options import PLACES, sbatch_options
+from hpc_llm.launch.options import sbatch_options
 from hpc_llm.settings import RunConfig
+from hpc_llm.settings.launch import PLACES
 
 __all__ = ["Part", "divide"]
 

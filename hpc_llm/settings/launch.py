@@ -8,19 +8,23 @@ from hpc_llm.errors import UserError
 from hpc_llm.settings.checks import require_choice, require_positive
 
 __all__ = [
-    "CPU_PARTS",
-    "PARTS",
+    "PLACES",
     "SIGNAL_SECONDS",
     "LaunchSettings",
     "memory_gib",
     "walltime_minutes",
 ]
 
-PARTS = ("corpus", "pretrain", "tokenizer", "transplant", "train", "result")
-"""The jobs of a chain, in their order."""
-
-CPU_PARTS = ("corpus", "tokenizer")
-"""Those that need no GPU."""
+PLACES = {
+    "corpus": "cpu",
+    "pretrain": "all",
+    "tokenizer": "cpu",
+    "transplant": "one",
+    "train": "all",
+    "result": "one",
+}
+"""The jobs of a chain in their order, and what each takes: cores of a node (cpu), one device (one),
+or all."""
 
 SIGNAL_SECONDS = 300  # before the time limit the ranks are told to save
 MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
@@ -121,7 +125,7 @@ class LaunchSettings:
 
 
 def _check_part(part: str, options: Any) -> None:
-    require_choice("launch.parts", part, PARTS)
+    require_choice("launch.parts", part, tuple(PLACES))
     if not isinstance(options, dict):
         raise UserError(
             f"launch.parts.{part}={options}: must name an option of sbatch, as in "

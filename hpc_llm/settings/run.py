@@ -12,7 +12,7 @@ from hpc_llm.settings.correct import CorrectSettings
 from hpc_llm.settings.evaluation import EvaluationSettings
 from hpc_llm.settings.guards import GuardSettings
 from hpc_llm.settings.hardware import ClusterSettings, HardwareSettings
-from hpc_llm.settings.launch import CPU_PARTS, LaunchSettings, memory_gib, walltime_minutes
+from hpc_llm.settings.launch import PLACES, LaunchSettings, memory_gib, walltime_minutes
 from hpc_llm.settings.model import ModelSettings
 from hpc_llm.settings.plan import PlanSettings
 from hpc_llm.settings.preflight import PreflightSettings
@@ -90,7 +90,7 @@ class RunConfig:
         for part, own in launch.parts.items():
             values = (own.get(key) for key in ("partition", "qos", "time", "mem"))
             queue, qos, time, mem = (None if value is None else str(value) for value in values)
-            if part in CPU_PARTS:
+            if PLACES[part] == "cpu":
                 queue = queue or launch.cpu_partition
             queue = queue or launch.partition
             asked.append((f"launch.parts.{part}", queue, qos or launch.qos, time, mem))
