@@ -43,19 +43,23 @@ def rounds(count: int, most: int) -> list[list[tuple[int, int]]]:
     return found
 
 
-def measure_pairs(link: Link, rank: int, leaders: list[int], most: int) -> list[float]:
-    """Return the bandwidths between this rank's node and others, 10^9 bytes/s (collective).
+def measure_pairs(link: Link, rank: int, leaders: list[int], most: int) -> list[tuple[int, float]]:
+    """Return (other rank, bandwidth to it and back in 10^9 bytes/s) of this rank (collective).
 
     `leaders` are one rank of each node; other ranks return nothing. The pairs of a round send at
-    once, as they do in an all-reduce. A message goes and comes back; 0 where it does not.
+    once, as they do in an all-reduce. A message goes and comes back; 0 where it does not. The one
+    that sends first tells the figure: a message may lie ready for the other before it looks.
     """
     rates = []
     for pairs in rounds(len(leaders), most):
         link.barrier()
         for first, second in pairs:
             peers = (leaders[first], leaders[second])
-            if rank in peers:
-                rates.append(_rate(link, rank, peers))
+            if rank not in peers:
+                continue
+            rate = _rate(link, rank, peers)
+            if rank == peers[0] or not rate:
+                rates.append((peers[1 - peers.index(rank)], rate))
     return rates
 
 

@@ -112,8 +112,9 @@ def add_links(
                 continue
             if found.get("clock") is not None:
                 host.clock_seconds = found["clock"]
-            if found.get("pairs"):
-                host.links[found["link"]] = max(found["pairs"])
+            for peer, rate in found.get("pairs", []):
+                for node in (host, owners[peer]):  # one wire has one figure
+                    node.links[found["link"]] = max(rate, node.links.get(found["link"], 0.0))
             if "error" in found:
                 failures.append(f"rank {rank} on {host.host}: {found['error']}")
         first = posts[0]

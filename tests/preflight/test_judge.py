@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from itertools import combinations
 
 import pytest
 
@@ -11,7 +10,6 @@ from hpc_llm.errors import EXIT_FAILED, EXIT_NODES, UserError
 from hpc_llm.preflight import RankFigures, ReduceFigures, Report, by_host, judge, write_report
 from hpc_llm.preflight.figures import hosts_of_ranks
 from hpc_llm.preflight.judge import clock_offset
-from hpc_llm.preflight.links import rounds
 from hpc_llm.preflight.report import EXCLUDE, JSON
 from hpc_llm.settings import PreflightSettings
 
@@ -134,16 +132,6 @@ def test_clock_offset_is_that_of_the_shortest_round_trip() -> None:
     # this clock is 10 s ahead; the second answer came back late
     pings = [(110.0, 100.5, 111.0), (120.0, 110.0, 129.0), (130.0, 120.1, 130.2)]
     assert clock_offset(pings) == pytest.approx(10.0, abs=0.01)
-
-
-@pytest.mark.parametrize("count", range(1, 10))
-def test_each_node_meets_each_other_once(count: int) -> None:
-    played = rounds(count, 100)
-    pairs = [frozenset(pair) for one in played for pair in one]
-    assert sorted(map(sorted, pairs)) == sorted(map(sorted, combinations(range(count), 2)))
-    for one in played:
-        assert len({node for pair in one for node in pair}) == 2 * len(one)
-    assert len(rounds(count, 2)) == min(2, len(played))
 
 
 def test_ranks_that_say_nothing_are_where_slurm_has_put_them() -> None:

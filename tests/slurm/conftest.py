@@ -133,6 +133,11 @@ class Cluster:
             assert time.monotonic() < deadline, f"{now}, not {state}: {self.logs()}"
             time.sleep(0.1)
 
+    def empty_queue(self) -> None:
+        """Cancel all jobs and wait until Slurm has done with them."""
+        gone = 'until [ -z "$(squeue -h)" ]; do scancel $(squeue -ho%A) || true; sleep 0.2; done'
+        self.output("timeout", "60", "bash", "-c", gone)
+
     def places(self, job: str, restart: int = 0) -> list[dict[str, Any]]:
         """Return what the stub's ranks of a job saw, by rank."""
         files = (self.folder / "places").glob(f"{job}.{restart}.*.json")
@@ -224,8 +229,10 @@ def cluster_in(slurm_conf: Path) -> Callable[[Path], Cluster]:
 
 @pytest.fixture
 def slurm_cluster(cluster_in: Callable[[Path], Cluster], tmp_path: Path) -> Cluster:
-    """A running Slurm with a folder of its own for this test."""
-    return cluster_in(tmp_path)
+    """A running Slurm with an empty queue, and a folder of its own for this test."""
+    cluster = cluster_in(tmp_path)
+    cluster.empty_queue()  # a job that an earlier test has cancelled may take its time to end
+    return cluster
 
 
 @pytest.fixture
