@@ -3,8 +3,7 @@
 It does what `slurm/adapt.sbatch` does, for a configuration that is known: one task for each GPU,
 a signal to save before the time limit, a bounded number of restarts.
 
-Not by submitit: its script runs a pickle, has no --kill-on-bad-exit, lets SIGTERM pass by and gives
-rank 0 alone the signal to save; this one is text that `sbatch` takes again.
+It is text that `sbatch` takes again; submitit submits it (executor.py).
 """
 
 import re

@@ -25,11 +25,21 @@ def ask_slurm(script: str) -> str:
     """
     if shutil.which("sbatch") is None:
         return "not asked: there is no sbatch on PATH; a login node of the cluster has it"
+    unset = _own_variables(script)
     try:
-        done = _sbatch("--test-only", script=script, seconds=ANSWER_SECONDS)
+        done = subprocess.run(
+            ["sbatch", "--test-only"],
+            input=script,
+            env={key: value for key, value in os.environ.items() if key not in unset},
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=ANSWER_SECONDS,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         return f"no answer in {ANSWER_SECONDS:.0f} seconds; scontrol ping tells whether Slurm runs"
-    return "\n".join(_words(done))
+    return "\n".join(_words(done.stdout + done.stderr))
 
 
 def require_sbatch() -> None:
@@ -46,14 +56,16 @@ def submit(script: str, path: Path, *options: str) -> str:
 
     Raises `UserError` with Slurm's own words when it refuses; there is no job then.
     """
+    from hpc_llm.launch.executor import submit_script
+
     write_text(path, script)
-    done = _sbatch("--parsable", *options, str(path.absolute()), script=script)
-    if done.returncode != 0:
+    try:
+        return submit_script(path, options, unset=_own_variables(script))
+    except RuntimeError as error:
         raise UserError(
-            f"launch=slurm: {'; '.join(_words(done))}; mend launch.* or cluster.* (sinfo and "
+            f"launch=slurm: {'; '.join(_words(str(error)))}; mend launch.* or cluster.* (sinfo and "
             "sacctmgr show what there is), and ask with hpc-llm plan before submitting"
-        )
-    return done.stdout.strip().split(";")[0]  # on federated clusters: ID;CLUSTER
+        ) from error
 
 
 def submit_chain(scripts: Sequence[tuple[Path, str]], *, held: bool = False) -> list[str]:
@@ -122,25 +134,13 @@ def _call(*command: str) -> None:
         raise UserError(f"{' '.join(command)}: {said}; scontrol ping tells whether Slurm runs")
 
 
-def _sbatch(
-    *arguments: str, script: str = "", seconds: float | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Call sbatch. Its variables win over what a script says, so those of the script are unset."""
-    known = re.findall(r"^#SBATCH '?--([a-z-]+)", script, re.MULTILINE)
-    taken = {"SBATCH_" + VARIABLES.get(key, key.replace("-", "_").upper()) for key in known}
-    return subprocess.run(
-        ["sbatch", *arguments],
-        input=script,
-        env={key: value for key, value in os.environ.items() if key not in taken},
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=seconds,
-        check=False,
-    )
+def _own_variables(script: str) -> list[str]:
+    """Return the variables of sbatch that a script has options for: they would win over those."""
+    keys = re.findall(r"^#SBATCH '?--([a-z-]+)", script, re.MULTILINE)
+    return ["SBATCH_" + VARIABLES.get(key, key.replace("-", "_").upper()) for key in keys]
 
 
-def _words(done: subprocess.CompletedProcess[str]) -> list[str]:
+def _words(said: str) -> list[str]:
     """Return what sbatch said, line by line and without its name in front."""
-    lines = (done.stdout + done.stderr).splitlines()
+    lines = said.splitlines()
     return [line.removeprefix("sbatch: ").removeprefix("error: ") for line in lines if line.strip()]

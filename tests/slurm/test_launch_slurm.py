@@ -81,6 +81,16 @@ def test_adapt_is_submitted_and_a_second_call_has_nothing_to_do(slurm_cluster) -
     assert list(Path(folder).glob("slurm-*.out")) == [folder / f"slurm-{job}.out"]
 
 
+def test_the_id_is_found_below_what_a_sites_sbatch_says_besides(slurm_cluster) -> None:
+    sbatch, wrapper = slurm_cluster.output("which", "sbatch"), slurm_cluster.folder / "bin/sbatch"
+    wrapper.write_text(f'#!/bin/bash\necho "Welcome! 12 nodes are down."\nexec {sbatch} "$@"\n')
+    wrapper.chmod(0o755)
+    options = ("launch.options.hold=true", "launch.options.quiet=true")
+    said = slurm_cluster.output(*HPC_LLM, "adapt", *TINY, "tracking=off", *SLURM, *options)
+    (job,) = slurm_cluster.output("squeue", "--noheader", "--format=%i").split()
+    assert said.splitlines()[-1] == job
+
+
 def test_without_sbatch_nothing_is_made(slurm_cluster) -> None:
     done = slurm_cluster.run(*HPC_LLM, "adapt", *SLURM, PATH="/nowhere")
     assert done.returncode == 2
