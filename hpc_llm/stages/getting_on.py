@@ -6,9 +6,10 @@ the hours are spent. `starts.jsonl` knows where each start began and how it ende
 
 What counts as a failure is narrow. An error or a stall that rank 0 told does, and so does a start
 that was killed and that Slurm began again, unless it was moved away: preempted, or requeued by
-hand. `sacct` is asked for that; where it does not know, a signal that came before says so. What
-ended by request, by Ctrl-C, by `scancel` or with a mistake in the command is no failure, and any
-changed setting, number of ranks or version of the program starts the count anew.
+hand. `sacct` is asked for that; where it does not know, a signal that came before says so. A time
+limit that comes before the first step is saved is one too: each restart would meet it again. What
+else ended by request, by Ctrl-C, by `scancel` or with a mistake in the command is no failure, and
+any changed setting, number of ranks or version of the program starts the count anew.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ from hpc_llm.stages.hold import EXIT_INTERRUPTED
 __all__ = ["failed_before", "refuse_no_progress"]
 
 IN_ORDER = (0, EXIT_BUDGET, EXIT_REQUEUE, EXIT_INTERRUPTED)
+TIME_LIMIT = "SIGUSR1"  # what --signal sends before the limit
+TOO_SHORT = f"the time limit came near ({TIME_LIMIT}) before a step was saved"
 MOVED = ("PREEMPTED", "REQUEUED", "CANCELLED", "SUSPENDED")  # states of sacct that are no failure
 
 
@@ -42,7 +45,7 @@ def refuse_no_progress(context: Context) -> None:
     raise NoProgress(
         f"launch.max_failures={most}: the last {most} starts failed in {now.stage} behind step "
         f"{now.step} without getting on: {told}; see their logs for the reason. A changed setting "
-        "(train.micro_batch_tokens, other nodes count) starts the count anew, and "
+        "(train.micro_batch_tokens, launch.time, other nodes count) starts the count anew, and "
         "launch.max_failures=0 goes on as it is"
     )
 
@@ -58,21 +61,24 @@ def failed_before(
     after = now
     for start in reversed(earlier):
         if not start.refused and start.code != EXIT_USER:  # those did not begin
-            if start.place != now.place or not _may_have_failed(start, after):
+            if start.place != now.place or not _may_have_failed(start, after, now):
                 break
             failed.append(start)
         after = start
     if len(failed) < most:
         return failed
-    states = {start.job: states_of(str(start.job)) for start in failed if start.code is None}
+    unclear = (None, EXIT_REQUEUE)
+    states = {start.job: states_of(str(start.job)) for start in failed if start.code in unclear}
     for number, start in enumerate(failed[:most]):
-        if start.code is None and _was_moved(start, states[start.job]):
+        if start.code in unclear and _was_moved(start, states[start.job]):
             return failed[:number]
-    return [replace(start, why=start.why or _killed(start, states)) for start in failed[:most]]
+    return [replace(start, why=_why(start, states)) for start in failed[:most]]
 
 
-def _may_have_failed(start: Start, after: Start) -> bool:
+def _may_have_failed(start: Start, after: Start, now: Start) -> bool:
     """Tell a failure, or a start that was killed and begun again by Slurm, from what is neither."""
+    if start.code == EXIT_REQUEUE:  # another job may have another limit
+        return start.asked == TIME_LIMIT and start.job == now.job
     if start.code is not None:
         return start.code not in IN_ORDER
     return start.job is not None and start.job == after.job and start.restart < after.restart
@@ -80,12 +86,15 @@ def _may_have_failed(start: Start, after: Start) -> bool:
 
 def _was_moved(start: Start, states: list[str]) -> bool:
     """Tell whether a killed start was taken off its nodes by request."""
-    if start.restart < len(states):
-        return states[start.restart].startswith(MOVED)
-    return start.asked is not None
+    state = states[start.restart] if start.restart < len(states) else ""
+    if start.code == EXIT_REQUEUE:  # the job script has requeued it itself
+        return state.startswith("PREEMPTED")
+    return state.startswith(MOVED) if state else start.asked is not None
 
 
-def _killed(start: Start, states: dict[str | None, list[str]]) -> str:
+def _why(start: Start, states: dict[str | None, list[str]]) -> str:
+    if start.code is not None:
+        return TOO_SHORT if start.code == EXIT_REQUEUE else start.why
     known = states.get(start.job, [])
     return f"killed ({known[start.restart]})" if start.restart < len(known) else "killed"
 

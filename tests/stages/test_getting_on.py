@@ -9,6 +9,7 @@ from hpc_llm.stages.getting_on import failed_before
 
 HERE = Start(job="7", hosts="node[1-2]", stage="train/lora", step=12, settings="s")
 FAILED = {"code": 1, "why": "RuntimeError: x"}
+LIMIT = {"code": 75, "why": "Stopped: SIGUSR1", "asked": "SIGUSR1"}
 
 
 def starts(*ends: dict) -> list[Start]:
@@ -37,6 +38,11 @@ def count(made: list[Start], states: tuple[str, ...] = (), most: int = 3) -> int
         pytest.param([{}] * 3, ("REQUEUED",) * 3, 0, id="requeued by hand"),
         pytest.param([{"asked": "SIGTERM"}] * 3, (), 0, id="asked, and Slurm does not know"),
         pytest.param([{"code": 75}] * 3, (), 0, id="stopped in good order"),
+        pytest.param([LIMIT] * 3, ("REQUEUED",) * 3, 3, id="no step before the time limit"),
+        pytest.param([LIMIT] * 3, (), 3, id="the same, and Slurm does not know"),
+        pytest.param([FAILED, LIMIT, LIMIT], (), 3, id="an error, then the time limit"),
+        pytest.param([LIMIT] * 3, ("PREEMPTED",) * 3, 0, id="preempted with the same signal"),
+        pytest.param([LIMIT | {"asked": "SIGTERM"}] * 3, ("REQUEUED",) * 3, 0, id="asked by hand"),
         pytest.param([{"code": 130}] * 3, (), 0, id="Ctrl-C"),
         pytest.param([{"code": 3}] * 3, (), 0, id="budget"),
         pytest.param([FAILED, FAILED, {"code": 75}, FAILED], (), 1, id="good order in between"),
@@ -55,6 +61,12 @@ def test_scancel_and_submit_again_is_no_failure() -> None:
     assert count(killed) == 0
     asked = [replace(start, asked="SIGTERM") for start in killed]
     assert count(asked) == 0
+
+
+def test_another_job_may_have_another_time_limit() -> None:
+    *earlier, refused = starts(LIMIT, LIMIT, LIMIT)
+    refused = replace(refused, code=2, refused=True)
+    assert count([*earlier, refused, replace(HERE, number=5, job="8")]) == 0
 
 
 def test_errors_of_jobs_that_were_queued_ahead_count() -> None:
