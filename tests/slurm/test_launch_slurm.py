@@ -81,6 +81,25 @@ def test_adapt_is_submitted_and_a_second_call_has_nothing_to_do(slurm_cluster) -
     assert list(Path(folder).glob("slurm-*.out")) == [folder / f"slurm-{job}.out"]
 
 
+def test_an_account_that_does_not_exist_is_refused(slurm_cluster) -> None:
+    if not slurm_cluster.accounting:
+        pytest.skip("mariadb-server and slurmdbd are not installed")
+    adapt = (*HPC_LLM, "adapt", *TINY, "tracking=off", *SLURM)
+    words = "Invalid account or account/partition combination specified"
+    plan = slurm_cluster.output(*adapt, "launch.account=nobody", "plan.only=true")
+    assert f"sbatch --test-only: {words}" in plan
+    refused = slurm_cluster.run(*adapt, "launch.account=nobody", "launch.chain=true")
+    assert refused.returncode == 2
+    assert f"launch=slurm: Batch job submission failed: {words}; mend launch.*" in refused.stdout
+    assert "sacctmgr show what there is" in refused.stdout
+    assert slurm_cluster.output("squeue", "--noheader") == ""
+    known = slurm_cluster.output(*adapt, "launch.account=lab", "launch.options.hold=true")
+    assert slurm_cluster.output("squeue", "--noheader", "--format=%i %a").split() == [
+        known.splitlines()[-1],
+        "lab",
+    ]
+
+
 def test_the_id_is_found_below_what_a_sites_sbatch_says_besides(slurm_cluster) -> None:
     sbatch, wrapper = slurm_cluster.output("which", "sbatch"), slurm_cluster.folder / "bin/sbatch"
     wrapper.write_text(f'#!/bin/bash\necho "Welcome! 12 nodes are down."\nexec {sbatch} "$@"\n')

@@ -49,6 +49,7 @@ node_addr() { if [ "$HOSTS" = uts ]; then echo "127.0.7.$1"; else echo 127.0.0.1
     echo "AccountingStoragePort=$((BASE + 1))"
     echo "AccountingStoragePass=$DIR/munge/sock"   # with munge this field is the socket path
     echo "AccountingStorageTRES=gres/gpu"
+    echo "AccountingStorageEnforce=associations"   # an account that does not exist is refused
   else
     echo "AccountingStorageType=accounting_storage/none"
   fi

@@ -53,4 +53,7 @@ E
 # slurmdbd looks for slurmdbd.conf next to $SLURM_CONF
 SLURM_CONF="$DIR/slurm.conf" slurmdbd
 for _ in $(seq 1 20); do SLURM_CONF="$DIR/slurm.conf" timeout 2 sacctmgr -n -i show cluster >/dev/null 2>&1 && break; sleep 0.05; done
-SLURM_CONF="$DIR/slurm.conf" timeout 10 sacctmgr -i -Q add cluster testing > /dev/null
+admin() { SLURM_CONF="$DIR/slurm.conf" timeout 10 sacctmgr -i -Q "$@" > /dev/null; }
+admin add cluster testing
+admin add account lab
+admin add user "$(id -un)" account=lab
