@@ -59,24 +59,20 @@ def torchtitan(method: str) -> float:
     return 6 * (N - TABLE + extra(method)) + 6 * L * 32 * (2 * D // 32) * S
 
 
-def olmo_core(method: str) -> float:
-    del method
+def olmo_core(_: str) -> float:
     return 6 * (BODY + HEAD + h) + 12 * QK  # the final norm belongs to its head
 
 
-def megatron(method: str) -> float:
-    del method  # Megatron-Bridge knows LoRA, but leaves this count as it is
+def megatron(_: str) -> float:  # Megatron-Bridge knows LoRA, but leaves this count as it is
     linear = L * (h * (D + 2 * K) + D * h + h * F * 3) + h * V
     return 3 * 2 * linear + 3 * 2 * (D / 2 * 2) * L * S
 
 
-def palm(method: str) -> float:
-    del method
+def palm(_: str) -> float:
     return 6 * N + 12 * QK
 
 
-def llm_foundry(method: str) -> float:
-    del method
+def llm_foundry(_: str) -> float:
     return (2 * (N - TABLE) + L * 2 * 2 * D * S) * 3
 
 

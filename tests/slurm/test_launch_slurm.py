@@ -87,7 +87,7 @@ def test_an_account_that_does_not_exist_is_refused(slurm_cluster) -> None:
     adapt = (*HPC_LLM, "adapt", *TINY, "tracking=off", *SLURM)
     words = "Invalid account or account/partition combination specified"
     plan = slurm_cluster.output(*adapt, "launch.account=nobody", "plan.only=true")
-    assert f"sbatch --test-only: {words}" in plan
+    assert plan.endswith(f"sbatch --test-only: allocation failure: {words}")
     refused = slurm_cluster.run(*adapt, "launch.account=nobody", "launch.chain=true")
     assert refused.returncode == 2
     assert f"launch=slurm: Batch job submission failed: {words}; mend launch.*" in refused.stdout
