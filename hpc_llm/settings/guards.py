@@ -25,8 +25,11 @@ class GuardSettings:
     """Steps whose losses are its recent values."""
     zero_gradient: str
     """Nothing learns: stop | skip | rollback."""
+    full_disk: str
+    """A checkpoint finds no room: stop | skip this one, and save again when the next is due."""
     most_skips: int
-    """Steps of a stage that may be skipped or rolled back over before it stops all the same."""
+    """Steps of a stage that may be skipped or rolled back over before it stops all the same; and
+    checkpoints, of one start."""
     stall_minutes: float | None
     """No step for so long: the ranks that are missing are named, and the run ends; null: never."""
     slow_factor: float | None
@@ -37,6 +40,7 @@ class GuardSettings:
         """Check the values."""
         for key in ("not_finite", "spike", "zero_gradient"):
             require_choice(f"guards.{key}", getattr(self, key), POLICIES)
+        require_choice("guards.full_disk", self.full_disk, ("stop", "skip"))
         for key in ("spike_deviations", "spike_window"):
             require_positive(f"guards.{key}", getattr(self, key))
         if self.most_skips < 0:

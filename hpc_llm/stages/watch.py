@@ -67,6 +67,7 @@ class Watch:
             stop_reason=self.context.stop_reason,
             saving=lambda done: self._bill(done, "save"),
             over_budget=lambda done: self.account.over_budget(done.flops - self.billed.flops),
+            unsaved=self._without_checkpoint,
             trouble=self._trouble,
             stalled=self._stalled,
             straggling=self._straggling,
@@ -139,13 +140,7 @@ class Watch:
 
     def _trouble(self, trouble: Trouble, record: StepRecord) -> None:
         """Leave a trace of what a guard found and did."""
-        self.context.events.append(
-            "guard",
-            stage=self.job.name,
-            axes={"step": record.step},
-            metrics={},
-            details=asdict(trouble) | {"batch": record.batch, "chain": record.chain},
-        )
+        self._note_guard(record.step, **asdict(trouble), batch=record.batch, chain=record.chain)
         folder = self.context.folder.path
         limit = "" if trouble.limit is None else f" (limit {trouble.limit:.4g})"
         say(
@@ -154,26 +149,30 @@ class Watch:
             f"replay.step={record.step} replay.show=true run={folder.name} runs_dir={folder.parent}"
         )
 
+    def _without_checkpoint(self, done: Progress) -> None:
+        """Leave a trace of a checkpoint that found no room."""
+        self._note_guard(done.step, kind="full_disk", action="skip")
+        say(
+            f"{self.job.name}: no room for the checkpoint of step {done.step} in {self.job.folder} "
+            "(guards.full_disk=skip); free space there before the next is due"
+        )
+
     def _stalled(self, names: list[str]) -> None:
         """Leave a trace of ranks that keep the others waiting; from the watchdog's thread."""
         if self.context.ranks.is_first:
             log = self.context.folder.starts
             note_start(log, "end", code=EXIT_FAILED, why=f"stalled: {'; '.join(names)}")
-            self._note_ranks(names, self.billed.step, kind="stall", action="stop")
+            self._note_guard(self.billed.step, kind="stall", action="stop", ranks=names)
 
     def _straggling(self, names: list[str], step: int) -> None:
         """Name the ranks that all others wait for at every step."""
-        self._note_ranks(names, step, kind="straggler", action="none")
+        self._note_guard(step, kind="straggler", action="none", ranks=names)
         for name in names:
             say(f"{self.job.name}: {name}; all others wait for it, see hpc-llm preflight")
 
-    def _note_ranks(self, names: list[str], step: int, *, kind: str, action: str) -> None:
+    def _note_guard(self, step: int, **details: Any) -> None:
         self.context.events.append(
-            "guard",
-            stage=self.job.name,
-            axes={"step": step},
-            metrics={},
-            details={"kind": kind, "action": action, "ranks": names},
+            "guard", stage=self.job.name, axes={"step": step}, metrics={}, details=details
         )
 
     def _utilisation(self, before: Progress, done: Progress) -> dict[str, float]:

@@ -72,6 +72,8 @@ class Hooks:
     """Called on rank 0 before a checkpoint of these totals is written."""
     over_budget: Callable[[Progress], str | None] = lambda progress: None
     """Asked on rank 0 at every step boundary: which limit is reached; None: go on."""
+    unsaved: Callable[[Progress], None] = lambda progress: None
+    """Called on rank 0 when the checkpoint of these totals has found no room; training goes on."""
     trouble: Callable[[Trouble, StepRecord], None] = lambda trouble, record: None
     """Called on rank 0 when a guard finds something, with what is done about it."""
     stalled: Callable[[list[str]], None] = lambda names: None

@@ -59,7 +59,7 @@ class Loop:
         self.logged = progress
         self._take_window(progress)
         self.rows = Prefetch(job.reader, job.plan, job.ranks.rank)
-        self.saver = Saver(job, engine.engine, progress)
+        self.saver = Saver(job, engine.engine, progress, hooks.unsaved)
         self.stragglers = Stragglers(job.guards.slow_factor)
         self.saved = time.monotonic()
 

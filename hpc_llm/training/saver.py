@@ -1,10 +1,12 @@
 """Saving while training goes on: the states are copied, and a thread writes the copy.
 
 At most one checkpoint is on its way. Until all ranks know that it is complete they ask each other
-at every step boundary, so that an error of any writer (a full disk) ends the run on all of them,
-with the checkpoint before it untouched. What a killed writer leaves is a temporary folder.
+at every step boundary, so that an error of any writer ends the run on all of them, with the
+checkpoint before it untouched; or, where the disk is full and `guards.full_disk=skip`, all go on
+without this one. What a killed writer leaves is a temporary folder.
 """
 
+import errno
 import math
 import shutil
 import threading
@@ -27,6 +29,8 @@ from hpc_llm.training.states import HostCopies, gather_states, optimizer_state
 from hpc_llm.training.whole import FILE, write_tensors
 
 __all__ = ["Saver", "layout_of"]
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def layout_of(job: StageJob) -> str:
@@ -64,9 +68,19 @@ class _Task:
 class Saver:
     """Saves one stage. All methods but `measures` are collective."""
 
-    def __init__(self, job: StageJob, engine: Any, resumed: Progress | None) -> None:
-        """Save the states of DeepSpeed's `engine`, which goes on from `resumed`."""
-        self._job, self._engine = job, engine
+    def __init__(
+        self,
+        job: StageJob,
+        engine: Any,
+        resumed: Progress | None,
+        unsaved: Callable[[Progress], None],
+    ) -> None:
+        """Save the states of DeepSpeed's `engine`, which goes on from `resumed`.
+
+        `unsaved` is told on rank 0 of each checkpoint that the run goes on without.
+        """
+        self._job, self._engine, self._unsaved = job, engine, unsaved
+        self._skipped = 0
         self._layout = layout_of(job)
         self._copies = HostCopies()
         self._capture = Capture()
@@ -105,13 +119,16 @@ class Saver:
             return
         task = self._task
         busy = task is not None and task.busy
-        failed = task is not None and not busy and task.error is not None
-        waiting, failures = process_group.all_sum([busy, failed])
-        if failures:
+        error = None if task is None or busy else task.error
+        no_room = isinstance(error, OSError) and error.errno in NO_ROOM
+        waiting, failures, full = process_group.all_sum([busy, error is not None, no_room])
+        if failures > full or (full and not self._may_skip):
             self._fail()
         if waiting:
             return
-        if self._committing:
+        if full:
+            self._skip()
+        elif self._committing:
             self._measures["perf/checkpoint_write_seconds"] = time.monotonic() - self._began
             self._on_its_way = self._task = None
         else:
@@ -141,6 +158,20 @@ class Saver:
             self.finish()
         elif isinstance(error, Exception) and self._task is not None:
             self._task.join()
+
+    @property
+    def _may_skip(self) -> bool:
+        guards = self._job.guards
+        return guards.full_disk == "skip" and self._skipped < guards.most_skips
+
+    def _skip(self) -> None:
+        """Go on without the checkpoint on its way; no rank writes it any more."""
+        state, self._on_its_way, self._task, self._saved = self._on_its_way, None, None, None
+        assert state is not None
+        self._skipped += 1
+        if self._job.ranks.is_first:
+            shutil.rmtree(self._temporary(state), ignore_errors=True)
+            self._unsaved(state.progress)
 
     def _fail(self) -> None:
         """Raise the writer's error on the rank that has it, and end the others."""
@@ -203,7 +234,8 @@ class Saver:
             try:
                 write_json(folder / f"{rank}.json", write_sharded(folder, contents))
             except Exception:
-                shutil.rmtree(folder, ignore_errors=True)  # room for what comes next
+                if not self._may_skip:  # else other ranks may still write there
+                    shutil.rmtree(folder, ignore_errors=True)  # room for what comes next
                 raise
 
         return write

@@ -1,9 +1,8 @@
-"""Checkpoints of real trainings: in both layouts, damaged, of something else, on a full disk."""
+"""Checkpoints of real trainings: in both layouts, damaged, of something else."""
 
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -192,42 +191,6 @@ def test_a_checkpoint_of_something_else_is_refused_and_left_alone(capfd, tmp_pat
     assert "train.full.learning_rate: 0.01 -> 0.02; give the earlier ones" in settings
     assert all("\n" not in result["error"] for result in results)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")} == before
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system that two checkpoints do not fit on, and a way to make it larger."""
-    place = tmp_path / "disk"
-    place.mkdir()
-
-    def resize(option):
-        command = ["mount", "-t", "tmpfs", "-o", option, "tmpfs", str(place)]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-    if os.geteuid() != 0 or not resize("size=100k"):
-        pytest.skip("needs the right to mount a small file system")
-    yield place, resize
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-@pytest.mark.parametrize(
-    ("layout", "background"), [("whole", True), ("whole", False), ("sharded", True)]
-)
-def test_a_full_disk_ends_the_run_and_the_last_checkpoint_stays(
-    capfd, tmp_path, small_disk, layout, background
-):
-    place, resize = small_disk
-    if layout == "sharded":
-        resize("remount,size=200k")
-    task = {"folder": place / "full", "checkpoint": {"layout": layout, "background": background}}
-    tasks = [{"folder": tmp_path / "whole"}, {**task, **EVERY_STEP}]
-    (whole, failed), _ = run(capfd, tasks, processes=2)
-    assert "No space left on device" in failed["error"] or "another rank" in failed["error"]
-    assert steps(place / "full") == [1]
-    resize("remount,size=4m")
-    (again,), _ = run(capfd, [task], processes=2)
-    assert again["hash"] == whole["hash"]
-    assert again["losses"] == whole["losses"][1:]
 
 
 def test_saving_shows_how_long_training_stood_still_and_how_long_writing_took(capfd, tmp_path):

@@ -147,7 +147,7 @@ def result(task):
     job = build(task)
     before = {name: full_parameter(p) for name, p in job.trainable.embeddings.items()}
     losses, rates, seen, troubles, asked, saving, scales = [], [], [], [], [0], [], []
-    named, slowest = [], []
+    named, slowest, unsaved = [], [], []
 
     def stop_reason():
         asked[0] += 1
@@ -163,6 +163,7 @@ def result(task):
             scales.append([metrics.get(f"train/{k}") for k in ("loss_scale", "skipped_steps")]),
         ),
         trouble=lambda trouble, record: troubles.append(asdict(trouble)),
+        unsaved=lambda progress: unsaved.append(progress.step),
         straggling=lambda names, step: named.append([step, names]),
         resumed=lambda progress: None,
         step_flops=lambda tokens, squares: tokens,
@@ -173,7 +174,7 @@ def result(task):
     except Stopped:
         return None
     except (Diverged, UserError, OSError, FirstRankFailed) as error:
-        return {"error": str(error), "troubles": troubles}
+        return {"error": str(error), "troubles": troubles, "unsaved": unsaved}
     if not job.ranks.is_first:
         return {}
     digest = hashlib.sha256()
@@ -183,7 +184,7 @@ def result(task):
     return {
         "losses": losses, "hash": digest.hexdigest(), "records": seen, "troubles": troubles,
         "rates": rates, "saving": saving, "tokens": trained.progress.tokens, "scales": scales,
-        "named": named, "slowest": slowest,
+        "named": named, "slowest": slowest, "unsaved": unsaved,
         "moved": {n: moved_rows(trained.weights[n], weight) for n, weight in before.items()},
     }  # fmt: skip
 
