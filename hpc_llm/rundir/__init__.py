@@ -6,6 +6,7 @@ from hpc_llm.rundir.atomic import (
     read_json,
     read_jsonl,
     replaced_folder,
+    system_errors,
     write_json,
     write_text,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "read_starts",
     "replaced_folder",
     "start_number",
+    "system_errors",
     "take_folder",
     "write_json",
     "write_text",

@@ -5,6 +5,7 @@ All of them stop at the fence: see `hpc_llm.rundir.fence`.
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ __all__ = [
     "read_json",
     "read_jsonl",
     "replaced_folder",
+    "system_errors",
     "write_json",
     "write_text",
 ]
@@ -111,17 +113,35 @@ def _open_to_readers(path: Path) -> None:
 
 
 @contextmanager
+def system_errors(path: Path) -> Iterator[None]:
+    """Raise `OSError` for `path` where a library in Rust tells an error of the system as its own.
+
+    safetensors and tokenizers do: `No space left on device (os error 28)`.
+    """
+    try:
+        yield
+    except Exception as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+@contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
     """Give an empty temporary folder that becomes `path` when the block ends without error.
 
     What stood at `path` before is removed only then; after an error nothing half-written is left.
+    Errors of the system are `OSError`, whichever library meets them.
     """
     check_fence(path)
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        yield temporary
+        with system_errors(path):
+            yield temporary
         for file in temporary.rglob("*.safetensors"):
             _open_to_readers(file)
         check_fence(path)

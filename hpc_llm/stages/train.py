@@ -7,7 +7,7 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from hpc_llm.rundir import check_fence, publish, replaced_folder, write_json
+from hpc_llm.rundir import check_fence, publish, replaced_folder, system_errors, write_json
 from hpc_llm.stages.assemble import start_model
 from hpc_llm.stages.context import Context
 from hpc_llm.stages.reader import TrainingText
@@ -48,7 +48,8 @@ def _write(folder: Path, trained: TrainedStage, job: StageJob) -> None:
     check_fence(folder)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / ".weights.tmp"
-    save_file(trained.weights, temporary)
+    with system_errors(folder):
+        save_file(trained.weights, temporary)
     publish(temporary, folder / "weights.safetensors")
     if isinstance(job.trainable.model, PeftModel):
         with replaced_folder(folder / "adapter") as adapter:

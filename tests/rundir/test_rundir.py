@@ -1,8 +1,15 @@
 """Atomic writes, torn lines, fingerprints and what an earlier result becomes."""
 
+import errno
 import os
+import resource
+from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from hpc_llm.rundir import (
     RunFolder,
@@ -46,6 +53,32 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
         (folder / "c").write_text("3")
     assert os.listdir(place) == ["c"]
     assert os.listdir(tmp_path) == ["stage"]
+
+
+@pytest.fixture
+def small_files():
+    """No file of this process may grow beyond 1,000 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda file: save_file({"a": np.zeros(1000)}, file),
+        lambda file: Tokenizer(BPE(vocab={f"a{n}": n for n in range(1000)}, merges=[])).save(file),
+        lambda file: Path(file).write_bytes(bytes(2000)),
+    ],
+    ids=["safetensors", "tokenizers", "Python"],
+)
+def test_an_error_of_the_system_is_one_whoever_meets_it(tmp_path, small_files, write):
+    place = tmp_path / "stage"
+    with pytest.raises(OSError, match="File too large") as caught, replaced_folder(place) as folder:
+        write(str(folder / "file"))
+    assert caught.value.errno == errno.EFBIG
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_fingerprint_follows_names_and_contents(tmp_path):
