@@ -6,6 +6,9 @@ import subprocess
 import pytest
 from test_checkpoint import EVERY_STEP, run, steps
 
+from hpc_llm.config import compose, typed
+from hpc_llm.errors import UserError
+
 
 @pytest.fixture
 def small_disk(tmp_path):
@@ -64,3 +67,8 @@ def test_a_full_disk_is_skipped_where_the_settings_say_so(capfd, tmp_path, small
     (again,), _ = run(capfd, [{**task, "folder": place / "full"}], processes=2)
     assert again["unsaved"] == []
     assert again["hash"] == whole["hash"]
+
+
+def test_going_back_makes_no_room():
+    with pytest.raises(UserError, match="full_disk=rollback: not known; choose one of skip, stop"):
+        typed(compose(["guards.full_disk=rollback"]))

@@ -4,13 +4,14 @@ import json
 import re
 import socket
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from start_ranks import start_ranks
 
+from hpc_llm.config import compose, typed
 from hpc_llm.errors import UserError
-from hpc_llm.settings import GuardSettings
 from hpc_llm.training.stragglers import ForwardClock, slow_ranks
 
 
@@ -63,9 +64,5 @@ def test_one_rank_is_compared_with_nobody(capfd, tmp_path):
 
 
 def test_a_factor_that_names_everybody_is_refused():
-    known = {
-        "not_finite": "stop", "spike": "skip", "spike_deviations": 12, "spike_window": 100,
-        "zero_gradient": "stop", "most_skips": 10, "stall_minutes": 30,
-    }  # fmt: skip
     with pytest.raises(UserError, match=r"guards\.slow_factor=1\.0: must be above 1"):
-        GuardSettings(**known, slow_factor=1.0)
+        replace(typed(compose([])).guards, slow_factor=1.0)
