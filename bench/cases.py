@@ -18,8 +18,8 @@ from hpc_llm.surgery.loading import DTYPES
 from hpc_llm.tokenizer.encode import encode_shards
 from hpc_llm.tokenizer.specials import SpecialTokens
 from hpc_llm.tokenizer.unigram import MODEL_NAME, train_vocabulary
-from hpc_llm.training.batches import plan_batches
-from hpc_llm.training.rows import Rows
+from hpc_llm.training.data.batches import plan_batches
+from hpc_llm.training.data.rows import Rows
 
 __all__ = ["LEARNING_RATE", "MODELS", "Case", "build_model", "prepare_text"]
 

@@ -30,9 +30,9 @@ from transformers import (
 from turns import Finished, Gate, autocast, begin_peak, inputs, warm_up
 
 from hpc_llm.distributed import detect_ranks
+from hpc_llm.pipeline.runner import open_context
+from hpc_llm.pipeline.table import Stage
 from hpc_llm.rundir import RunFolder
-from hpc_llm.stages.pipeline import Stage
-from hpc_llm.stages.run import open_context
 from hpc_llm.stages.training import train_stage
 from hpc_llm.surgery.trainable import linear_layers
 from hpc_llm.training import engine, process_group

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from hpc_llm.surgery.loading import DTYPES
 from hpc_llm.training import process_group
-from hpc_llm.training.rows import IGNORED, Rows
+from hpc_llm.training.data.rows import IGNORED, Rows
 
 __all__ = [
     "Finished",

@@ -10,10 +10,7 @@ from hpc_llm.accounting.ledger import Ledger, LedgerRow, LedgerTotals, Spending
 from hpc_llm.accounting.memory import MemoryPlan, TrainingSetup, fits, memory, memory_plan
 from hpc_llm.accounting.method import Method, stage_method, trainable_parameters
 from hpc_llm.accounting.money import middle_price, priced
-from hpc_llm.accounting.plan_text import PlanJob, jobs_text, join_plans, plan_answer, render_plan
-from hpc_llm.accounting.planning import Plan, make_plan
 from hpc_llm.accounting.projection import Projection, project
-from hpc_llm.accounting.slurm import is_running, job_start, start_states
 from hpc_llm.accounting.traffic import network_seconds, zero_traffic
 from hpc_llm.accounting.utilisation import utilisation_metrics
 
@@ -30,8 +27,6 @@ __all__ = [
     "MemoryPlan",
     "Method",
     "ParameterCount",
-    "Plan",
-    "PlanJob",
     "Projection",
     "Spending",
     "StepFlops",
@@ -40,25 +35,17 @@ __all__ = [
     "find_device",
     "fits",
     "flops_per_token",
-    "is_running",
-    "job_start",
-    "jobs_text",
-    "join_plans",
     "ledger_report",
-    "make_plan",
     "memory",
     "memory_plan",
     "middle_price",
     "network_seconds",
     "parameter_count",
     "pf_days",
-    "plan_answer",
     "priced",
     "project",
-    "render_plan",
     "run_bill",
     "stage_method",
-    "start_states",
     "step_flops",
     "trainable_parameters",
     "utilisation_metrics",

@@ -14,9 +14,9 @@ from hpc_llm.accounting.hardware import Machine, device_catalogue
 from hpc_llm.accounting.ledger import Ledger, LedgerRow, LedgerTotals
 from hpc_llm.accounting.money import priced
 from hpc_llm.accounting.projection import Projection, project_flops
-from hpc_llm.accounting.slurm import billed_hours
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import RunFolder
+from hpc_llm.scheduler.records import billed_hours
 from hpc_llm.settings import BudgetSettings, ClusterSettings, HardwareSettings
 
 __all__ = ["Bill", "run_bill"]

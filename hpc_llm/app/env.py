@@ -15,8 +15,8 @@ TOOLS = ("sbatch", "srun", "mpirun", "nvidia-smi", "g++", "ninja")
 def run_env(arguments: Arguments) -> int:
     """Print versions, cores, GPUs and what of Slurm and MPI is on the path."""
     del arguments
+    from hpc_llm.pipeline.context import commit, versions
     from hpc_llm.rundir import conf_dir
-    from hpc_llm.stages.context import commit, versions
 
     rows = {**versions(), "commit": commit() or "n/a", "system": platform.platform()}
     rows["cores"] = str(len(os.sched_getaffinity(0)))

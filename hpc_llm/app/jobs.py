@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpc_llm.app.arguments import Arguments
-from hpc_llm.app.status import known_folder
+from hpc_llm.app.run_folders import known_folder
 from hpc_llm.errors import UserError
-from hpc_llm.launch import SubmittedJob, cancel, live_jobs, newest_chain, read_jobs
+from hpc_llm.launch import SubmittedJob, newest_chain, read_jobs
 from hpc_llm.rundir import RunFolder, SweepFolder
+from hpc_llm.scheduler import cancel, live_jobs
 
 __all__ = ["run_cancel", "run_logs"]
 

@@ -6,6 +6,7 @@ command again and it goes on).
 """
 
 import errno
+import importlib
 import logging
 import os
 import sys
@@ -55,12 +56,13 @@ def main(argv: list[str] | None = None) -> int:
         return _tell(f"stopped ({error}); the same command goes on from here", exit_code(error))
     except FirstRankFailed as error:
         return error.code
+    except BrokenPipeError:  # the reader of a pipe has ended: hpc-llm --help | head
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - its flush at exit has a place
+        return 0
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
         return _tell(f"{error.filename or 'write'}: {DISK_ERRORS[error.errno]}", EXIT_USER)
-    except BrokenPipeError:
-        return 0
     except KeyboardInterrupt:
         return _tell("interrupted; the same command goes on from the last checkpoint", 130)
 
@@ -69,7 +71,9 @@ def _run(arguments: Arguments) -> int:
     if arguments.verb is None:
         print(help_text(None))
         return EXIT_USER
-    return VERBS[arguments.verb].work(arguments)
+    module, function = VERBS[arguments.verb].work.split(":")
+    work = getattr(importlib.import_module(f"hpc_llm.app.{module}"), function)
+    return int(work(arguments))
 
 
 def _tell(message: str, code: int) -> int:

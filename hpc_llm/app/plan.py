@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from hpc_llm.accounting import PlanJob, jobs_text, join_plans, plan_answer
 from hpc_llm.app.arguments import Arguments
 from hpc_llm.errors import EXIT_USER, UserError
+from hpc_llm.planning import PlanJob, jobs_text, join_plans, plan_answer
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
 
@@ -49,7 +49,7 @@ def _answer(overrides: list[str], show_config: bool) -> tuple[str, str]:
 
 def plan_of(cfg: RunConfig, verb: str, names: list[str] | None) -> str:
     """Return the plan of a verb and, with launch=slurm, the jobs of what it has left to do."""
-    from hpc_llm.stages import choose, pipeline, unfinished
+    from hpc_llm.pipeline import choose, pipeline, unfinished
 
     todo = unfinished(RunFolder(cfg.folder), choose(pipeline(cfg), names), verb)
     return plan_answer(cfg, _jobs(cfg, verb, [stage.name for stage in todo], whole=names is None))
@@ -92,7 +92,7 @@ def _jobs(
     if cfg.launch.name != "slurm":
         return []
     from hpc_llm.launch import divide, job_script
-    from hpc_llm.stages import stage_names
+    from hpc_llm.pipeline import stage_names
 
     stages = stage_names(cfg) if stages is None else stages
     config_path = RunFolder(cfg.folder).config

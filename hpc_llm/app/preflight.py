@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hpc_llm.app.arguments import Arguments
-from hpc_llm.app.recipe import open_folder
+from hpc_llm.app.run_folders import open_folder
 from hpc_llm.distributed import Ranks, detect_ranks, join_network, set_up_console
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import RunFolder, write_text
@@ -75,7 +75,7 @@ def _examine(cfg: RunConfig, ranks: Ranks, folder: RunFolder) -> int:
 
 def _bill(cfg: RunConfig, ranks: Ranks, folder: RunFolder) -> None:
     """Enter the time in the run's ledger."""
-    from hpc_llm.stages.bill import Account
+    from hpc_llm.pipeline.account import Account
     from hpc_llm.training import process_group
 
     account = Account(cfg, folder.ledger, ranks, uuid.uuid4().hex[:12])

@@ -8,12 +8,13 @@ from tempfile import NamedTemporaryFile
 
 from hpc_llm.app.arguments import Arguments
 from hpc_llm.app.heap import join_freed_blocks
-from hpc_llm.distributed import Ranks, detect_ranks, join_network, say, set_up_console
+from hpc_llm.app.run_folders import is_to_be_submitted, open_folder
+from hpc_llm.distributed import Ranks, detect_ranks, join_network, set_up_console
 from hpc_llm.errors import EXIT_FAILED, UserError
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
 
-__all__ = ["is_to_be_submitted", "open_folder", "run_recipe"]
+__all__ = ["run_recipe"]
 
 # OpenMP threads that wait spin for this many rounds before they sleep. At its default (300,000) a
 # second busy program on the same cores makes training 28 times slower, at this one 6 times; alone
@@ -54,15 +55,9 @@ def run_recipe(arguments: Arguments) -> int:
     return _run(cfg, ranks, str(arguments.verb), arguments.stages)
 
 
-def is_to_be_submitted(cfg: RunConfig, ranks: Ranks, *, from_file: bool) -> bool:
-    """Tell a call with launch=slurm from the job that it has become: that one does the work."""
-    in_its_job = ranks.launcher != "none" or (from_file and ranks.job_id is not None)
-    return cfg.launch.name == "slurm" and not in_its_job
-
-
 def _run(cfg: RunConfig, ranks: Ranks, verb: str, names: list[str] | None) -> int:
+    from hpc_llm.pipeline import check_start, choose, open_context, pipeline, run, unfinished
     from hpc_llm.report import print_summary
-    from hpc_llm.stages import check_start, choose, open_context, pipeline, run, unfinished
 
     stages = pipeline(cfg)  # what is missing is told before anything is made
     chosen = choose(stages, names)
@@ -90,7 +85,7 @@ def _run(cfg: RunConfig, ranks: Ranks, verb: str, names: list[str] | None) -> in
 def _replay(cfg: RunConfig, ranks: Ranks) -> int:
     """Do a step of a run again, with the run's own settings; its folder stays as it is."""
     from hpc_llm import config
-    from hpc_llm.stages import open_context, pipeline, run_replay
+    from hpc_llm.pipeline import open_context, pipeline, run_replay
 
     folder = RunFolder(cfg.folder)
     if not folder.config.is_file():
@@ -106,29 +101,3 @@ def _replay(cfg: RunConfig, ranks: Ranks) -> int:
     stages = pipeline(cfg)
     with open_context(cfg, stages, folder, ranks, "train", stages) as context:
         return 0 if run_replay(context) else EXIT_FAILED
-
-
-def open_folder(cfg: RunConfig, ranks: Ranks) -> RunFolder:
-    """Return the run folder, made if need be, with the configuration in it (rank 0 writes)."""
-    from hpc_llm import config
-
-    folder = RunFolder(cfg.folder)
-    if not ranks.is_first:
-        return folder
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-    except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
-        raise UserError(
-            f"runs_dir={cfg.runs_dir}: no folder can be made at {folder.path} ({error.strerror}); "
-            "give another runs_dir"
-        ) from error
-    if folder.config.exists():
-        for line in config.differences(folder.config, cfg):
-            say(f"{folder.path}: changed {line}")
-    elif any(path.name != ".lock" for path in folder.path.iterdir()):
-        raise UserError(
-            f"{folder.path}: holds files but no config.yaml, so it is no run folder; "
-            "give another run=NAME"
-        )
-    config.write(cfg, folder.config)
-    return folder

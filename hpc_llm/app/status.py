@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from hpc_llm.app.arguments import Arguments
+from hpc_llm.app.run_folders import known_folder, last_words
 from hpc_llm.errors import UserError
-from hpc_llm.launch import JobState, SubmittedJob, job_states, newest_chain
+from hpc_llm.launch import SubmittedJob, newest_chain
 from hpc_llm.rundir import RunFolder, SweepFolder, read_jsonl
+from hpc_llm.scheduler import JobState, job_states
 
-__all__ = ["known_folder", "last_words", "run_status"]
+__all__ = ["run_status"]
 
 # Why a job waits, in words; other reasons are told as Slurm calls them.
 REASONS = {
@@ -26,7 +28,6 @@ REASONS = {
     "PartitionNodeLimit": "cannot begin: more nodes than the partition gives",
     "ReqNodeNotAvail": "waits: nodes that it needs are down, reserved or in use",
 }
-TAIL_BYTES = 20_000
 
 
 def run_status(arguments: Arguments) -> int:
@@ -49,16 +50,6 @@ def run_status(arguments: Arguments) -> int:
             continue
         print("\n" * bool(number) + "\n".join(_lines(folder)))
     return 0
-
-
-def known_folder(word: str) -> RunFolder:
-    """Return the run folder at a path; `UserError` where there is none."""
-    folder = RunFolder(Path(word))
-    if SweepFolder(folder.path).exists():
-        raise UserError(f"{word}: is a sweep; give one of its trials, for example {word}/0")
-    if not folder.config.is_file():
-        raise UserError(f"{word}: holds no config.yaml, so it is no run folder; see ls runs")
-    return folder
 
 
 def _lines(folder: RunFolder) -> Iterator[str]:
@@ -125,18 +116,6 @@ def _waits(job: SubmittedJob, state: JobState) -> str:
     told = REASONS.get(reason, f"waits: {state.reason}" if reason else "waits")
     expected = f", expected at {state.start}" if state.start else ""
     return told.replace("{job}", job.job) + expected
-
-
-def last_words(log: Path) -> str:
-    """Return the last line that hpc-llm or the job script ended a log with; "" without one."""
-    try:
-        with log.open("rb") as handle:
-            handle.seek(max(0, log.stat().st_size - TAIL_BYTES))
-            lines = handle.read().decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    said = [line for line in lines if line.startswith(("hpc-llm: ", "job.sbatch: "))]
-    return said[-1] if said else f"see {log}"
 
 
 def _running_since(jobs: Sequence[SubmittedJob], states: Mapping[str, JobState]) -> float | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hpc_llm.app.recipe import open_folder
+from hpc_llm.app.run_folders import open_folder
 from hpc_llm.distributed import Ranks, say
 from hpc_llm.errors import UserError
 from hpc_llm.launch import (
@@ -14,7 +14,6 @@ from hpc_llm.launch import (
     copy_code,
     divide,
     job_script,
-    live_jobs,
     log_path,
     ranks_per_node,
     read_jobs,
@@ -23,9 +22,10 @@ from hpc_llm.launch import (
     submit_chain,
     words_of,
 )
+from hpc_llm.pipeline import check_start, choose, commit, pipeline, unfinished
 from hpc_llm.rundir import RunFolder
+from hpc_llm.scheduler import live_jobs
 from hpc_llm.settings import RunConfig
-from hpc_llm.stages import check_start, choose, commit, pipeline, unfinished
 
 __all__ = ["refuse_while_queued", "submit_verb", "submitted_jobs"]
 

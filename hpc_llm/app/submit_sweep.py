@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from hpc_llm.app.recipe import open_folder
+from hpc_llm.app.run_folders import open_folder
 from hpc_llm.app.submit import refuse_while_queued, submitted_jobs
 from hpc_llm.app.trials import PlannedTrial
 from hpc_llm.distributed import Ranks, say
@@ -20,8 +20,8 @@ from hpc_llm.launch import (
     require_sbatch,
     submit_chains,
 )
+from hpc_llm.pipeline import commit
 from hpc_llm.rundir import Sweep, SweepFolder
-from hpc_llm.stages import commit
 
 __all__ = ["arrays_of", "submit_sweep"]
 

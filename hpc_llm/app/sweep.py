@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hpc_llm.app.arguments import Arguments
-from hpc_llm.app.recipe import is_to_be_submitted, open_folder
+from hpc_llm.app.run_folders import is_to_be_submitted, open_folder
 from hpc_llm.app.trials import PlannedTrial, plan_sweep
 from hpc_llm.distributed import Ranks, say
 from hpc_llm.errors import EXIT_REQUEUE, UserError

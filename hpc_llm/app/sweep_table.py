@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hpc_llm.app.arguments import Arguments
-from hpc_llm.app.status import last_words
+from hpc_llm.app.run_folders import last_words
 from hpc_llm.errors import EXIT_REQUEUE, UserError
-from hpc_llm.launch import JobState, SubmittedJob, job_states, newest_chain
+from hpc_llm.launch import SubmittedJob, newest_chain
 from hpc_llm.report import (
     TrialRow,
     best_of,
@@ -20,13 +20,14 @@ from hpc_llm.report import (
     sweep_table,
 )
 from hpc_llm.rundir import RunFolder, SweepFolder, Trial, read_jsonl, write_text
+from hpc_llm.scheduler import JobState, job_states
 
 __all__ = ["print_sweep", "run_sweep_table"]
 
 INTERRUPTED = (EXIT_REQUEUE, 130)
 
 
-class State(NamedTuple):
+class TrialState(NamedTuple):
     """How a trial is: in words, done, failed or open, and why."""
 
     words: str
@@ -78,48 +79,48 @@ def _state(
     jobs: Sequence[SubmittedJob],
     states: Mapping[str, JobState],
     here: Mapping[str, Any] | None,
-) -> State:
+) -> TrialState:
     """Return how a trial is: by its record, else by Slurm or by what the sweep here wrote down."""
     done = folder.done(trial.stages)
     left = [name for name in trial.stages if name not in done]
     if not left:
-        return State("done", "done")
+        return TrialState("done", "done")
     at = left[0]
     told = here and str(here.get("ended") or here.get("begun"))
     if jobs and not (told and told > jobs[0].when):
         return _in_queue(folder, jobs, states, at)
     if here is None:
-        return State("not begun")
+        return TrialState("not begun")
     if "ended" not in here:
         if here["host"] == os.uname().nodename and not Path(f"/proc/{here['process']}").exists():
-            return State(f"stopped at {at}")
-        return State(_runs(folder, at))
+            return TrialState(f"stopped at {at}")
+        return TrialState(_runs(folder, at))
     if here["code"] in INTERRUPTED:
-        return State(f"stopped at {at}")
+        return TrialState(f"stopped at {at}")
     again = f"hpc-llm {here['verb']} --config {folder.config}"
-    return State(f"failed at {at}", "failed", f"exit code {here['code']}; alone: {again}")
+    return TrialState(f"failed at {at}", "failed", f"exit code {here['code']}; alone: {again}")
 
 
 def _in_queue(
     folder: RunFolder, jobs: Sequence[SubmittedJob], states: Mapping[str, JobState], at: str
-) -> State:
+) -> TrialState:
     """Return how a trial is by its first job that has not ended well."""
     for job in jobs:
         state = states.get(job.job)
         if state is None:
-            return State(f"not known, at {at}")
+            return TrialState(f"not known, at {at}")
         if state.state == "COMPLETED":
             continue
         if state.state == "PENDING":
-            return State(f"waits with {at}" + (f" ({state.reason})" if state.reason else ""))
+            return TrialState(f"waits with {at}" + (f" ({state.reason})" if state.reason else ""))
         if state.is_live:
-            return State(_runs(folder, at))
+            return TrialState(_runs(folder, at))
         if state.state == "CANCELLED":
-            return State(f"cancelled at {at}")
+            return TrialState(f"cancelled at {at}")
         code = f"exit code {state.exit_code}" if state.exit_code else state.state
         why = f"job {job.job}, {job.part}, {state.state}: {code}: {last_words(Path(job.log))}"
-        return State(f"failed at {at}", "failed", why)
-    return State(f"ended at {at}", "failed", f"all jobs ended well, but {at} is not done")
+        return TrialState(f"failed at {at}", "failed", why)
+    return TrialState(f"ended at {at}", "failed", f"all jobs ended well, but {at} is not done")
 
 
 def _runs(folder: RunFolder, at: str) -> str:

@@ -120,7 +120,7 @@ def _as_trial(cfg: RunConfig, sweep: Sweep, number: int) -> RunConfig:
 
 
 def _planned(trial: Trial, cfg: RunConfig, arguments: Arguments) -> PlannedTrial:
-    from hpc_llm.stages import check_start, choose, pipeline, unfinished
+    from hpc_llm.pipeline import check_start, choose, pipeline, unfinished
 
     verb, folder = str(arguments.verb), RunFolder(cfg.folder)
     ranks = cfg.launch.processes

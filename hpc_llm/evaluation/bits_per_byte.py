@@ -23,7 +23,14 @@ from hpc_llm.evaluation.bootstrap import (
 from hpc_llm.evaluation.inference import inference, positions_of
 from hpc_llm.settings import EvaluationSettings
 
-__all__ = ["Bpb", "Window", "bits_per_byte", "document_nll", "document_windows", "measure_bpb"]
+__all__ = [
+    "Bpb",
+    "ScoringWindow",
+    "bits_per_byte",
+    "document_nll",
+    "document_windows",
+    "measure_bpb",
+]
 
 LOGITS = 2**28  # logits of one forward pass at most: 1 GiB in fp32
 CHUNK_LOGITS = 2**24  # logits whose log-softmax is taken at once: 64 MiB in fp32
@@ -31,7 +38,7 @@ UNSCORED = -100  # a target that cross_entropy passes over
 
 
 @dataclass(frozen=True)
-class Window:
+class ScoringWindow:
     """Inputs `begin` to `end` of a document, of which those from `scored` on predict a token."""
 
     document: int
@@ -114,7 +121,7 @@ def document_nll(
     return nll
 
 
-def document_windows(predictions: Sequence[int], window: int, stride: int) -> list[Window]:
+def document_windows(predictions: Sequence[int], window: int, stride: int) -> list[ScoringWindow]:
     """Return the windows that score each of a document's `predictions[i]` predictions once.
 
     The first window scores all that it holds, each later one the last `stride` tokens; the last
@@ -126,14 +133,14 @@ def document_windows(predictions: Sequence[int], window: int, stride: int) -> li
         scored = 0
         while scored < count:
             end = min(count, scored + stride if scored else window)
-            windows.append(Window(document, max(0, end - window), scored, end))
+            windows.append(ScoringWindow(document, max(0, end - window), scored, end))
             scored = end
     return windows
 
 
-def _batches(windows: list[Window], batch_tokens: int) -> Iterator[list[Window]]:
+def _batches(windows: list[ScoringWindow], batch_tokens: int) -> Iterator[list[ScoringWindow]]:
     """Yield windows of like length, together at most `batch_tokens` tokens with their padding."""
-    batch: list[Window] = []
+    batch: list[ScoringWindow] = []
     for window in sorted(windows, key=lambda w: w.length, reverse=True):
         if batch and (len(batch) + 1) * batch[0].length > batch_tokens:
             yield batch
@@ -144,7 +151,7 @@ def _batches(windows: list[Window], batch_tokens: int) -> Iterator[list[Window]]
 
 
 def _batch_nll(
-    model: torch.nn.Module, sequences: list[list[int]], batch: list[Window]
+    model: torch.nn.Module, sequences: list[list[int]], batch: list[ScoringWindow]
 ) -> np.ndarray:
     """Return the nats of each window of a batch, float64 (windows,).
 

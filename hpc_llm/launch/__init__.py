@@ -8,10 +8,8 @@ from hpc_llm.launch.jobs import SubmittedJob, newest_chain, read_jobs, record_jo
 from hpc_llm.launch.local import run_ranks
 from hpc_llm.launch.options import ranks_per_node
 from hpc_llm.launch.parts import Part, divide
-from hpc_llm.launch.queue import JobState, job_states, live_jobs
 from hpc_llm.launch.slurm import (
     ask_slurm,
-    cancel,
     require_sbatch,
     submit,
     submit_chain,
@@ -20,16 +18,12 @@ from hpc_llm.launch.slurm import (
 from hpc_llm.launch.snapshot import copy_code
 
 __all__ = [
-    "JobState",
     "Part",
     "SubmittedJob",
     "ask_slurm",
-    "cancel",
     "copy_code",
     "divide",
     "job_script",
-    "job_states",
-    "live_jobs",
     "log_path",
     "newest_chain",
     "ranks_per_node",

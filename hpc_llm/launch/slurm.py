@@ -10,10 +10,10 @@ from pathlib import Path
 
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import write_text
+from hpc_llm.scheduler.commands import ANSWER_SECONDS, cancel, release
 
-__all__ = ["ask_slurm", "cancel", "require_sbatch", "submit", "submit_chain", "submit_chains"]
+__all__ = ["ask_slurm", "require_sbatch", "submit", "submit_chain", "submit_chains"]
 
-ANSWER_SECONDS = 20.0
 # Variables that sbatch reads under another name than that of the option
 VARIABLES = {"time": "TIMELIMIT", "mem": "MEM_PER_NODE", "array": "ARRAY_INX"}
 
@@ -38,7 +38,7 @@ def ask_slurm(script: str) -> str:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"no answer in {ANSWER_SECONDS:.0f} seconds; scontrol ping tells whether Slurm runs"
+        return f"no answer in {ANSWER_SECONDS} seconds; scontrol ping tells whether Slurm runs"
     return "\n".join(_words(done.stdout + done.stderr))
 
 
@@ -99,7 +99,7 @@ def submit_chains(
                     options.append("--kill-on-invalid-dep=yes")
                 submitted[-1].append(submit(script, path, *options))
         if several and not held:
-            _scontrol("release", *(jobs[0] for jobs in submitted))
+            release([jobs[0] for jobs in submitted])
     except BaseException as error:
         jobs = list(flat(*submitted))
         cancel(jobs)
@@ -110,28 +110,6 @@ def submit_chains(
             ) from error
         raise
     return submitted
-
-
-def cancel(jobs: Sequence[str]) -> None:
-    """Cancel jobs, the last first. `UserError` with Slurm's own words when it refuses."""
-    if jobs:
-        _call("scancel", *reversed(jobs))
-
-
-def _scontrol(*words: str) -> None:
-    _call("scontrol", *words)
-
-
-def _call(*command: str) -> None:
-    """Run a command of Slurm that has to succeed."""
-    if shutil.which(command[0]) is None:
-        raise UserError(f"{command[0]}: is not on PATH; call hpc-llm on a login node")
-    done = subprocess.run(
-        command, capture_output=True, encoding="utf-8", errors="replace", check=False
-    )
-    if done.returncode != 0:
-        said = "; ".join((done.stdout + done.stderr).split("\n")).strip("; ")
-        raise UserError(f"{' '.join(command)}: {said}; scontrol ping tells whether Slurm runs")
 
 
 def _own_variables(script: str) -> list[str]:

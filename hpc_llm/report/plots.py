@@ -15,7 +15,7 @@ from hpc_llm.report.text import compact, scientific
 __all__ = ["Plot", "draw", "loss_curves", "pareto_front"]
 
 TARGET, SOURCE, CHOSEN = "#0072B2", "#D55E00", "#009E73"
-STAGES = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#E69F00")
+STAGE_COLOURS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#E69F00")
 GREY, INK = "#666666", "#1C2430"
 STYLE = {
     "svg.fonttype": "none",
@@ -91,7 +91,12 @@ def _paint_loss(figure: Any, data: RunData) -> bool:
     for number, (stage, (tokens, loss)) in enumerate(curves.items()):
         mark = "o" if len(tokens) == 1 else None
         axes.plot(
-            tokens, loss, color=STAGES[number % len(STAGES)], label=stage, marker=mark, lw=1.6
+            tokens,
+            loss,
+            color=STAGE_COLOURS[number % len(STAGE_COLOURS)],
+            label=stage,
+            marker=mark,
+            lw=1.6,
         )
     axes.set(xlabel="training tokens, all stages", ylabel="training loss, nats per token")
     axes.xaxis.set_major_formatter(lambda value, _: compact(value))

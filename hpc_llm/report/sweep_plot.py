@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from io import StringIO
 from typing import Any
 
-from hpc_llm.report.plots import GREY, SOURCE, STAGES, STYLE, TARGET
+from hpc_llm.report.plots import GREY, SOURCE, STAGE_COLOURS, STYLE, TARGET
 from hpc_llm.report.sweep import TrialRow, short_names
 from hpc_llm.rundir import Trial
 
@@ -49,7 +49,7 @@ def _paint_curves(figure: Any, keys: Sequence[str], rows: Sequence[TrialRow]) ->
     for axes, side in zip(panels, sides, strict=True):
         for number, value in enumerate(series):
             own = [row for row in rows if value is None or row.trial.values[keys[1]] == value]
-            colour = STAGES[number % len(STAGES)]
+            colour = STAGE_COLOURS[number % len(STAGE_COLOURS)]
             if value is None:
                 colour = TARGET if side == "target" else SOURCE
             label = None if value is None else f"{names[1]}={value}"
@@ -86,7 +86,7 @@ def _paint_curve(axes: Any, points: list[tuple[float, TrialRow]], side: str, col
 
 def _cross_out(axes: Any, places: list[float], number: int | None) -> None:
     """Put crosses for the failed trials of one curve at the foot of the panel."""
-    colour = FAILED if number is None else STAGES[number % len(STAGES)]
+    colour = FAILED if number is None else STAGE_COLOURS[number % len(STAGE_COLOURS)]
     feet = [0.04 + 0.06 * (number or 0)] * len(places)
     axes.plot(places, feet, "x", color=colour, ms=8, mew=2, transform=axes.get_xaxis_transform())
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from hpc_llm.stages.context import Context
+from hpc_llm.pipeline.context import Context
 from hpc_llm.surgery.loading import apply_weights, load_model
 from hpc_llm.surgery.merge import attach_adapter, merge_adapter
 from hpc_llm.training.process_group import device_of

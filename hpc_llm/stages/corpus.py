@@ -5,8 +5,8 @@ from typing import Any
 
 from hpc_llm.corpus import build_corpus, expand_entries
 from hpc_llm.errors import UserError
+from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import replaced_folder
-from hpc_llm.stages.context import Context
 
 __all__ = ["run"]
 

@@ -8,9 +8,9 @@ from peft import PeftModel
 from hpc_llm.evaluation.bits_per_byte import document_nll
 from hpc_llm.evaluation.lora_scale import scaled
 from hpc_llm.evaluation.merging_factor import PhiChoice, choose_phi
+from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import replaced_folder, write_json
 from hpc_llm.stages.assemble import open_adapter
-from hpc_llm.stages.context import Context
 from hpc_llm.stages.texts import encoder, first_token, heldout
 from hpc_llm.surgery.loading import DTYPES, load_tokenizer
 from hpc_llm.surgery.merge import merge_adapter, save_model

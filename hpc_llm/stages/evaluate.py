@@ -5,9 +5,9 @@ from typing import Any
 
 from hpc_llm.evaluation.bits_per_byte import measure_bpb
 from hpc_llm.evaluation.samples import continue_texts
+from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import write_json
 from hpc_llm.stages.assemble import model_after
-from hpc_llm.stages.context import Context
 from hpc_llm.stages.texts import encoder, first_token, heldout
 from hpc_llm.surgery.loading import load_tokenizer
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from hpc_llm.corpus import read_texts
+from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import read_json, replaced_folder, write_json
-from hpc_llm.stages.context import Context
 from hpc_llm.stages.reader import TrainingText
 from hpc_llm.stages.texts import text_file
 from hpc_llm.stages.training import train_stage, training_result
@@ -26,7 +26,7 @@ from hpc_llm.tokenizer.export import export_fast
 from hpc_llm.tokenizer.specials import SpecialTokens
 from hpc_llm.tokenizer.unigram import MODEL_NAME, train_vocabulary
 from hpc_llm.training import process_group
-from hpc_llm.training.checkpoint import drop_all_but_best
+from hpc_llm.training.checkpoints.folder import drop_all_but_best
 from hpc_llm.training.zero import division_config
 
 __all__ = ["run"]

@@ -7,9 +7,9 @@ from pathlib import Path
 from hpc_llm.settings import RunConfig
 from hpc_llm.tokenizer.encode import open_shards
 from hpc_llm.tokenizer.shard_files import check_shards
-from hpc_llm.training.batches import BatchPlan
-from hpc_llm.training.mixture import MixedReader, Reader
-from hpc_llm.training.shards import PackedReader, load_byte_counts
+from hpc_llm.training.data.batches import BatchPlan
+from hpc_llm.training.data.mixture import MixedReader, Reader
+from hpc_llm.training.data.shards import PackedReader, load_byte_counts
 
 __all__ = ["TrainingText", "open_reader"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from hpc_llm.accounting import Architecture
 from hpc_llm.errors import UserError
+from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import read_jsonl
-from hpc_llm.stages.context import Context
 from hpc_llm.stages.train import starting_point
 from hpc_llm.stages.training import build_job, stage_flops
 from hpc_llm.surgery.loading import load_tokenizer

@@ -3,9 +3,9 @@
 from typing import Any
 
 from hpc_llm.accounting import pf_days
+from hpc_llm.pipeline.context import Context
 from hpc_llm.report import write_model_card, write_report
 from hpc_llm.rundir import read_json, write_json
-from hpc_llm.stages.context import Context
 
 __all__ = ["run"]
 

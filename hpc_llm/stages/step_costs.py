@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from hpc_llm.accounting import Architecture, Method, StepFlops, parameter_count, step_flops
-from hpc_llm.training.batches import BatchPlan
+from hpc_llm.training.data.batches import BatchPlan
 
 __all__ = ["StageFlops"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from hpc_llm.corpus import load_texts
-from hpc_llm.stages.context import Context
+from hpc_llm.pipeline.context import Context
 
 __all__ = ["encoder", "first_token", "heldout", "text_file"]
 

@@ -4,8 +4,8 @@ from dataclasses import asdict
 from typing import Any
 
 from hpc_llm.corpus import read_texts
+from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import replaced_folder
-from hpc_llm.stages.context import Context
 from hpc_llm.stages.texts import encoder, heldout, text_file
 from hpc_llm.surgery.loading import load_tokenizer, model_type
 from hpc_llm.tokenizer.encode import encode_shards

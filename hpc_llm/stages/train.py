@@ -7,13 +7,13 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import check_fence, publish, replaced_folder, system_errors, write_json
 from hpc_llm.stages.assemble import start_model
-from hpc_llm.stages.context import Context
 from hpc_llm.stages.reader import TrainingText
 from hpc_llm.stages.training import train_stage, training_result
 from hpc_llm.tokenizer.unigram import MODEL_NAME
-from hpc_llm.training.checkpoint import drop_all_but_best
+from hpc_llm.training.checkpoints.folder import drop_all_but_best
 from hpc_llm.training.job import StageJob, TrainedStage
 
 __all__ = ["run", "starting_point"]

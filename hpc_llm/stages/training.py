@@ -9,18 +9,18 @@ from transformers import PreTrainedModel
 
 from hpc_llm.accounting import PF_DAY, Architecture, stage_method
 from hpc_llm.errors import UserError
+from hpc_llm.pipeline.context import Context
+from hpc_llm.pipeline.table import Stage
 from hpc_llm.settings import RunConfig, StageSettings, ZeroSettings
-from hpc_llm.stages.context import Context
-from hpc_llm.stages.pipeline import Stage
 from hpc_llm.stages.reader import TrainingText, open_reader
 from hpc_llm.stages.step_costs import StageFlops
 from hpc_llm.stages.watch import Watch
 from hpc_llm.surgery.trainable import make_trainable
 from hpc_llm.training import process_group
-from hpc_llm.training.batches import BatchPlan, plan_batches, stage_steps
+from hpc_llm.training.data.batches import BatchPlan, plan_batches, stage_steps
+from hpc_llm.training.data.mixture import Reader
 from hpc_llm.training.job import StageJob, TrainedStage
 from hpc_llm.training.loop import train
-from hpc_llm.training.mixture import Reader
 from hpc_llm.training.schedules import StageLength
 from hpc_llm.training.verify import verify_flops
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import replaced_folder
-from hpc_llm.stages.context import Context
 from hpc_llm.surgery.loading import DTYPES, load_model, load_tokenizer
 from hpc_llm.surgery.merge import save_model
-from hpc_llm.surgery.transplant import transplant
+from hpc_llm.vocabulary.transplant import transplant
 
 __all__ = ["run"]
 

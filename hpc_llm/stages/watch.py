@@ -12,18 +12,17 @@ from typing import Any
 from hpc_llm.accounting import pf_days, utilisation_metrics
 from hpc_llm.distributed import say
 from hpc_llm.errors import EXIT_FAILED
+from hpc_llm.pipeline.account import measure_energy
+from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import note_start
-from hpc_llm.stages.bill import measure_energy
-from hpc_llm.stages.context import Context
 from hpc_llm.stages.forecast import Pace, Rest
 from hpc_llm.stages.step_costs import StageFlops
-from hpc_llm.tracking import Progress as ProgressBar
-from hpc_llm.tracking import duration
+from hpc_llm.tracking import ProgressBar, duration
 from hpc_llm.tracking import progress as progress_bar
-from hpc_llm.training.checkpoint import Progress
 from hpc_llm.training.forensics import StepRecord
 from hpc_llm.training.guards import Trouble
 from hpc_llm.training.job import Hooks, StageJob
+from hpc_llm.training.progress import Progress
 
 __all__ = ["Watch"]
 
@@ -71,7 +70,7 @@ class Watch:
             trouble=self._trouble,
             stalled=self._stalled,
             straggling=self._straggling,
-            measure=lambda: measure_energy(self.context),
+            measure=lambda: measure_energy(self.account, self.context.ranks),
         )
 
     def _bill(self, done: Progress, reason: str) -> None:

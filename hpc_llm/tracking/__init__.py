@@ -2,7 +2,7 @@
 
 from hpc_llm.tracking.compare import compare_runs
 from hpc_llm.tracking.events import AXES, EVENTS, EventLog, read_events
-from hpc_llm.tracking.progress import Progress, duration, progress
+from hpc_llm.tracking.progress import ProgressBar, duration, progress
 from hpc_llm.tracking.wandb_view import NoView, WandbView, open_view
 
 __all__ = [
@@ -10,7 +10,7 @@ __all__ = [
     "EVENTS",
     "EventLog",
     "NoView",
-    "Progress",
+    "ProgressBar",
     "WandbView",
     "compare_runs",
     "duration",

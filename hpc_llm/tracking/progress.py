@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, TextIO
 
-__all__ = ["Progress", "duration", "progress"]
+__all__ = ["ProgressBar", "duration", "progress"]
 
 INTERVAL_SECONDS = 10.0  # between two plain lines
 
 
-class Progress(Protocol):
+class ProgressBar(Protocol):
     """What `progress` gives: a bar or plain lines."""
 
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -39,7 +39,7 @@ def _figures(metrics: Mapping[str, float]) -> str:
 
 
 class Lines:
-    """Progress as plain lines, at most one every `interval_seconds`, and always the last."""
+    """ProgressBar as plain lines, at most one every `interval_seconds`, and always the last."""
 
     def __init__(
         self, label: str, total: int, start: int, stream: TextIO, interval_seconds: float
@@ -68,10 +68,10 @@ class Lines:
 
 
 class Bar:
-    """Progress as a rich bar; `task` is the bar's only task."""
+    """ProgressBar as a rich bar; `task` is the bar's only task."""
 
     def __init__(self, bar: Any, task: Any) -> None:
-        """Move the `task` of a `rich.progress.Progress`."""
+        """Move the `task` of a `rich.progress.ProgressBar`."""
         self._bar, self._task = bar, task
 
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -87,7 +87,7 @@ def progress(
     start: int = 0,
     stream: TextIO | None = None,
     interval_seconds: float = INTERVAL_SECONDS,
-) -> Iterator[Progress]:
+) -> Iterator[ProgressBar]:
     """Show the steps of `label` from `start` (after a resume) to `total`; `stream` is stderr.
 
     A terminal gets a bar, anything else a plain line at most every `interval_seconds`.

@@ -10,18 +10,18 @@ from hpc_llm.surgery.loading import end_division
 from hpc_llm.surgery.trainable import Trainable
 from hpc_llm.training import process_group
 from hpc_llm.training.agreement import check_same
-from hpc_llm.training.attention import attend_by_document
-from hpc_llm.training.compiling import compile_layers
+from hpc_llm.training.checkpoints.resume import Snapshot, restore
+from hpc_llm.training.checkpoints.states import start_states
+from hpc_llm.training.data.rows import Rows
 from hpc_llm.training.job import StageJob
-from hpc_llm.training.layers import keep_less
+from hpc_llm.training.kernels.attention import attend_by_document
+from hpc_llm.training.kernels.compiling import compile_layers
+from hpc_llm.training.kernels.layers import keep_less
+from hpc_llm.training.kernels.losses import CausalLoss
+from hpc_llm.training.kernels.low_rank import join_adapters
+from hpc_llm.training.kernels.products import speed_up_products
 from hpc_llm.training.loss_scale import can_fall, missing_factor, read_loss_scale
-from hpc_llm.training.losses import CausalLoss
-from hpc_llm.training.low_rank import join_adapters
 from hpc_llm.training.optimizer import build_optimizer
-from hpc_llm.training.products import speed_up_products
-from hpc_llm.training.resume import Snapshot, restore
-from hpc_llm.training.rows import Rows
-from hpc_llm.training.states import start_states
 from hpc_llm.training.stragglers import ForwardClock
 from hpc_llm.training.zero import deepspeed_config
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hpc_llm.training.rows import Rows
+from hpc_llm.training.data.rows import Rows
 
 __all__ = ["MODULUS", "StepRecord", "batch_sum", "chained"]
 

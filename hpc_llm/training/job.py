@@ -17,11 +17,11 @@ from hpc_llm.settings import (
     ZeroSettings,
 )
 from hpc_llm.surgery.trainable import Trainable
-from hpc_llm.training.batches import BatchPlan
-from hpc_llm.training.checkpoint import Progress
+from hpc_llm.training.data.batches import BatchPlan
+from hpc_llm.training.data.mixture import Reader
 from hpc_llm.training.forensics import StepRecord
 from hpc_llm.training.guards import Trouble
-from hpc_llm.training.mixture import Reader
+from hpc_llm.training.progress import Progress
 from hpc_llm.training.schedules import StageLength
 
 __all__ = ["Hooks", "StageJob", "TrainedStage"]

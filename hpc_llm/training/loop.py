@@ -11,17 +11,17 @@ import torch
 
 from hpc_llm.errors import BudgetSpent, Diverged, Stopped
 from hpc_llm.training import process_group
-from hpc_llm.training.checkpoint import COUNTERS, Progress, Window
+from hpc_llm.training.checkpoints.resume import take_up
+from hpc_llm.training.checkpoints.saver import Saver
+from hpc_llm.training.checkpoints.states import full_parameters
+from hpc_llm.training.data.prefetch import Prefetch
+from hpc_llm.training.data.rows import Counts, Rows
 from hpc_llm.training.engine import Engine, start_engine
 from hpc_llm.training.forensics import StepRecord, batch_sum, chained
 from hpc_llm.training.guards import Trouble, judge_gradient, judge_loss, recent_losses
 from hpc_llm.training.job import Hooks, StageJob, TrainedStage
-from hpc_llm.training.prefetch import Prefetch
-from hpc_llm.training.resume import take_up
-from hpc_llm.training.rows import Counts, Rows
-from hpc_llm.training.saver import Saver
+from hpc_llm.training.progress import COUNTERS, LogWindow, Progress
 from hpc_llm.training.schedules import relative_rate
-from hpc_llm.training.states import full_parameters
 from hpc_llm.training.stragglers import Stragglers
 from hpc_llm.training.watchdog import Watchdog
 
@@ -115,7 +115,7 @@ class Loop:
         self.watchdog.at(self.progress.step, "saves")
         if self.job.ranks.is_first:
             self.hooks.saving(self.progress)
-        window = Window(
+        window = LogWindow(
             records=[record.as_list() for record in self.records],
             loss_sum=self.loss_sum,
             labels=self.labels,

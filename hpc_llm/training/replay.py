@@ -9,12 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from hpc_llm.settings import GuardSettings
-from hpc_llm.training.checkpoint import Progress
+from hpc_llm.training.checkpoints.resume import take_up
 from hpc_llm.training.engine import start_engine
 from hpc_llm.training.forensics import StepRecord
 from hpc_llm.training.job import Hooks, StageJob
 from hpc_llm.training.loop import Loop
-from hpc_llm.training.resume import take_up
+from hpc_llm.training.progress import Progress
 
 __all__ = ["replay_step"]
 

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from hpc_llm.settings import ScheduleSettings
-from hpc_llm.training.checkpoint import Progress
+from hpc_llm.training.progress import Progress
 
 __all__ = ["StageLength", "relative_rate"]
 

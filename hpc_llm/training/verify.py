@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hpc_llm.accounting import Architecture, Method, step_flops
 from hpc_llm.errors import UserError
-from hpc_llm.training.batches import BatchPlan
+from hpc_llm.training.data.batches import BatchPlan
 
 __all__ = ["counted_flops", "verify_flops"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from hpc_llm.errors import UserError
 from hpc_llm.settings import TrainSettings, ZeroSettings
-from hpc_llm.training.batches import BatchPlan, plan_batches
+from hpc_llm.training.data.batches import BatchPlan, plan_batches
 from hpc_llm.training.zero_keys import check_keys
 
 __all__ = ["check_zero", "deepspeed_config", "division_config"]

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from hpc_llm.accounting import Architecture, make_plan, render_plan
+from hpc_llm.accounting import Architecture
 from hpc_llm.accounting.config_keys import PLAIN, keys_read
 from hpc_llm.accounting.families import FAMILIES, fields_from_config
 from hpc_llm.accounting.hardware import read_catalogue
 from hpc_llm.config import compose, typed
 from hpc_llm.errors import UserError
+from hpc_llm.planning import make_plan, render_plan
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hpc_llm.accounting import Plan, make_plan, pf_days, render_plan
+from hpc_llm.accounting import pf_days
 from hpc_llm.config import compose, typed
+from hpc_llm.planning import Plan, make_plan, render_plan
 
 SOLAR = ("model=solar-10.7b", "cluster=a100_4x8", "plan.tokens=20_000_000_000")
 MIXTRAL = ("model=mixtral-8x7b", "cluster=h100_4x8")

@@ -7,9 +7,10 @@ from functools import cache
 
 import pytest
 
-from hpc_llm.accounting import Plan, make_plan, pf_days, render_plan
+from hpc_llm.accounting import pf_days
 from hpc_llm.config import compose, typed
 from hpc_llm.errors import UserError
+from hpc_llm.planning import Plan, make_plan, render_plan
 
 SOLAR = ("model=solar-10.7b", "cluster=a100_4x8")
 CANNOT = "CANNOT RUN as it is: "

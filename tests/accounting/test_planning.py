@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from hpc_llm.accounting import Plan, make_plan, pf_days, render_plan
+from hpc_llm.accounting import pf_days
 from hpc_llm.accounting.columns import figure
-from hpc_llm.accounting.fitting import Suggestion
 from hpc_llm.accounting.hardware import read_catalogue
 from hpc_llm.config import compose, typed
 from hpc_llm.errors import UserError
+from hpc_llm.planning import Plan, make_plan, render_plan
+from hpc_llm.planning.fitting import Suggestion
 from hpc_llm.settings import ModelSettings
 
 SOLAR = [

@@ -6,7 +6,7 @@ import pytest
 
 from hpc_llm.accounting import Architecture, device, find_device, parameter_count
 from hpc_llm.accounting.hardware import read_catalogue
-from hpc_llm.accounting.published import (
+from hpc_llm.planning.published import (
     MPT_TOKENS_PER_SECOND,
     PUBLISHED_TRAINING,
     half_up,
@@ -15,7 +15,7 @@ from hpc_llm.accounting.published import (
     tokenizer_saving,
     training_devices,
 )
-from hpc_llm.accounting.published_tables import published_table
+from hpc_llm.planning.published_tables import published_table
 from hpc_llm.settings.plan import TABLES
 
 

@@ -18,7 +18,7 @@ from hpc_llm.accounting import (
 from hpc_llm.config import compose, typed
 from hpc_llm.settings import RunConfig
 from hpc_llm.surgery.trainable import make_trainable
-from hpc_llm.training.losses import CausalLoss
+from hpc_llm.training.kernels.losses import CausalLoss
 
 ROWS, LENGTH = 2, 32
 SIZES = {

@@ -7,7 +7,7 @@ import pytest
 from hpc_llm.config import compose, typed
 from hpc_llm.errors import UserError
 from hpc_llm.launch import Part, divide, job_script
-from hpc_llm.stages import pipeline, stage_names
+from hpc_llm.pipeline import pipeline, stage_names
 
 GPUS = ("model=tinyllama-1.1b", "model.path=some/model", "cluster=h100_4x8", "launch=slurm")
 

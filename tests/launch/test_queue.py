@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_llm.launch import job_states, live_jobs
+from hpc_llm.scheduler import job_states, live_jobs
 
 SQUEUE = """\
 7_0|RUNNING|node1|2026-01-01T00:00:00|1:00|10:00|None

@@ -11,9 +11,8 @@ import pytest
 from hpc_llm.config import compose, typed
 from hpc_llm.launch import copy_code, job_script
 
-ASK = (
-    "import json, hpc_llm; from hpc_llm.stages import commit; from hpc_llm.rundir import conf_dir;"
-)
+ASK = "import json, hpc_llm; from hpc_llm.pipeline import commit;"
+ASK += "from hpc_llm.rundir import conf_dir;"
 ASK += "print(json.dumps([hpc_llm.__file__, str(conf_dir()), commit()]))"
 
 

@@ -45,7 +45,7 @@ def test_accounting_tells_a_lost_node_from_what_was_asked_for(slurm_cluster) -> 
     slurm_cluster.wait_for_state(job, "RUNNING 3")
     slurm_cluster.output("scancel", job)
     ask = (
-        "from hpc_llm.accounting import start_states; import sys; print(*start_states(sys.argv[1]))"
+        "from hpc_llm.scheduler import start_states; import sys; print(*start_states(sys.argv[1]))"
     )
     told = slurm_cluster.output(sys.executable, "-c", ask, job).split()
     assert told[:3] == ["REQUEUED", "NODE_FAIL", "PREEMPTED"]

@@ -38,7 +38,7 @@ if verb != "preflight":
     os.execv(__file__ + "-stub", sys.argv)
 if node == os.environ.get("LOST"):
     os._exit(9)
-import hpc_llm.config, hpc_llm.preflight.examine, hpc_llm.stages.bill  # what is slow to load
+import hpc_llm.config, hpc_llm.preflight.examine, hpc_llm.pipeline.account  # what is slow to load
 from hpc_llm.app.main import main
 rank = os.getpid()
 if node == os.environ.get("THROTTLED") and os.fork() == 0:

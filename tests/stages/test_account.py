@@ -6,10 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from hpc_llm.accounting import EnergyCounter, Ledger, LedgerRow, job_start, run_bill
+from hpc_llm.accounting import EnergyCounter, Ledger, LedgerRow, run_bill
 from hpc_llm.config import compose, typed, write
 from hpc_llm.distributed import Ranks
-from hpc_llm.stages.bill import Account, allocated_devices
+from hpc_llm.pipeline.account import Account, allocated_devices
+from hpc_llm.scheduler import job_start
 from hpc_llm.stages.forecast import Pace
 
 GPUS = Ranks(world_size=4, local_world_size=2, master_port=12345)

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from hpc_llm.pipeline.crash_loop import failed_before
 from hpc_llm.rundir import Start
-from hpc_llm.stages.getting_on import failed_before
 
 HERE = Start(job="7", hosts="node[1-2]", stage="train/lora", step=12, settings="s")
 FAILED = {"code": 1, "why": "RuntimeError: x"}

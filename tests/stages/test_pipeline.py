@@ -6,7 +6,7 @@ import pytest
 
 from hpc_llm import config
 from hpc_llm.errors import UserError
-from hpc_llm.stages.pipeline import pipeline
+from hpc_llm.pipeline.table import pipeline
 
 
 def changed(*overrides):

@@ -7,7 +7,7 @@ import pytest
 from hpc_llm.accounting import Architecture, Method, step_flops
 from hpc_llm.settings.train import RampSettings
 from hpc_llm.stages.step_costs import StageFlops
-from hpc_llm.training.batches import plan_batches
+from hpc_llm.training.data.batches import plan_batches
 
 ARCHITECTURE = Architecture.from_config(
     {

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from hpc_llm.surgery.surfaces import pieces_of, surfaces
-from hpc_llm.surgery.transplant import row_sources, transplant
+from hpc_llm.vocabulary.surfaces import pieces_of, surfaces
+from hpc_llm.vocabulary.transplant import row_sources, transplant
 
 
 @pytest.fixture

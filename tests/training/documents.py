@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hpc_llm.training.shards import PackedReader
+from hpc_llm.training.data.shards import PackedReader
 
 
 class Documents:

@@ -6,7 +6,7 @@ import pytest
 
 from hpc_llm.errors import UserError
 from hpc_llm.settings.train import RampSettings
-from hpc_llm.training.batches import Ramp, plan_batches, stage_steps
+from hpc_llm.training.data.batches import Ramp, plan_batches, stage_steps
 
 NONE = RampSettings(start=None, steps=10)
 

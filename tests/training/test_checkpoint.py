@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from hpc_llm.launch import run_ranks
-from hpc_llm.training.hashed import describe
-from hpc_llm.training.whole import write_tensors
+from hpc_llm.training.checkpoints.checksums import describe
+from hpc_llm.training.checkpoints.whole import write_tensors
 
 PROGRAM = Path(__file__).parent / "train_tiny.py"
 SHARDED = {"checkpoint": {"layout": "sharded"}}

@@ -9,10 +9,11 @@ import pytest
 from hpc_llm.errors import Superseded, UserError
 from hpc_llm.rundir import Start, take_folder
 from hpc_llm.rundir.fence import hold, release
-from hpc_llm.training.checkpoint import (
+from hpc_llm.training.checkpoints.checksums import HashedFile, describe
+from hpc_llm.training.checkpoints.differences import made_otherwise, other_model, refusal
+from hpc_llm.training.checkpoints.folder import (
     BadCheckpoint,
-    Progress,
-    State,
+    CheckpointState,
     checkpoints,
     commit,
     drop_all_but_best,
@@ -22,8 +23,7 @@ from hpc_llm.training.checkpoint import (
     tidy,
     verify,
 )
-from hpc_llm.training.differences import made_otherwise, other_model, refusal
-from hpc_llm.training.hashed import HashedFile, describe
+from hpc_llm.training.progress import Progress
 
 SETTINGS = {
     "train.lora.learning_rate": 0.01,
@@ -33,7 +33,7 @@ SETTINGS = {
 
 
 def state(step, loss=None, **changes):
-    return State(
+    return CheckpointState(
         stage="lora", fingerprint="x", progress=Progress(step=step, loss=loss), layout="whole",
         data={}, parameters={"a": "4 x 2"}, settings=SETTINGS, made_with={"ranks": 2},
         optimizer={}, **changes,

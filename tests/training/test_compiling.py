@@ -8,7 +8,7 @@ from test_resume import run
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hpc_llm.errors import UserError
-from hpc_llm.training.compiling import compile_layers
+from hpc_llm.training.kernels.compiling import compile_layers
 
 
 def test_a_compiled_stage_is_gone_on_from_with_the_same_bits(capfd, tmp_path):

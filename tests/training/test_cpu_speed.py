@@ -19,12 +19,12 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from hpc_llm.training import products
-from hpc_llm.training.attention import attend_by_document
-from hpc_llm.training.layers import keep_less
-from hpc_llm.training.losses import CausalLoss
-from hpc_llm.training.low_rank import join_adapters
-from hpc_llm.training.products import multiply, speed_up_products
+from hpc_llm.training.kernels import products
+from hpc_llm.training.kernels.attention import attend_by_document
+from hpc_llm.training.kernels.layers import keep_less
+from hpc_llm.training.kernels.losses import CausalLoss
+from hpc_llm.training.kernels.low_rank import join_adapters
+from hpc_llm.training.kernels.products import multiply, speed_up_products
 
 SIZES = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,

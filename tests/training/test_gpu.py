@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hpc_llm.launch import run_ranks
-from hpc_llm.training import losses
-from hpc_llm.training.attention import attend_by_document
-from hpc_llm.training.layers import keep_less
-from hpc_llm.training.losses import CausalLoss, linear_cross_entropy
-from hpc_llm.training.products import speed_up_products
+from hpc_llm.training.kernels import losses
+from hpc_llm.training.kernels.attention import attend_by_document
+from hpc_llm.training.kernels.layers import keep_less
+from hpc_llm.training.kernels.losses import CausalLoss, linear_cross_entropy
+from hpc_llm.training.kernels.products import speed_up_products
 
 pytestmark = [
     pytest.mark.gpu,

@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 
-from hpc_llm.training.heads import Head, head_of
+from hpc_llm.training.kernels.heads import Head, head_of
 
 LLAMA = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
          "num_key_value_heads": 2, "intermediate_size": 80}  # fmt: skip

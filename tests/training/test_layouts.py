@@ -6,9 +6,9 @@ import torch
 from documents import Documents
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hpc_llm.training.losses import CausalLoss
-from hpc_llm.training.rows import IGNORED, Counts, below, side_by_side
-from hpc_llm.training.shards import PackedReader
+from hpc_llm.training.data.rows import IGNORED, Counts, below, side_by_side
+from hpc_llm.training.data.shards import PackedReader
+from hpc_llm.training.kernels.losses import CausalLoss
 
 DRAWN = np.random.default_rng(4)
 LENGTHS = [*DRAWN.integers(2, 30, 40), 1, 32, 33, 70]

@@ -12,9 +12,9 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from hpc_llm.training import losses
-from hpc_llm.training.heads import Head
-from hpc_llm.training.losses import CausalLoss, linear_cross_entropy
+from hpc_llm.training.kernels import losses
+from hpc_llm.training.kernels.heads import Head
+from hpc_llm.training.kernels.losses import CausalLoss, linear_cross_entropy
 
 
 @pytest.fixture

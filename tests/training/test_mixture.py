@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from documents import Documents, numbered
 
-from hpc_llm.training.mixture import MixedReader
-from hpc_llm.training.shards import PackedReader
+from hpc_llm.training.data.mixture import MixedReader
+from hpc_llm.training.data.shards import PackedReader
 
 DRAWN = np.random.default_rng(2)
 LONG, SHORT, THIRD = (DRAWN.integers(*bounds, 300) for bounds in ((20, 64), (2, 12), (30, 34)))

@@ -8,8 +8,8 @@ import pytest
 import sentencepiece
 from documents import numbered
 
-from hpc_llm.training.packing import group, pack
-from hpc_llm.training.rows import IGNORED
+from hpc_llm.training.data.packing import group, pack
+from hpc_llm.training.data.rows import IGNORED
 
 MIXED = np.random.default_rng(0).integers(1, 60, 200)
 

@@ -9,7 +9,7 @@ from test_resume import run
 
 from hpc_llm.errors import UserError
 from hpc_llm.settings import ScheduleSettings
-from hpc_llm.training.checkpoint import Progress
+from hpc_llm.training.progress import Progress
 from hpc_llm.training.schedules import StageLength, relative_rate
 
 STEPS, WARMUP, DECAY = 200, 20, 50

@@ -8,7 +8,7 @@ from hpc_llm.accounting import Architecture, stage_method
 from hpc_llm.config import compose, typed
 from hpc_llm.errors import UserError
 from hpc_llm.surgery.trainable import make_trainable
-from hpc_llm.training.batches import BatchPlan
+from hpc_llm.training.data.batches import BatchPlan
 from hpc_llm.training.verify import counted_flops, verify_flops
 
 LLAMA = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,

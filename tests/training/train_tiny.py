@@ -30,13 +30,13 @@ from hpc_llm.settings import RampSettings
 from hpc_llm.surgery.loading import DTYPES, build_model, gathered
 from hpc_llm.surgery.trainable import make_trainable
 from hpc_llm.training import process_group
-from hpc_llm.training.batches import BatchPlan, plan_batches
+from hpc_llm.training.checkpoints.states import full_parameter
+from hpc_llm.training.data.batches import BatchPlan, plan_batches
+from hpc_llm.training.data.mixture import MixedReader
+from hpc_llm.training.data.shards import PackedReader
 from hpc_llm.training.job import Hooks, StageJob
 from hpc_llm.training.loop import train
-from hpc_llm.training.mixture import MixedReader
 from hpc_llm.training.schedules import StageLength
-from hpc_llm.training.shards import PackedReader
-from hpc_llm.training.states import full_parameter
 from hpc_llm.training.zero import division_config
 
 STEPS = 6

@@ -1,0 +1,66 @@
+"""Run folders as the verbs use them: opened for a run, found on the command line, their logs."""
+
+from pathlib import Path
+
+from hpc_llm.distributed import Ranks, say
+from hpc_llm.errors import UserError
+from hpc_llm.rundir import RunFolder, SweepFolder
+from hpc_llm.settings import RunConfig
+
+__all__ = ["is_to_be_submitted", "known_folder", "last_words", "open_folder"]
+
+TAIL_BYTES = 20_000
+
+
+def is_to_be_submitted(cfg: RunConfig, ranks: Ranks, *, from_file: bool) -> bool:
+    """Tell a call with launch=slurm from the job that it has become: that one does the work."""
+    in_its_job = ranks.launcher != "none" or (from_file and ranks.job_id is not None)
+    return cfg.launch.name == "slurm" and not in_its_job
+
+
+def open_folder(cfg: RunConfig, ranks: Ranks) -> RunFolder:
+    """Return the run folder, made if need be, with the configuration in it (rank 0 writes)."""
+    from hpc_llm import config
+
+    folder = RunFolder(cfg.folder)
+    if not ranks.is_first:
+        return folder
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
+        raise UserError(
+            f"runs_dir={cfg.runs_dir}: no folder can be made at {folder.path} ({error.strerror}); "
+            "give another runs_dir"
+        ) from error
+    if folder.config.exists():
+        for line in config.differences(folder.config, cfg):
+            say(f"{folder.path}: changed {line}")
+    elif any(path.name != ".lock" for path in folder.path.iterdir()):
+        raise UserError(
+            f"{folder.path}: holds files but no config.yaml, so it is no run folder; "
+            "give another run=NAME"
+        )
+    config.write(cfg, folder.config)
+    return folder
+
+
+def known_folder(word: str) -> RunFolder:
+    """Return the run folder at a path; `UserError` where there is none."""
+    folder = RunFolder(Path(word))
+    if SweepFolder(folder.path).exists():
+        raise UserError(f"{word}: is a sweep; give one of its trials, for example {word}/0")
+    if not folder.config.is_file():
+        raise UserError(f"{word}: holds no config.yaml, so it is no run folder; see ls runs")
+    return folder
+
+
+def last_words(log: Path) -> str:
+    """Return the last line that hpc-llm or the job script ended a log with; "" without one."""
+    try:
+        with log.open("rb") as handle:
+            handle.seek(max(0, log.stat().st_size - TAIL_BYTES))
+            lines = handle.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    said = [line for line in lines if line.startswith(("hpc-llm: ", "job.sbatch: "))]
+    return said[-1] if said else f"see {log}"

@@ -1,0 +1,201 @@
+"""The bill of a run while it runs: rows of its ledger, money by the catalogue, the budget.
+
+The rows of one start of the process follow each other without a gap, so together they are its
+wall time, as Slurm bills it: reading the program from the disk, saving and waiting included.
+"""
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from hpc_llm.accounting import (
+    EnergyCounter,
+    Ledger,
+    LedgerRow,
+    Spending,
+    find_device,
+    middle_price,
+    pf_days,
+    priced,
+)
+from hpc_llm.distributed import Ranks, say
+from hpc_llm.errors import UserError
+from hpc_llm.scheduler import job_start
+from hpc_llm.settings import BudgetSettings, HardwareSettings, RunConfig
+
+__all__ = ["Account", "allocated_devices", "measure_energy"]
+
+WARNINGS = (0.5, 0.8)  # shares of the budget at which the user is told
+
+
+class Account:
+    """What a run has spent, earlier starts included, and what this start adds. Rank 0 writes."""
+
+    def __init__(self, cfg: RunConfig, path: Path, ranks: Ranks, segment: str) -> None:
+        """Open the ledger at `path`; `segment` names this start. `UserError` for the budget."""
+        self.budget, self.ranks, self.segment = cfg.budget, ranks, segment
+        self.run = path.parent.name
+        self.ledger = Ledger(path)
+        self.hardware = priced(cfg.hardware, cfg.budget)
+        self.device: str | None = None
+        self.spent = self.ledger.totals().spent if ranks.is_first else Spending()
+        self.counter = EnergyCounter(None)
+        self._joules: float | None = None
+        self._metered = False
+        self._last = _began(os.environ) if ranks.is_first else time.time()
+        self._told = self._shares()
+        _check_budget(self.budget, self.hardware)
+
+    @property
+    def devices(self) -> int:
+        """Devices allocated to the run."""
+        return allocated_devices(self.hardware.kind, self.ranks, os.environ)
+
+    def found(self, name: str | None, uuid: str | None) -> None:
+        """Take note of this rank's GPU as the driver calls it; None on a CPU.
+
+        Where the configuration names no GPU, money, energy and MFU are then by its entry in the
+        catalogue. One that names another GPU keeps its word: its prices may be an agreement.
+        """
+        if name is None:
+            return
+        self.counter = EnergyCounter(uuid)
+        device = find_device(name)
+        if device is not None and device.name == self.hardware.name:
+            return
+        if self.hardware.kind == "gpu":
+            say(
+                f"hardware: {self.hardware.name} is configured, this is {name}; money, energy and "
+                "MFU are those of the configuration"
+            )
+        elif device is None:
+            say(f"hardware: {name} is not in the catalogue; give hardware=NAME or its figures")
+        else:
+            say(f"hardware: found {device.name}; money, energy and MFU are by its entry")
+            self.hardware = priced(device, self.budget)
+            self.device = device.name
+
+    def measured(self, joules: float | None) -> None:
+        """Take what all devices have used since the last call; None: it is not measured."""
+        self._joules, self._metered = joules, joules is not None
+
+    def add(self, stage: str, **figures: object) -> LedgerRow:
+        """Append the row of `stage` that covers the time since the row before."""
+        now = time.time()
+        row = LedgerRow(
+            run=self.run,
+            stage=stage,
+            job=self.ranks.job_id,
+            restart=self.ranks.restart_count,
+            segment=self.segment,
+            seconds=max(0.0, now - self._last),
+            time=now,
+            devices=self.devices,
+            kind=self.hardware.kind,
+            device=self.device,
+            joules=self._joules if self._joules is not None or not self._metered else 0.0,
+            **{"step": 0, **figures},  # type: ignore[arg-type]
+        )
+        self._last, self._joules = now, None
+        self.ledger.append(row)
+        self.spent.add(row)
+        self._warn()
+        return row
+
+    @property
+    def device_hours(self) -> float:
+        """Everything spent until now, in allocated devices x hours."""
+        return self.spent.device_hours + self.devices * (time.time() - self._last) / 3600
+
+    def gpu_hours(self, hours: float) -> float:
+        """Device-hours where the devices are GPUs, else 0."""
+        return hours if self.hardware.kind == "gpu" else 0.0
+
+    def money(self, hours: float) -> float | None:
+        """Device-hours at the middle of the catalogue's prices; None without one."""
+        price = middle_price(self.hardware)
+        return None if price is None else hours * price
+
+    def _shares(self, more_flops: int = 0) -> dict[str, tuple[float, float]]:
+        """Return what is spent and the limit, of each limit that is set."""
+        hours = self.device_hours
+        spent = {
+            "money": self.money(hours) or 0.0,
+            "gpu_hours": self.gpu_hours(hours),
+            "pf_days": pf_days(self.spent.flops + more_flops),
+        }
+        limits = {key: getattr(self.budget, key) for key in spent}
+        return {key: (spent[key], limit) for key, limit in limits.items() if limit is not None}
+
+    def over_budget(self, more_flops: int = 0) -> str | None:
+        """Tell which limit of the budget is reached; None: none. `more_flops` are in no row yet."""
+        for key, (spent, limit) in self._shares(more_flops).items():
+            if spent >= limit:
+                return (
+                    f"budget.{key}={limit:g}: {spent:.4g} is spent, lost work included; all is "
+                    f"saved, and the same command with a larger budget.{key} goes on"
+                )
+        return None
+
+    def _warn(self) -> None:
+        """Tell when a limit's share passes 50 and 80 %, once in this start."""
+        now = self._shares()
+        for key, (spent, limit) in now.items():
+            before = self._told[key][0] / limit
+            passed = [share for share in WARNINGS if before < share <= spent / limit < 1]
+            if passed:
+                say(f"budget.{key}: {spent / limit:.0%} of {limit:g} is spent")
+        self._told = now
+
+
+def measure_energy(account: Account, ranks: Ranks) -> None:
+    """Let all ranks read their GPUs' counters and tell the account the sum (collective)."""
+    joules = account.counter.joules()
+    if ranks.world_size > 1:
+        from hpc_llm.training import process_group
+
+        # one rank without a counter makes the sum NaN on all
+        total = process_group.all_sum_float(float("nan") if joules is None else joules)
+        joules = None if math.isnan(total) else total
+    account.measured(joules)
+
+
+def _began(environment: Mapping[str, str]) -> float:
+    """When this process's bill begins: with the Slurm job if it is the job's first step."""
+    own = psutil.Process().create_time()
+    started = job_start(environment) if environment.get("SLURM_STEP_ID") == "0" else None
+    return own if started is None else min(started, own)
+
+
+def allocated_devices(kind: str, ranks: Ranks, environment: Mapping[str, str]) -> int:
+    """Return the devices that are billed: those of the Slurm job, else those of the ranks.
+
+    A device of kind cpu is a core; without Slurm those are the cores this process may use. A job
+    that was given no GPU is billed none: its script hides those of others.
+    """
+    if kind == "gpu" and environment.get("CUDA_VISIBLE_DEVICES") == "":
+        return 0
+    nodes = int(environment.get("SLURM_JOB_NUM_NODES", 0))
+    on_node = environment.get("SLURM_GPUS_ON_NODE" if kind == "gpu" else "SLURM_CPUS_ON_NODE")
+    if nodes and on_node:
+        return nodes * int(on_node)
+    if kind == "gpu":
+        return ranks.world_size
+    return max(1, ranks.world_size // ranks.local_world_size) * len(os.sched_getaffinity(0))
+
+
+def _check_budget(budget: BudgetSettings, hardware: HardwareSettings) -> None:
+    if budget.money is not None and middle_price(hardware) is None:
+        raise UserError(
+            f"budget.money={budget.money:g}: {hardware.name} has no price; give "
+            "hardware.price_low and hardware.price_high, or budget.gpu_hours"
+        )
+    if budget.gpu_hours is not None and hardware.kind != "gpu":
+        raise UserError(
+            f"budget.gpu_hours={budget.gpu_hours:g}: hardware={hardware.name} is no GPU; give "
+            "hardware=NAME of the GPU, or budget.money or budget.pf_days"
+        )

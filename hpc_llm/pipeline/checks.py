@@ -1,0 +1,46 @@
+"""What a verb cannot do with these settings, told before anything is made, submitted or computed.
+
+No torch here: it is asked on a login node too. What only DeepSpeed can say about its own keys is
+asked when the ranks have met (`hpc_llm.training.zero.check_zero`), still before the first stage.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hpc_llm.accounting.model_file import positions, read_config
+from hpc_llm.pipeline.changed import refuse_changed
+from hpc_llm.pipeline.runner import refuse_missing, unfinished
+from hpc_llm.pipeline.table import Stage
+from hpc_llm.rundir import RunFolder
+from hpc_llm.settings import RunConfig
+from hpc_llm.training.data.batches import plan_batches
+
+__all__ = ["check_start"]
+
+
+def check_start(
+    cfg: RunConfig,
+    folder: RunFolder,
+    stages: Sequence[Stage],
+    todo: Sequence[Stage],
+    world_size: int,
+) -> None:
+    """Raise `UserError` when `todo` cannot begin, or not go on from what an earlier start left.
+
+    `stages` are all stages of the run, `todo` those of them that are to be done now.
+    """
+    if cfg.checkpoint.changed == "refuse":
+        refuse_changed(folder, todo)
+    refuse_missing(todo, {stage.name for stage in unfinished(folder, stages, "adapt")})
+    if any(stage.all_ranks for stage in todo):
+        plan_batches(cfg.train, world_size, positions(_model_config(cfg)))
+
+
+def _model_config(cfg: RunConfig) -> dict[str, Any]:
+    """The base model's configuration; empty for a hub id, which is looked at when it is loaded."""
+    found: dict[str, Any] = dict(cfg.model.architecture or {})
+    if cfg.model.path is not None:
+        file = Path(cfg.model.path).expanduser() / "config.json"
+        found = read_config(file) if file.is_file() else {}
+    return dict(found.get("text_config", found))

@@ -1,0 +1,84 @@
+"""What every stage is given: the configuration, the run folder, the ranks and who may stop it."""
+
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import hpc_llm
+from hpc_llm.distributed import Ranks
+from hpc_llm.pipeline.account import Account
+from hpc_llm.pipeline.table import Stage
+from hpc_llm.rundir import RunFolder
+from hpc_llm.settings import RunConfig
+from hpc_llm.tracking import EventLog, NoView, WandbView
+
+__all__ = ["Context", "commit", "versions"]
+
+PACKAGES = (
+    "torch", "deepspeed", "transformers", "peft", "liger-kernel", "sentencepiece", "tokenizers",
+    "numpy",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """The surroundings of a stage."""
+
+    cfg: RunConfig
+    folder: RunFolder
+    ranks: Ranks
+    events: EventLog
+    view: WandbView | NoView
+    stop_reason: Callable[[], str | None]
+    """Why to stop at the next boundary; None: go on."""
+    base: Path | str
+    """The model that is adapted: a folder or a hub id."""
+    stages: tuple[Stage, ...]
+    """All stages of the run, in order."""
+    chosen: tuple[Stage, ...]
+    """Those that this call may run."""
+    account: Account
+    """The bill of the run, which rank 0 writes."""
+
+    def stage(self, name: str) -> Stage:
+        """A stage by its name."""
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def fingerprint(self, name: str) -> str:
+        """The fingerprint of a stage."""
+        return self.stage(name).fingerprint
+
+    def stage_folder(self, name: str) -> Path:
+        """The folder of a stage, such as train/lora."""
+        return self.folder.path / name
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    found = {"hpc_llm": hpc_llm.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def commit() -> str | None:
+    """Return the commit of the source this runs from; None where it has none."""
+    root = Path(hpc_llm.__file__).resolve().parent.parent
+    if (root / "COMMIT").is_file():  # a copy, by launch.snapshot
+        return (root / "COMMIT").read_text(encoding="utf-8").strip()
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,129 @@
+"""Who works in the run folder: the lock that keeps a second process out, and this start's line.
+
+The lock ends with its process, on this machine. The line in `starts.jsonl` holds off processes of
+nodes that were given up, which no lock reaches: see `hpc_llm.rundir.fence`.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO
+
+import hpc_llm
+from hpc_llm.distributed import Ranks, say
+from hpc_llm.errors import NoProgress, UserError, exit_code
+from hpc_llm.pipeline.context import commit
+from hpc_llm.pipeline.table import Stage
+from hpc_llm.rundir import RunFolder, Start, fingerprint, note_start, read_starts, take_folder
+from hpc_llm.rundir.fence import release
+from hpc_llm.scheduler import is_running
+from hpc_llm.settings import RunConfig
+from hpc_llm.training.checkpoints.folder import checkpoints, step_and_attempt
+
+__all__ = ["begun_here", "hold_folder"]
+
+EXIT_INTERRUPTED = 130  # Ctrl-C, as shells tell it
+
+
+@contextmanager
+def hold_folder(folder: RunFolder, ranks: Ranks, start: Start) -> Iterator[None]:
+    """Keep other processes out of the run folder, and note how this start of it ends (rank 0)."""
+    if not ranks.is_first:
+        try:
+            yield
+        finally:
+            release()
+        return
+    with _locked(folder, ranks):
+        _refuse_running(folder, ranks)
+        take_folder(folder.starts, start)
+        try:
+            yield
+        except BaseException as error:
+            note_start(folder.starts, "end", **_end(error))
+            raise
+        else:
+            note_start(folder.starts, "end", code=0)
+        finally:
+            release()
+
+
+def begun_here(cfg: RunConfig, folder: RunFolder, ranks: Ranks, todo: Sequence[Stage]) -> Start:
+    """Tell of a start that is to do `todo`: where it begins, and with what."""
+    place = todo[0].name if todo else ""
+    newest = checkpoints(folder.path / place / "checkpoints") if place else []
+    program = (hpc_llm.__version__, commit())
+    return Start(
+        job=ranks.job_id,
+        restart=ranks.restart_count,
+        hosts=os.environ.get("SLURM_STEP_NODELIST", os.environ.get("SLURM_JOB_NODELIST", "")),
+        stage=place,
+        step=max((step_and_attempt(path)[0] for path in newest), default=0),
+        settings=fingerprint(asdict(cfg), ranks.world_size, program),
+    )
+
+
+def _end(error: BaseException) -> dict[str, object]:
+    if not isinstance(error, Exception):
+        return {"code": EXIT_INTERRUPTED, "why": type(error).__name__}
+    why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    end: dict[str, object] = {"code": exit_code(error), "why": why}
+    return end | {"refused": True} if isinstance(error, NoProgress) else end
+
+
+@contextmanager
+def _locked(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
+    """Keep a second process from the same run folder."""
+    path = folder.path / ".lock"
+    handle = _lock(path)
+    if handle is None and _was_this_job(folder, ranks):
+        say(f"{folder.path}: an earlier start of this job still holds the lock; taken over from it")
+        path.unlink(missing_ok=True)  # it keeps the lock of a file that has no name any more
+        handle = _lock(path)
+    if handle is None:
+        holder = path.read_text(encoding="utf-8").strip() or "another process"
+        raise UserError(
+            f"{folder.path}: is in use by {holder}; wait for it, or give another run=NAME; if its "
+            f"node is lost, remove {path}"
+        )
+    with handle:
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+        handle.flush()
+        yield
+
+
+def _refuse_running(folder: RunFolder, ranks: Ranks) -> None:
+    """Raise `UserError` if another job works here, where the file system's locks do not tell."""
+    starts = read_starts(folder.starts)
+    job = starts[-1].job if starts and starts[-1].code is None else None
+    if job is not None and job != ranks.job_id and is_running(job):
+        raise UserError(
+            f"{folder.path}: is in use by job {job} on {starts[-1].hosts}; wait for it, cancel it, "
+            "or give another run=NAME"
+        )
+
+
+def _lock(path: Path) -> IO[str] | None:
+    """Return the file, open and locked; None where another process has the lock."""
+    handle = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        return None
+    return handle
+
+
+def _was_this_job(folder: RunFolder, ranks: Ranks) -> bool:
+    """Tell whether the last to work here was this job, before Slurm started it again.
+
+    Slurm does that when the earlier start is over, or on a node that it has given up.
+    """
+    starts = read_starts(folder.starts)
+    if not starts or ranks.job_id is None:
+        return False
+    return starts[-1].job == ranks.job_id and starts[-1].restart < ranks.restart_count

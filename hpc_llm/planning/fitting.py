@@ -1,0 +1,134 @@
+"""What would make the stages of a recipe fit into the devices' memory.
+
+The search is small: ZeRO stage, recomputation, rows of a forward pass, and more nodes. On a given
+number of nodes hours and money go together, so one way is the best there; more nodes are shown
+where they save hours or money. Every way is an override of the same configuration, and costs what
+a plan made with it says.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from hpc_llm.accounting.memory import fits
+from hpc_llm.accounting.projection import mean_utilisation
+from hpc_llm.planning.work import Work, run_memory, run_projection, run_setup
+from hpc_llm.settings import RunConfig
+
+__all__ = ["Suggestion", "node_counts", "suggestions"]
+
+MOST = 4  # suggestions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suggestion:
+    """One way of carrying out all stages so that each fits, and what they take then."""
+
+    overrides: str
+    """What to add to the command line."""
+    nodes: int
+    memory_bytes: int
+    """Peak of one device in the largest stage."""
+    hours: float | None
+    """This and the rest at `mid`."""
+    device_hours: float | None
+    money: float | None
+
+
+def suggestions(cfg: RunConfig, works: Sequence[Work]) -> list[Suggestion]:
+    """Return at most four ways in which every stage fits, from the nodes of `cfg` up.
+
+    None of them is beaten in hours and in money by one that needs no more nodes; where hours are
+    not known it is one way. [] where nothing fits.
+    """
+    found: list[tuple[float, float, Suggestion]] = []
+    counts = list(node_counts(cfg)) or list(node_counts(cfg, least=1))[-1:]
+    for nodes in counts:
+        ways = [_suggestion(cfg, other, works) for other in _ways(cfg, nodes, works)]
+        if ways:
+            best = min(ways, key=lambda way: way[0])  # the first of equals changes and sends least
+            if not any(hours <= best[0] and cost <= best[1] for hours, cost, _ in found):
+                found.append(best)
+        if len(found) == MOST or (found and mean_utilisation(cfg.hardware) is None):
+            break
+    return [suggestion for _, _, suggestion in found]
+
+
+def node_counts(cfg: RunConfig, least: int | None = None) -> Iterator[int]:
+    """Yield the numbers of nodes, from those of `cfg` up, that divide the rows of a step."""
+    rows = cfg.train.batch_tokens // cfg.train.sequence_length
+    each = cfg.cluster.devices_per_node
+    for nodes in range(least or cfg.cluster.nodes, rows // each + 1):
+        if rows % (nodes * each) == 0:
+            yield nodes
+
+
+def _ways(cfg: RunConfig, nodes: int, works: Sequence[Work]) -> Iterator[RunConfig]:
+    """Yield configurations in which every stage fits, on that many nodes.
+
+    Each ZeRO stage, with and without recomputation, with the micro-batch of `cfg` or the largest
+    below it that fits. ZeRO 3 sends the weights once for each micro-batch, so there also with the
+    largest above it.
+    """
+    cfg = replace(cfg, cluster=replace(cfg.cluster, nodes=nodes))
+    setup, micro_steps = run_setup(cfg)
+    rows, given = setup.micro_batch_size * micro_steps, setup.micro_batch_size
+    sizes = [size for size in range(rows, 0, -1) if rows % size == 0]
+    up_to_given = [size for size in sizes if size <= given]
+    larger = [size for size in sizes if size > given]
+    for stage in (3,) if cfg.zero.offload_parameters else (1, 2, 3):
+        for recompute in (False, True):
+            asked = replace(
+                cfg,
+                zero=replace(cfg.zero, stage=stage),
+                train=replace(cfg.train, recompute=recompute),
+            )
+            for choice in (up_to_given, larger) if stage == 3 else (up_to_given,):
+                ways = (asked if size == given else _with_rows(asked, size) for size in choice)
+                fitting = (way for way in ways if _fit(way, works))
+                yield from islice(fitting, 1)
+
+
+def _with_rows(cfg: RunConfig, rows: int) -> RunConfig:
+    """Return `cfg` with so many rows in a micro-batch."""
+    tokens = rows * cfg.train.sequence_length
+    return replace(cfg, train=replace(cfg.train, micro_batch_tokens=tokens))
+
+
+def _fit(cfg: RunConfig, works: Sequence[Work]) -> bool:
+    return all(fits(run_memory(cfg, work), cfg.hardware) for work in works)
+
+
+def _suggestion(
+    cfg: RunConfig, other: RunConfig, works: Sequence[Work]
+) -> tuple[float, float, Suggestion]:
+    """Return hours and device-hours to compare by, and the suggestion of `other` beside `cfg`.
+
+    Where the utilisation is not known, those to compare by are the hours at the peak.
+    """
+    known = mean_utilisation(other.hardware) is not None
+    at_peak = replace(other.hardware, utilisation_low=1.0, utilisation_high=1.0)
+    compared = other if known else replace(other, hardware=at_peak)
+    points = [run_projection(compared, work).mid for work in works]
+    hours = sum(point.hours or 0.0 for point in points)
+    money = [point.money for point in points if point.money is not None]
+    suggestion = Suggestion(
+        overrides=_overrides(cfg, other),
+        nodes=other.cluster.nodes,
+        memory_bytes=max(run_memory(other, work).total for work in works),
+        hours=hours if known else None,
+        device_hours=hours * other.cluster.devices if known else None,
+        money=sum(money) if known and money else None,
+    )
+    return hours, hours * other.cluster.devices, suggestion
+
+
+def _overrides(cfg: RunConfig, other: RunConfig) -> str:
+    """Write what `other` changes as overrides; values, as a group cannot be chosen twice."""
+    pairs = {
+        "cluster.nodes": (cfg.cluster.nodes, other.cluster.nodes),
+        "zero.stage": (cfg.zero.stage, other.zero.stage),
+        "train.recompute": (cfg.train.recompute, other.train.recompute),
+        "train.micro_batch_tokens": (cfg.train.micro_batch_tokens, other.train.micro_batch_tokens),
+    }
+    return " ".join(f"{key}={after}".lower() for key, (old, after) in pairs.items() if old != after)

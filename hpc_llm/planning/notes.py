@@ -1,0 +1,92 @@
+"""What the figures of a plan rest on, in sentences: conventions, priors, prices, sources."""
+
+from collections.abc import Sequence
+
+from hpc_llm.accounting.hardware import read_catalogue
+from hpc_llm.planning.work import Work
+from hpc_llm.settings import BudgetSettings, HardwareSettings, RunConfig
+
+__all__ = ["plan_notes"]
+
+
+def _hours(cfg: RunConfig) -> list[str]:
+    hardware, cluster = cfg.hardware, cfg.cluster
+    if hardware.utilisation_low is None:
+        return [
+            "hours n/a: no published utilisation of this device; give hardware.utilisation_low "
+            "and hardware.utilisation_high"
+        ]
+    network = "the network between nodes overlaps in full (low), by half (mid), not at all (high)"
+    if cluster.nodes == 1:
+        network = "one node, without a network"
+    elif cluster.link_gb_per_second is None:
+        network = "without the network between nodes: give cluster.link_gb_per_second"
+    notes = [
+        f"time: hardware FLOPs at {hardware.utilisation_high:.0%} to "
+        f"{hardware.utilisation_low:.0%} of the peak, goodput {cluster.goodput:.0%}; {network}; "
+        "a prior, good to about 35 %",
+        "hours are of training: tokenizer, evaluation and waiting for the job are not in them",
+    ]
+    if cfg.train.precision == "fp32" and hardware.precision != "fp32":
+        notes.append(
+            f"utilisation was measured in {hardware.precision}; it is taken for fp32 too, which "
+            "nobody measured"
+        )
+    return notes
+
+
+def _prices(cfg: RunConfig, catalogue: HardwareSettings) -> str:
+    hardware = cfg.hardware
+    if hardware.price_low is None:
+        return "money n/a: no price; give hardware.price_low and hardware.price_high"
+    prices = " to ".join(
+        dict.fromkeys(f"{price:.4g}" for price in (hardware.price_low, hardware.price_high))
+    )
+    text = f"prices: {prices} {hardware.currency} for one device and hour, {hardware.price_date}"
+    if hardware.currency == catalogue.currency:
+        return text
+    rate = cfg.budget.rate(hardware.currency) / cfg.budget.rate(catalogue.currency)
+    source = _rates_source(cfg.budget, hardware.currency, catalogue.currency)
+    return f"{text}; 1 {catalogue.currency} = {rate:.4g} {hardware.currency}: {source}"
+
+
+def _rates_source(budget: BudgetSettings, *currencies: str) -> str:
+    """Say where rates come from; the source of `conf/budget/` speaks for its own rates alone."""
+    own = read_catalogue("budget")["default"]
+    kept = all(budget.rates[name] == own["rates"].get(name) for name in currencies)
+    return (
+        budget.rates_source
+        if kept or budget.rates_source != own["rates_source"]
+        else "budget.rates"
+    )
+
+
+def _tokens(cfg: RunConfig) -> str:
+    if cfg.plan.tokens is not None:
+        return f"tokens: plan.tokens={cfg.plan.tokens:_} for each stage"
+    return (
+        "tokens: train.STAGE.steps x train.batch_tokens, or less by train.STAGE.tokens or pf_days; "
+        "max_epochs may end a stage sooner"
+    )
+
+
+def _adapters(works: Sequence[Work]) -> list[str]:
+    if not any(w.arch.num_experts and w.method.rank and not w.method.targets for w in works):
+        return []
+    return [
+        "LoRA on all linear layers of a mixture of experts is on its attention alone: to PEFT "
+        "experts are no linear layers"
+    ]
+
+
+def plan_notes(asked: RunConfig, cfg: RunConfig, works: Sequence[Work]) -> list[str]:
+    """Return the notes of a plan; `cfg` is what `asked` becomes for this model and budget."""
+    return [
+        "GF/token and PF-days: exact FLOPs with causal attention, without recomputation; "
+        "hardware: PF-days carried out, with dense attention and recomputation",
+        *_hours(cfg),
+        _prices(cfg, asked.hardware),
+        f"device: {cfg.hardware.source}",
+        _tokens(cfg),
+        *_adapters(works),
+    ]

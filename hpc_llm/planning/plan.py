@@ -1,0 +1,199 @@
+"""What a recipe will cost, stage by stage, before anything is spent: `hpc-llm plan`.
+
+Needs no weights and no torch: the model is the `config.json` of its settings or of its folder,
+and the vocabulary is the one that the adapted model will have.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hpc_llm.accounting.architecture import Architecture, ParameterCount, parameter_count
+from hpc_llm.accounting.flops import PF_DAY, flops_per_token
+from hpc_llm.accounting.method import stage_method
+from hpc_llm.accounting.model_file import model_config, positions
+from hpc_llm.accounting.money import priced
+from hpc_llm.planning.budget import BudgetLine, plan_budget
+from hpc_llm.planning.fitting import Suggestion, suggestions
+from hpc_llm.planning.notes import plan_notes
+from hpc_llm.planning.rows import PlanRow, plan_row, sum_rows
+from hpc_llm.planning.warnings import plan_problems, plan_warnings
+from hpc_llm.planning.work import Work, relative_cost, run_setup
+from hpc_llm.rundir import RunFolder
+from hpc_llm.settings import RunConfig
+
+__all__ = ["Plan", "make_plan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The bill of a recipe as intervals, and what it rests on."""
+
+    model: str
+    recipe: str
+    parameters: ParameterCount
+    """Of the adapted model, with its new vocabulary."""
+    vocab_size_old: int
+    vocab_size_new: int
+    token_ratio: float | None
+    """New tokens over old ones on the same text."""
+    token_cost_ratio: float | None
+    """What a token costs in the stages that adapt, relative to the same with the old vocabulary."""
+    text_cost_ratio: float | None
+    """The same for one text, which has fewer tokens then."""
+    nodes: int
+    devices: int
+    """Of all nodes."""
+    device: str
+    kind: str
+    """gpu | cpu; a `cpu` device is one core."""
+    cluster: str
+    """Its name, nodes x devices of a node."""
+    precision: str
+    peak_tflops: float
+    """Dense, of one device."""
+    utilisation_low: float | None
+    """Shares of the peak, of the catalogue."""
+    utilisation_high: float | None
+    goodput: float
+    link_gb_per_second: float | None
+    """Between nodes, of one node."""
+    batch_tokens: int
+    sequence_length: int
+    micro_batch_tokens: int
+    """Of one forward pass of a rank."""
+    micro_steps: int
+    """Forward passes in an optimizer step."""
+    zero_stage: int
+    recompute: bool
+    memory_gib: float | None
+    """What one device has."""
+    watts: float | None
+    """Board power of one device."""
+    currency: str
+    price_low: float | None
+    """One device for one hour, in `currency`."""
+    price_high: float | None
+    price_date: str
+    tokens_each: bool
+    """`plan.tokens` is given: every stage has as many."""
+    rows: list[PlanRow]
+    total: PlanRow
+    budget: list[BudgetLine]
+    """What the plan takes of each limit that is set."""
+    problems: list[str]
+    """Why training would refuse or fail; [] if nothing is known."""
+    warnings: list[str]
+    """What may go wrong."""
+    suggestions: list[Suggestion] | None
+    """Ways in which all stages fit, where one does not; [] if none was found."""
+    notes: list[str]
+    """Conventions, sources and dates of the figures."""
+
+
+def _work(cfg: RunConfig, name: str, arch: Architecture) -> Work:
+    stage = cfg.train.stage(name)
+    method = stage_method(stage)
+    limits = [stage.steps * cfg.train.batch_tokens]
+    if stage.tokens is not None:
+        limits.append(stage.tokens)
+    if stage.pf_days is not None:
+        per_token = flops_per_token(arch, method, cfg.train.sequence_length)
+        limits.append(max(1, round(stage.pf_days * PF_DAY / per_token)))
+    tokens = cfg.plan.tokens or min(limits)
+    return Work(stage=name, arch=arch, method=method, tokens=tokens)
+
+
+def _as_trained(cfg: RunConfig, longest: int | None) -> RunConfig:
+    """Return `cfg` with rows that the model takes and prices in the currency of the budget."""
+    train = cfg.train
+    if longest is not None and longest < train.sequence_length:
+        tokens = train.batch_tokens - train.batch_tokens % longest
+        train = replace(train, sequence_length=longest, batch_tokens=tokens)
+    return replace(cfg, train=train, hardware=priced(cfg.hardware, cfg.budget))
+
+
+def _token_ratio(cfg: RunConfig) -> float | None:
+    """New tokens over old ones: as given, else as the run's own tokenizer stage measured it."""
+    record = RunFolder(cfg.folder).finished("tokenizer")
+    if cfg.plan.token_ratio is not None or record is None:
+        return cfg.plan.token_ratio
+    result = record.get("result", {})
+    if result.get("vocab_size") != cfg.tokenizer.vocab_size:
+        return None
+    ratio: float | None = result.get("token_ratio")
+    return ratio
+
+
+def _token_cost_ratio(cfg: RunConfig, works: Sequence[Work], base: Architecture) -> float | None:
+    """What the stages that adapt cost, relative to the same with the old vocabulary."""
+    adapting = [work for work in works if work.stage != "pretrain"]
+    return relative_cost(cfg, adapting, [replace(work, arch=base) for work in adapting])
+
+
+def _machine(cfg: RunConfig) -> dict[str, Any]:
+    """Return the fields of `Plan` that tell of the devices and of their prices."""
+    hardware, cluster = cfg.hardware, cfg.cluster
+    same = ["kind", "utilisation_low", "utilisation_high", "memory_gib", "watts"]
+    same += ["currency", "price_low", "price_high", "price_date"]
+    return {key: getattr(hardware, key) for key in same} | {
+        "nodes": cluster.nodes,
+        "devices": cluster.devices,
+        "device": hardware.name,
+        "cluster": f"{cluster.name}, {cluster.nodes} x {cluster.devices_per_node}",
+        "peak_tflops": hardware.peak_flops_per_second(cfg.train.precision) / 1e12,
+        "goodput": cluster.goodput,
+        "link_gb_per_second": cluster.link_gb_per_second,
+    }
+
+
+def _step(cfg: RunConfig) -> dict[str, Any]:
+    """Return the fields of `Plan` that tell how a step is carried out."""
+    setup, micro_steps = run_setup(cfg)
+    return {
+        "precision": cfg.train.precision,
+        "batch_tokens": cfg.train.batch_tokens,
+        "sequence_length": cfg.train.sequence_length,
+        "micro_batch_tokens": setup.tokens,
+        "micro_steps": micro_steps,
+        "zero_stage": cfg.zero.stage,
+        "recompute": cfg.train.recompute,
+    }
+
+
+def make_plan(cfg: RunConfig) -> Plan:
+    """Plan every stage of `cfg.recipe`; `pretrain` has the base model's own vocabulary.
+
+    Raises `UserError` for a model whose sizes are not known, a precision that the device lacks,
+    a currency without a rate and a micro-batch that holds no row.
+    """
+    config, remarks = model_config(cfg.model)
+    asked, base = cfg, Architecture.from_config(config)
+    cfg = _as_trained(asked, positions(config))
+    adapted = replace(base, vocab_size=cfg.tokenizer.vocab_size)
+    works = [
+        _work(cfg, name, base if name == "pretrain" else adapted) for name in cfg.recipe.stages
+    ]
+    rows = [plan_row(cfg, work) for work in works]
+    budget = plan_budget(cfg, rows)
+    ratio, per_token = _token_ratio(cfg), _token_cost_ratio(cfg, works, base)
+    return Plan(
+        model=cfg.model.label,
+        recipe=cfg.recipe.name,
+        parameters=parameter_count(adapted),
+        vocab_size_old=base.vocab_size,
+        vocab_size_new=adapted.vocab_size,
+        token_ratio=ratio,
+        token_cost_ratio=per_token,
+        text_cost_ratio=None if ratio is None or per_token is None else ratio * per_token,
+        **_machine(cfg),
+        **_step(cfg),
+        tokens_each=cfg.plan.tokens is not None,
+        rows=rows,
+        total=sum_rows(rows),
+        budget=budget,
+        problems=plan_problems(asked, cfg, rows),
+        warnings=[*remarks, *plan_warnings(cfg, rows, budget)],
+        suggestions=suggestions(cfg, works) if False in [row.fits for row in rows] else None,
+        notes=plan_notes(asked, cfg, works),
+    )

@@ -1,0 +1,130 @@
+"""One stage of a plan, and the sum of all."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from hpc_llm.accounting.architecture import Architecture, parameter_count
+from hpc_llm.accounting.flops import flops_per_token, pf_days
+from hpc_llm.accounting.memory import MemoryPlan, fits, tight
+from hpc_llm.accounting.method import Method, trainable_parameters
+from hpc_llm.accounting.projection import Estimate, Projection, computing_hours
+from hpc_llm.planning.work import Work, run_machine, run_memory, run_method, run_projection
+from hpc_llm.settings import RunConfig
+
+__all__ = ["PlanRow", "plan_row", "sum_rows"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRow:
+    """One stage, or the sum of all."""
+
+    stage: str
+    method: str
+    trainable: int | None
+    """Parameters that receive a gradient; None in the sum."""
+    parameters: int | None
+    """Parameters of the model in this stage."""
+    tokens: int
+    flops_per_token: float | None
+    """Exact and causal, without recomputation."""
+    share_of_full: float | None
+    """`flops_per_token` relative to training everything."""
+    flops: int
+    """Exact and causal, of the whole stage."""
+    pf_days: float
+    """The same in PF-days."""
+    flops_6n: int
+    """6 N D, which takes no notice of the method."""
+    projection: Projection
+    """Time, money and energy of the FLOPs that the machine carries out."""
+    memory: MemoryPlan | None
+    """Peak of one device; None in the sum."""
+    fits: bool | None
+    """Whether that leaves some room in the device; None where it is not known."""
+    tight: bool | None
+    """Whether it is less than the device has, and leaves no room."""
+    network_hours: float | None
+    """Time on the network between nodes, where nothing overlaps; None: not known."""
+    network_share: float | None
+    """The same relative to the time of computing, at `mid`."""
+
+
+def _label(arch: Architecture, method: Method) -> str:
+    """Name the method; "all" linear layers of a mixture of experts are those of its attention."""
+    if method.rank and arch.num_experts and not method.targets:
+        return method.label.replace(" all", " attention", 1)
+    return method.label
+
+
+def plan_row(cfg: RunConfig, work: Work) -> PlanRow:
+    """Plan one stage."""
+    arch, length = work.arch, cfg.train.sequence_length
+    method = run_method(cfg, work)
+    projection = run_projection(cfg, work)
+    per_token = flops_per_token(arch, method, length)
+    flops = math.ceil(per_token * work.tokens)
+    count = parameter_count(arch)
+    needed = run_memory(cfg, work) if cfg.hardware.kind == "gpu" else None
+    hours = computing_hours(projection.flops, run_machine(cfg), projection.mid.utilisation)
+    sent = projection.network_hours
+    return PlanRow(
+        stage=work.stage,
+        method=_label(arch, method),
+        trainable=trainable_parameters(arch, method),
+        parameters=count.total,
+        tokens=work.tokens,
+        flops_per_token=per_token,
+        share_of_full=per_token / flops_per_token(arch, Method.full(), length),
+        flops=flops,
+        pf_days=pf_days(flops),
+        flops_6n=6 * count.active * work.tokens,
+        projection=projection,
+        memory=needed,
+        fits=None if needed is None else fits(needed, cfg.hardware),
+        tight=None if needed is None else tight(needed, cfg.hardware),
+        network_hours=sent,
+        network_share=None if sent is None or hours is None else sent / hours,
+    )
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    """Add up; None where one is not known, or there is none."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None
+
+
+def _sum_estimates(estimates: Sequence[Estimate]) -> Estimate:
+    names = [f.name for f in fields(Estimate) if f.name != "utilisation"]
+    sums = {name: _sum([getattr(estimate, name) for estimate in estimates]) for name in names}
+    return Estimate(utilisation=estimates[0].utilisation if estimates else None, **sums)
+
+
+def sum_rows(rows: Sequence[PlanRow]) -> PlanRow:
+    """Add the stages up; a figure that one of them lacks is None."""
+    projections = [row.projection for row in rows]
+    network = _sum([row.network_hours for row in rows])
+    return PlanRow(
+        stage="sum",
+        method="",
+        trainable=None,
+        parameters=None,
+        tokens=sum(row.tokens for row in rows),
+        flops_per_token=None,
+        share_of_full=None,
+        flops=sum(row.flops for row in rows),
+        pf_days=sum(row.pf_days for row in rows),
+        flops_6n=sum(row.flops_6n for row in rows),
+        projection=Projection(
+            flops=sum(p.flops for p in projections),
+            network_hours=network,
+            low=_sum_estimates([p.low for p in projections]),
+            mid=_sum_estimates([p.mid for p in projections]),
+            high=_sum_estimates([p.high for p in projections]),
+        ),
+        memory=None,
+        fits=None,
+        tight=None,
+        network_hours=network,
+        network_share=None,
+    )

@@ -1,0 +1,209 @@
+"""A plan as text for people; a figure that is not known is `n/a`."""
+
+from collections.abc import Sequence
+
+from hpc_llm.accounting.columns import columns, figure
+from hpc_llm.accounting.flops import pf_days
+from hpc_llm.accounting.memory import ROOM
+from hpc_llm.accounting.projection import Estimate
+from hpc_llm.planning.budget import BudgetLine
+from hpc_llm.planning.plan import Plan
+from hpc_llm.planning.rows import PlanRow
+
+__all__ = ["plan_table"]
+
+LONG_HOURS = 100.0  # what takes longer is told in days
+GIB = 2**30
+MEMORY_PARTS = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer",
+    "activations": "activations",
+    "logits": "loss",
+    "recomputed": "layer",
+    "live_parameters": "live",
+    "buckets": "buckets",
+    "context": "context",
+}
+VERDICTS = {True: "fits", False: "DOES NOT FIT", None: "n/a"}
+DEVICE = {"gpu": "GPU", "cpu": "core"}
+
+
+def _unit(plan: Plan) -> tuple[str, float]:
+    """Return hours or days, and how many hours that is."""
+    hours = plan.total.projection.mid.hours
+    return ("days", 24.0) if hours is not None and hours > LONG_HOURS else ("hours", 1.0)
+
+
+def _span(estimates: Sequence[Estimate], key: str, unit: float = 1.0) -> str:
+    values = [getattr(estimate, key) for estimate in estimates]
+    if None in values:
+        return "n/a"
+    return _joined([figure(value / unit) for value in values])
+
+
+def _joined(written: Sequence[str]) -> str:
+    """Join low, mid and high; one is enough where all are the same."""
+    return written[0] if len(set(written)) == 1 else " / ".join(written)
+
+
+def _head(plan: Plan) -> list[str]:
+    """Return what must be known first, then model and machine."""
+    count = plan.parameters
+    return [
+        *(f"CANNOT RUN as it is: {problem}" for problem in plan.problems),
+        *(f"WARNING: {warning}" for warning in plan.warnings),
+        f"{plan.model}: {count.total:,} parameters (body {count.body:,}, embedding "
+        f"{count.embedding:,}, head {count.head:,})",
+        f"recipe {plan.recipe}, vocabulary {plan.vocab_size_old:,} -> {plan.vocab_size_new:,}",
+        f"{plan.devices} x {plan.device} ({plan.cluster}), {plan.peak_tflops:.4g} TFLOP/s "
+        f"{plan.precision} each",
+        f"batch {plan.batch_tokens:,} tokens in rows of {plan.sequence_length:,}, micro-batch "
+        f"{plan.micro_batch_tokens:,}, micro-steps {plan.micro_steps:,}",
+    ]
+
+
+def _work_cells(row: PlanRow) -> list[str]:
+    trainable = share = per_token = of_full = ""
+    if row.trainable is not None and row.parameters is not None:
+        trainable, share = f"{row.trainable:,}", f"{row.trainable / row.parameters:.1%}"
+    if row.flops_per_token is not None and row.share_of_full is not None:
+        per_token, of_full = figure(row.flops_per_token / 1e9), f"{row.share_of_full:.3f}"
+    return [
+        row.stage,
+        row.method,
+        trainable,
+        share,
+        f"{row.tokens:,}",
+        per_token,
+        of_full,
+        figure(row.pf_days),
+        figure(pf_days(row.projection.flops)),
+    ]
+
+
+def _work(plan: Plan) -> list[str]:
+    heads = ["stage", "method", "trainable", "", "tokens each" if plan.tokens_each else "tokens"]
+    heads += ["GF/token", "of full", "PF-days", "hardware"]
+    return columns([heads, *(_work_cells(row) for row in [*plan.rows, plan.total])], left=2)
+
+
+def _costs(plan: Plan) -> list[str]:
+    name, unit = _unit(plan)
+    each = (("hours", name, unit), ("device_hours", f"{DEVICE[plan.kind]}-hours", 1.0))
+    kinds = (*each, ("money", plan.currency, 1.0))
+    lines = [["stage", *(f"{head} low/mid/high" for _, head, _ in kinds), "network"]]
+    for row in [*plan.rows, plan.total]:
+        projection = row.projection
+        ends = [projection.low, projection.mid, projection.high]
+        network = "n/a" if row.network_share is None else f"+{row.network_share:.1%}"
+        spans = [_span(ends, key, unit) for key, _, unit in kinds]
+        lines.append([row.stage, *spans, network if row.method else ""])
+    note = "network: time between nodes relative to computing (mid), where nothing overlaps"
+    return ["", *columns(lines), note]
+
+
+def _budget(plan: Plan) -> list[str]:
+    """Return a sentence for each limit: how much of it the plan takes, and what it buys."""
+    units = {"money": f" {plan.currency}"}
+    return [
+        f"budget.{line.key}={line.limit:g}{units.get(line.key, '')}: {_spent(plan, line)}"
+        for line in plan.budget
+    ]
+
+
+def _spent(plan: Plan, line: BudgetLine) -> str:
+    points = (line.low, line.mid, line.high)
+    if line.mid.share is None:
+        return "what the plan takes of it is not known"
+    word, unit = ("billion", 1e9) if plan.total.tokens >= 1e9 else ("million", 1e6)
+    shares = _joined([f"{point.share:.0%}" for point in points])
+    bought = _joined([figure((point.tokens or 0) / unit) for point in points])
+    end = "lasts"
+    if line.mid.stage is not None:
+        end = f"ends in {line.mid.stage} at step {line.mid.step:,}"
+    return (
+        f"the plan takes {shares} (low/mid/high), it buys {bought} of "
+        f"{figure(plan.total.tokens / unit)} {word} tokens, and {end} (mid)"
+    )
+
+
+def _memory(plan: Plan) -> list[str]:
+    """Return a line for each stage: GiB of one device by part."""
+    rows = [row for row in plan.rows if row.memory is not None]
+    parts = {
+        key: name
+        for key, name in MEMORY_PARTS.items()
+        if any(getattr(row.memory, key) for row in rows)
+    }
+    lines = [["GiB a device", *parts.values(), "peak", f"of {figure(plan.memory_gib)}"]]
+    for row in rows:
+        assert row.memory is not None
+        cells = [figure(getattr(row.memory, key) / GIB) for key in parts]
+        verdict = "tight" if row.tight else VERDICTS[row.fits]
+        lines.append([row.stage, *cells, figure(row.memory.total / GIB), verdict])
+    again = "with" if plan.recompute else "without"
+    note = (
+        f"ZeRO {plan.zero_stage}, {again} recomputation, fragmentation not counted; fits: in "
+        f"{ROOM:.0%} of the memory"
+    )
+    return ["", *columns(lines), note] if rows else []
+
+
+def _suggestions(plan: Plan) -> list[str]:
+    """Return what would make every stage fit, one way a line."""
+    if plan.suggestions is None:
+        return []
+    if not plan.suggestions:
+        return ["", "nothing that was tried fits: take larger devices, or a smaller model"]
+    name, unit = _unit(plan)
+    lines = [["nodes", name, f"{DEVICE[plan.kind]}-hours", plan.currency, "GiB", "overrides"]]
+    for way in plan.suggestions:
+        time = None if way.hours is None else way.hours / unit
+        cells = [figure(value) for value in (time, way.device_hours, way.money)]
+        memory = figure(way.memory_bytes / GIB)
+        lines.append([str(way.nodes), *cells, memory, way.overrides])
+    width = max(len(line[-1]) for line in lines)
+    lines = [[*line[:-1], line[-1].ljust(width)] for line in lines]
+    return ["", "all stages fit with (mid):", *columns(lines)]
+
+
+def _tokenizer(plan: Plan) -> str:
+    text = f"tokenizer {plan.vocab_size_new:,} pieces"
+    if plan.token_cost_ratio is None:
+        return f"{text}: no stage of this recipe trains with them"
+    text += f": a token costs x{plan.token_cost_ratio:.3f} in these stages"
+    if plan.text_cost_ratio is None:
+        return f"{text}; a text: n/a before plan.token_ratio (new tokens / old tokens)"
+    return f"{text}; with tokens x{plan.token_ratio:.3f} a text costs x{plan.text_cost_ratio:.3f}"
+
+
+def _energy(plan: Plan) -> str:
+    points = [plan.total.projection.low, plan.total.projection.mid, plan.total.projection.high]
+    if plan.watts is None:
+        return "energy n/a: give hardware.watts"
+    if points[0].energy_kwh is None:
+        return "energy n/a: hours are not known"
+    energy = f"energy {_span(points, 'energy_kwh')} kWh (modelled: devices at board power)"
+    if points[0].co2_kg is None:
+        return f"{energy}, CO2 n/a: give cluster.carbon_g_per_kwh"
+    return f"{energy}, {_span(points, 'co2_kg')} kg CO2"
+
+
+def plan_table(plan: Plan) -> str:
+    """Return the plan as lines: what cannot run, stages, costs, memory, what would fit, notes."""
+    lines = [
+        *_head(plan),
+        "",
+        *_work(plan),
+        *_costs(plan),
+        *_budget(plan),
+        *_memory(plan),
+        *_suggestions(plan),
+        "",
+        _energy(plan),
+        _tokenizer(plan),
+        f"6 N D, which counts every parameter as trained: {figure(pf_days(plan.total.flops_6n))} "
+        "PF-days in all",
+    ]
+    return "\n".join([*lines, *plan.notes])

@@ -1,0 +1,115 @@
+"""A training stage on the machine of a configuration: how a step is divided, what it takes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from hpc_llm.accounting.architecture import Architecture
+from hpc_llm.accounting.hardware import Machine
+from hpc_llm.accounting.memory import MemoryPlan, TrainingSetup, memory_plan
+from hpc_llm.accounting.method import Method
+from hpc_llm.accounting.projection import Projection, hardware_flops, project_flops
+from hpc_llm.accounting.traffic import network_seconds
+from hpc_llm.errors import UserError
+from hpc_llm.settings import RunConfig
+
+__all__ = [
+    "Work",
+    "planned_ranks",
+    "relative_cost",
+    "run_machine",
+    "run_memory",
+    "run_method",
+    "run_projection",
+    "run_setup",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One training stage: which model, what learns (recomputation left open), on how much text."""
+
+    stage: str
+    arch: Architecture
+    method: Method
+    tokens: int
+
+
+def planned_ranks(cfg: RunConfig) -> int:
+    """Return the ranks of `cfg`: one for each GPU, or `launch.processes` of each node."""
+    if cfg.hardware.kind == "cpu":
+        return cfg.cluster.nodes * cfg.launch.processes
+    return cfg.cluster.devices
+
+
+def run_setup(cfg: RunConfig) -> tuple[TrainingSetup, int]:
+    """Return how the trainer divides a step of `cfg` on the cluster, and its micro-steps.
+
+    Raises `UserError` for a micro-batch that holds no row, as training does.
+    """
+    train, ranks = cfg.train, planned_ranks(cfg)
+    rows = max(1, train.batch_tokens // train.sequence_length // ranks)
+    limit = rows
+    if train.micro_batch_tokens is not None:
+        limit = min(rows, train.micro_batch_tokens // train.sequence_length)
+    if limit < 1:
+        raise UserError(
+            f"train.micro_batch_tokens={train.micro_batch_tokens}: holds no row of "
+            f"{train.sequence_length} tokens; give at least train.sequence_length"
+        )
+    micro = max(size for size in range(1, limit + 1) if rows % size == 0)
+    setup = TrainingSetup(
+        precision=train.precision,
+        sequence_length=train.sequence_length,
+        micro_batch_size=micro,
+        zero_stage=cfg.zero.stage,
+        data_parallel=ranks,
+        offload_optimizer=cfg.zero.offload_optimizer,
+        offload_parameters=cfg.zero.offload_parameters,
+        bucket_elements=cfg.zero.bucket_elements,
+    )
+    return setup, rows // micro
+
+
+def run_method(cfg: RunConfig, work: Work) -> Method:
+    """Return the method of `work`, with recomputation as `cfg` says."""
+    return replace(work.method, recompute=cfg.train.recompute)
+
+
+def run_machine(cfg: RunConfig) -> Machine:
+    """Return the devices that `cfg` asks for."""
+    return Machine(hardware=cfg.hardware, cluster=cfg.cluster, precision=cfg.train.precision)
+
+
+def run_memory(cfg: RunConfig, work: Work) -> MemoryPlan:
+    """Return the peak memory of one device."""
+    return memory_plan(work.arch, run_method(cfg, work), run_setup(cfg)[0])
+
+
+def _network_hours(cfg: RunConfig, work: Work) -> float | None:
+    """Return the hours on the network between nodes; None where its bandwidth is not known."""
+    setup, micro_steps = run_setup(cfg)
+    seconds = network_seconds(work.arch, run_method(cfg, work), setup, cfg.cluster, micro_steps)
+    if seconds is None:
+        return None
+    return seconds * work.tokens / cfg.train.batch_tokens / cfg.cluster.goodput / 3600
+
+
+def run_projection(cfg: RunConfig, work: Work) -> Projection:
+    """Return time, money and energy of `work`, the network between nodes included where known."""
+    length = cfg.train.sequence_length
+    flops = hardware_flops(work.arch, run_method(cfg, work), work.tokens, length)
+    return project_flops(flops, run_machine(cfg), _network_hours(cfg, work))
+
+
+def relative_cost(cfg: RunConfig, works: Sequence[Work], others: Sequence[Work]) -> float | None:
+    """Return what `works` cost relative to `others`: in hours, else in FLOPs carried out.
+
+    None where there is no work.
+    """
+    both = [[run_projection(cfg, work) for work in each] for each in (works, others)]
+    if not works:
+        return None
+    hours = [[p.mid.hours for p in each if p.mid.hours is not None] for each in both]
+    if len(hours[0]) == len(works):
+        return sum(hours[0]) / sum(hours[1])
+    return sum(p.flops for p in both[0]) / sum(p.flops for p in both[1])

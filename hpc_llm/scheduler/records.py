@@ -1,0 +1,68 @@
+"""What Slurm knows of a job: when it began (`squeue`), what was billed, how it ended (`sacct`).
+
+A requeued job has one line in `sacct` for each of its starts (`--duplicates`), and all of them
+were billed.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from hpc_llm.scheduler.commands import answer
+
+__all__ = ["billed_hours", "is_running", "job_start", "start_states"]
+
+FIELDS = "JobIDRaw,JobID,ElapsedRaw,AllocCPUS,AllocTRES"
+GPUS = re.compile(r"gres/gpu=(\d+)")
+
+
+def job_start(environment: Mapping[str, str]) -> float | None:
+    """When the job of this process was started this time, in seconds since 1970; None: unknown.
+
+    Newer versions of Slurm tell it in SLURM_JOB_START_TIME. One task of an array has the number of
+    the whole array, so tasks are asked for as ARRAY_TASK.
+    """
+    if told := environment.get("SLURM_JOB_START_TIME"):
+        return float(told)
+    job = environment.get("SLURM_JOB_ID")
+    if array := environment.get("SLURM_ARRAY_JOB_ID"):
+        job = f"{array}_{environment.get('SLURM_ARRAY_TASK_ID')}"
+    printed = answer("squeue", "--noheader", "--format=%S", f"--jobs={job}") if job else None
+    try:
+        return None if printed is None else datetime.fromisoformat(printed.strip()).timestamp()
+    except ValueError:  # N/A
+        return None
+
+
+def billed_hours(jobs: Iterable[str], kind: str) -> float | None:
+    """Return the device-hours of Slurm jobs: allocated GPUs (or, for kind cpu, CPUs) x wall time.
+
+    None where `sacct` is missing, keeps no accounting or does not know one of the jobs.
+    """
+    wanted = set(jobs)
+    command = ("sacct", "-X", "-n", "-P", "--duplicates", f"--format={FIELDS}")
+    printed = answer(*command, f"--jobs={','.join(sorted(wanted))}") if wanted else None
+    if printed is None:
+        return None
+    hours, known = 0.0, set()
+    for line in printed.splitlines():
+        raw, name, seconds, cpus, tres = line.split("|")
+        if wanted.isdisjoint((raw, name)):  # another task of its array
+            continue
+        known |= {raw, name}
+        gpus = GPUS.search(tres)
+        devices = int(cpus) if kind == "cpu" else int(gpus[1]) if gpus else 0
+        hours += devices * int(seconds) / 3600
+    return hours if known.issuperset(wanted) else None
+
+
+def is_running(job: str) -> bool:
+    """Tell whether Slurm says that a job runs."""
+    command = ("squeue", "--noheader", "--states=RUNNING", "--format=%i", f"--jobs={job}")
+    return bool((answer(*command) or "").strip())
+
+
+def start_states(job: str) -> list[str]:
+    """Return how each start of a job ended, as `NODE_FAIL` or `REQUEUED`; empty: not known."""
+    command = ("sacct", "-X", "-n", "-P", "--duplicates", "--format=State", f"--jobs={job}")
+    return [line.strip() for line in (answer(*command) or "").splitlines()]

@@ -1,0 +1,1 @@
+"""Checkpoints: folder, saver, resume, the whole and the sharded layout, checksums."""

@@ -1,0 +1,93 @@
+"""How a checkpoint's settings, data and model differ from those of the stage. No torch here.
+
+The weights depend on the settings in `CheckpointState.settings` and on the files read; with others
+a stage is another stage. All other settings may change from one start to the next.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hpc_llm.training.checkpoints.folder import CheckpointState
+
+__all__ = ["CONTENT", "as_json", "made_otherwise", "other_model", "refusal"]
+
+MAY_CHANGE = (
+    "ranks, zero, launch, hardware, checkpoint, guards, tracking, budget, "
+    "train.micro_batch_tokens, log_steps, max_hours and threads may change"
+)
+SHOWN = 5
+CONTENT = " (content)"
+
+
+def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as they are read back from a checkpoint."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(settings), default=str))
+    return plain
+
+
+def changed_settings(state: CheckpointState, settings: Mapping[str, Any]) -> list[str]:
+    """Return `key: old -> new` for every setting that the weights depend on and that differs."""
+    before, settings = state.settings, as_json(settings)
+    keys = [k for k in sorted({*before, *settings}) if before.get(k) != settings.get(k)]
+    return [
+        f"{key.removesuffix(CONTENT)}: another content"
+        if key.endswith(CONTENT)
+        else f"{key}: {before.get(key)} -> {settings.get(key)}"
+        for key in keys
+    ]
+
+
+def refusal(
+    path: Path, state: CheckpointState, stage: str, fingerprint: str, settings: Mapping[str, Any]
+) -> str | None:
+    """Return why a checkpoint is not one of `stage` as it is asked for; None: it is one."""
+    if state.stage != stage:
+        return f"{path}: is a checkpoint of the stage {state.stage}, not of {stage}; remove it"
+    if state.fingerprint == fingerprint:
+        return None
+    changes = changed_settings(state, settings)
+    told = _some(changes) if changes else "other files, or another version of hpc-llm"
+    return (
+        f"{path}: was made with other settings: {told}; give the earlier ones to go on from step "
+        f"{state.progress.step}, or checkpoint.changed=restart to begin {stage} anew (the "
+        f"checkpoint is then kept in superseded/); {MAY_CHANGE}"
+    )
+
+
+def other_parameters(state: CheckpointState, parameters: Mapping[str, str]) -> list[str]:
+    """Return how the trained parameters differ from those of a checkpoint, by name and shape."""
+    before = state.parameters
+    keys = [*before, *(name for name in parameters if name not in before)]
+    return [
+        f"{key} is {before.get(key, 'missing')} there and {parameters.get(key, 'missing')} here"
+        for key in keys
+        if before.get(key) != parameters.get(key)
+    ]
+
+
+def other_model(path: Path, state: CheckpointState, parameters: Mapping[str, str]) -> str | None:
+    """Return why a checkpoint is not one of this model; None: it is one."""
+    differ = other_parameters(state, parameters)
+    if not differ:
+        return None
+    return (
+        f"{path}: is a checkpoint of another model: {_some(differ)}; give the model it was made "
+        f"with, or remove {path.parent}"
+    )
+
+
+def made_otherwise(state: CheckpointState, made_with: Mapping[str, Any]) -> str:
+    """Return what is different now of what may change, as text; empty: nothing."""
+    changes = [
+        f"{key} {state.made_with.get(key)} -> {value}"
+        for key, value in made_with.items()
+        if state.made_with.get(key) != value
+    ]
+    return ", ".join(changes)
+
+
+def _some(lines: list[str]) -> str:
+    more = f", and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    return ", ".join(lines[:SHOWN]) + more

@@ -1,0 +1,160 @@
+"""The layout `sharded`: every rank writes its own partition, by DeepSpeed's `save_checkpoint`.
+
+For full training of models whose states do not fit into one host's memory. On as many ranks, at the
+same ZeRO stage, each reads its own files back and goes on with the same bits; on others the
+checkpoint is first converted (see `universal`).
+
+What is trusted: DeepSpeed's files are pickles, and a pickle can run any program when it is loaded.
+So they are read only from the run's own folder, only where their SHA-256 is that in `state.json`,
+and only with torch's `weights_only`, which builds tensors, containers and the few classes of
+`ALLOWED` and refuses everything else. Whoever can write into the run folder can change both files
+and hashes; they still get no code to run.
+"""
+
+import copy
+import importlib
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hpc_llm.errors import UserError
+from hpc_llm.rundir import fingerprint
+from hpc_llm.training.checkpoints.checksums import HashedFile
+from hpc_llm.training.checkpoints.states import HostCopies
+
+__all__ = ["FOLDER", "Capture", "division", "load_sharded", "only_weights", "write_sharded"]
+
+FOLDER = "deepspeed"
+ALLOWED = (
+    "deepspeed.runtime.fp16.loss_scaler.LossScaler",
+    "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
+    "deepspeed.runtime.zero.config.ZeroStageEnum",
+    "deepspeed.utils.tensor_fragment.fragment_address",
+)
+
+
+@contextmanager
+def only_weights() -> Iterator[None]:
+    """Inside the block every `torch.load`, DeepSpeed's own too, is a safe one."""
+    classes = []
+    for path in ALLOWED:
+        module, name = path.rsplit(".", 1)
+        classes.append(getattr(importlib.import_module(module), name))
+    key = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # wins over weights_only=False in the call
+    before = os.environ.get(key)
+    os.environ[key] = "1"
+    try:
+        with torch.serialization.safe_globals(classes):
+            yield
+    finally:
+        if before is None:
+            del os.environ[key]
+        else:
+            os.environ[key] = before
+
+
+class Capture:
+    """DeepSpeed's checkpoint engine: takes what it would write as copies, to be written later."""
+
+    def __init__(self) -> None:
+        """Begin with nothing taken."""
+        self._copies = HostCopies()
+        self.taken: dict[str, Any] = {}
+
+    def take(self, engine: Any) -> dict[str, Any]:
+        """Return this rank's files as {name: content}; valid until the next call (collective)."""
+        self.taken = {}
+        engine.checkpoint_engine = self
+        engine._copy_recovery_script = lambda path: None  # our own export reads names
+        engine.save_checkpoint(
+            FOLDER, tag=FOLDER, client_state={}, save_latest=False, exclude_frozen_parameters=True
+        )
+        return self.taken
+
+    def save(self, state_dict: Any, path: str) -> None:
+        """Copy the content of a file."""
+        name = Path(path).name
+        self.taken[name] = _copied(state_dict, self._copies, name)
+
+    def load(self, path: str, map_location: Any = None) -> Any:
+        """Read a file."""
+        try:
+            with only_weights():
+                return torch.load(path, map_location=map_location, weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise UserError(
+                f"{path}: holds what is not loaded ({str(error).splitlines()[0]}); remove it, and "
+                "the checkpoint before it is taken"
+            ) from error
+
+    def create(self, info: Any) -> None:
+        """Begin; nothing to do."""
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Make a folder; nothing is written yet."""
+
+    def commit(self, info: Any) -> bool:
+        """End; nothing to do."""
+        return True
+
+    def is_data_parallel_writer(self, dp_rank: int) -> bool:
+        """Tell whether a rank writes what all ranks have."""
+        return dp_rank == 0
+
+    def is_decoupled(self) -> bool:
+        """Tell whether DeepSpeed has to wait at the end of a step: it has not."""
+        return False
+
+    def preserves_storage_sharing(self) -> bool:
+        """Tell whether tensors may share memory in a file: each is a copy of its own."""
+        return False
+
+
+def _copied(value: Any, copies: HostCopies, key: str) -> Any:
+    """Return a copy that training does not change; a tensor that is there twice is copied once."""
+    if torch.is_tensor(value):
+        return copies.copy(key, value)
+    if isinstance(value, dict):
+        kind = OrderedDict if isinstance(value, OrderedDict) else dict
+        return kind((k, _copied(v, copies, f"{key}/{k}")) for k, v in value.items())
+    if type(value) in (list, tuple):
+        return type(value)(_copied(v, copies, f"{key}/{i}") for i, v in enumerate(value))
+    return copy.deepcopy(value)
+
+
+def write_sharded(folder: Path, contents: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Write this rank's files below `folder`, synced; return their bytes and SHA-256 by path."""
+    place = folder / FOLDER
+    place.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for name, content in contents.items():
+        with HashedFile(place / name) as file:  # torch's own writing would stop other threads
+            torch.save(content, file)
+        files[f"{FOLDER}/{name}"] = file.found
+    return files
+
+
+def load_sharded(engine: Any, path: Path) -> None:
+    """Read back what this rank wrote into an engine that divides in the same way (collective)."""
+    engine.checkpoint_engine = Capture()
+    engine.load_checkpoint(
+        str(path), tag=FOLDER, load_module_strict=False, load_lr_scheduler_states=False
+    )
+
+
+def division(engine: Any, *settings: Any) -> str:
+    """Return the fingerprint of how the states are divided: equal ones can be read back directly.
+
+    `settings` are what it depends on beside the parameters of each group in their order.
+    """
+    import deepspeed
+
+    shapes = engine._get_zero_param_shapes()
+    groups = [[[name, list(shape)] for name, shape in group.items()] for group in shapes]
+    return fingerprint(deepspeed.__version__, groups, *settings)

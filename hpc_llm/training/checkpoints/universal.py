@@ -1,0 +1,134 @@
+"""A sharded checkpoint for another number of ranks: DeepSpeed's universal checkpoint, by name.
+
+DeepSpeed's own converter (Lian et al. 2024, arXiv 2406.18820) puts the partitions together to one
+file for each parameter and state. They are read by our names and set as those of the layout
+`whole`, so that the ZeRO stage may change too, which DeepSpeed's own reader cannot do (0.19.8: from
+stage 2 to 3 it finds no files). Rank 0 converts in a process of its own, without a device and
+without running what a pickle asks for, and keeps the result beside the checkpoint.
+
+    python -m hpc_llm.training.checkpoints.universal FOLDER RESULT
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import hpc_llm
+from hpc_llm.errors import UserError
+from hpc_llm.rundir import read_json, write_json
+from hpc_llm.training.checkpoints.checksums import describe
+from hpc_llm.training.checkpoints.sharded import FOLDER, only_weights
+
+__all__ = ["UniversalTensors", "convert", "converted_files"]
+
+UNIVERSAL = "universal"
+MARKER = "files.json"
+KINDS = {"weight": "fp32", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
+WORKERS = 4
+COPIES = 2.2  # of the states on the disk while it converts: pieces, and the result
+
+
+def convert(path: Path) -> None:
+    """Convert the checkpoint in `path` unless that was done before (rank 0 only).
+
+    Raises `UserError` when the disk has no room, or when DeepSpeed cannot convert it.
+    """
+    result = path / UNIVERSAL
+    if (result / MARKER).exists():
+        return
+    _check_room(path)
+    temporary = path / f".{UNIVERSAL}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    command = [
+        sys.executable,
+        "-m",
+        "hpc_llm.training.checkpoints.universal",
+        FOLDER,
+        temporary.name,
+    ]
+    root = str(Path(hpc_llm.__file__).resolve().parent.parent)
+    paths = [root, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    hidden = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **hidden, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    done = subprocess.run(command, cwd=path, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        shutil.rmtree(temporary, ignore_errors=True)
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise UserError(
+            f"{path}: DeepSpeed cannot convert it for another number of ranks ({last}); go on with "
+            "the number of ranks and the ZeRO stage it was made with"
+        )
+    files = {str(f.relative_to(temporary)): describe(f) for f in temporary.rglob("*.pt")}
+    write_json(temporary / MARKER, files)
+    temporary.rename(result)
+
+
+def _check_room(path: Path) -> None:
+    size = sum(file.stat().st_size for file in (path / FOLDER).iterdir())
+    free = shutil.disk_usage(path).free
+    if free < COPIES * size:
+        raise UserError(
+            f"{path}: to go on with another number of ranks it is converted first, which takes "
+            f"{COPIES * size / 2**30:.1f} GiB there, and {free / 2**30:.1f} GiB are free; free "
+            "space, or go on with as many ranks as before"
+        )
+
+
+def converted_files(path: Path) -> dict[str, dict[str, Any]]:
+    """Return bytes and SHA-256 of the converted files by their path in `path`."""
+    return {f"{UNIVERSAL}/{k}": v for k, v in read_json(path / UNIVERSAL / MARKER).items()}
+
+
+class UniversalTensors(Mapping[str, torch.Tensor]):
+    """The tensors of a converted checkpoint by `kind/name`, read when they are asked for."""
+
+    def __init__(self, path: Path, names: Mapping[str, str]) -> None:
+        """Read below `path`; `names` are DeepSpeed's names of the parameters."""
+        self._folder, self._names = path / UNIVERSAL / "zero", names
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        """Read a tensor: flat under ZeRO-3, else in its shape."""
+        kind, name = key.split("/", 1)
+        file = self._folder / self._names[name] / f"{KINDS[kind]}.pt"
+        with only_weights():
+            found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        return found["param"] if isinstance(found, dict) else found
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the keys."""
+        return (f"{kind}/{name}" for kind in KINDS for name in self._names)
+
+    def __len__(self) -> int:
+        """Count the tensors."""
+        return len(KINDS) * len(self._names)
+
+
+def _main(source: str, target: str) -> None:
+    from deepspeed.checkpoint import ds_to_universal
+
+    workers = min(WORKERS, len(os.sched_getaffinity(0)))
+    arguments = Namespace(
+        input_folder=source,
+        output_folder=target,
+        num_extract_workers=workers,
+        num_merge_workers=workers,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=True,  # stages 1 and 2 ask for a version that only Megatron writes
+    )
+    with only_weights():
+        ds_to_universal.main(arguments)
+    for copied in Path(target).glob("*_states.pt"):  # copies of the checkpoint's own files
+        copied.unlink()
+    Path("latest_universal").unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Attention, losses and products of a training step, and what is compiled."""
