@@ -26,10 +26,26 @@ EXIT_REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: stopped in good order, start me 
 
 
 class UserError(ValueError):
-    """Bad input: the message names the value, the rule and the cure, in one line.
+    """Bad input. Its fields are printed as one line, `key=value: rule; fix`.
 
     `hpc-llm` prints it without a traceback (with one under HPC_LLM_DEBUG=1) and exits with 2.
     """
+
+    def __init__(self, key: str, value: object = None, rule: str = "", fix: str = "") -> None:
+        """Name what is wrong.
+
+        `key` is a setting, a file or a command; `value` what it has, None where there is nothing to
+        show (a null setting is the string "null"); `rule` what it must be, and what exists where
+        that helps; `fix` what to do about it.
+        """
+        super().__init__(key, value, rule, fix)
+        self.key, self.value, self.rule, self.fix = key, value, rule, fix
+
+    def __str__(self) -> str:
+        """The one line."""
+        place = self.key if self.value is None else f"{self.key}={self.value}"
+        text = "; ".join(filter(None, (self.rule, self.fix)))
+        return ": ".join(filter(None, (place, text)))
 
 
 class NoProgress(UserError):

@@ -10,16 +10,16 @@ __all__ = ["require_choice", "require_fraction", "require_positive"]
 def require_choice(key: str, value: str, choices: Collection[str]) -> None:
     """Raise `UserError` unless `value` is one of `choices`."""
     if value not in choices:
-        raise UserError(f"{key}={value}: not known; choose one of {', '.join(sorted(choices))}")
+        raise UserError(key, value, "not known", f"choose one of {', '.join(sorted(choices))}")
 
 
 def require_positive(key: str, value: float) -> None:
     """Raise `UserError` unless `value` is above zero."""
     if not value > 0:
-        raise UserError(f"{key}={value}: must be above 0")
+        raise UserError(key, value, "must be above 0")
 
 
 def require_fraction(key: str, value: float) -> None:
     """Raise `UserError` unless `value` lies in [0, 1]."""
     if not 0 <= value <= 1:
-        raise UserError(f"{key}={value}: must be a fraction between 0 and 1")
+        raise UserError(key, value, "must be a fraction between 0 and 1")
