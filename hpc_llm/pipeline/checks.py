@@ -11,8 +11,8 @@ from typing import Any
 from hpc_llm.accounting.model_file import positions, read_config
 from hpc_llm.pipeline.changed import refuse_changed
 from hpc_llm.pipeline.fingerprints import Stage
-from hpc_llm.pipeline.runner import refuse_missing, unfinished
 from hpc_llm.pipeline.table import point_of
+from hpc_llm.pipeline.todo import refuse_missing, unfinished
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
 from hpc_llm.training.data.batches import plan_batches
