@@ -1,4 +1,4 @@
-"""One price for one configuration: the network in it, what would fit, what the budget buys."""
+"""Costs of a configuration: with the network, suggestions that fit, and the budget."""
 
 import csv
 import io
@@ -126,7 +126,7 @@ def test_a_plan_is_set_against_its_budget() -> None:
     assert money.high.share == pytest.approx(whole.total.projection.high.money / money.limit)
     assert gpu_hours.mid.share == pytest.approx(0.5)
     assert days.mid.share == days.high.share == pytest.approx(pf_days(whole.total.flops) / 10)
-    assert gpu_hours.mid.stage is None  # it lasts, and for more of the last stage
+    assert gpu_hours.mid.stage is None  # not reached, and buys more of the last stage
     assert gpu_hours.mid.tokens > whole.total.tokens
     assert money.low.tokens > money.mid.tokens > money.high.tokens
     first = whole.rows[0].projection.mid.money
@@ -148,7 +148,7 @@ def test_without_a_budget_nothing_is_said_of_it() -> None:
     assert "budget" not in render_plan(plan(*SOLAR))
 
 
-def test_a_budget_that_cannot_be_counted_is_told_first() -> None:
+def test_a_budget_that_cannot_be_measured_is_reported_first() -> None:
     unpriced = plan("model=solar-10.7b", "cluster=lumi_g", "budget.money=5")
     assert unpriced.budget[0].mid.share is None
     assert "budget.money" in unpriced.problems[0]
