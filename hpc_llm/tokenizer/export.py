@@ -104,7 +104,7 @@ def export_fast(
     model_file: Path,
     base_tokenizer: Any | None,
     specials: SpecialTokens,
-    model_max_length: int,
+    model_max_length: int | None,
     folder: Path,
     model_type: str | None = None,
 ) -> Any:
@@ -112,8 +112,9 @@ def export_fast(
 
     `AutoTokenizer.from_pretrained(folder)` loads the same. BOS and EOS are added as the base
     tokenizer adds them (without a base: BOS alone); its chat template, padding side and the flags
-    of its special tokens are kept. `sentencepiece.model` is copied next to it. `model_type` is that
-    of the `config.json` in whose folder the tokenizer will be (see `autoload.py`).
+    of its special tokens are kept. `sentencepiece.model` is copied next to it. `model_max_length`
+    None: no limit. `model_type` is that of the `config.json` in whose folder the tokenizer will be
+    (see `autoload.py`).
     """
     from sentencepiece import sentencepiece_model_pb2
     from transformers import PreTrainedTokenizerFast
