@@ -42,12 +42,15 @@ class Architecture:
     """
 
     hidden_size: int
+    """h: width of the residual stream."""
     num_layers: int
     """Layers; in an encoder-decoder those of the decoder."""
     num_heads: int
+    """Query heads."""
     ffn_size: int
     """Inner size of the MLP, in a mixture of experts that of one expert."""
     vocab_size: int
+    """Rows of the input embedding."""
     num_kv_heads: int | None = None
     """Key and value heads; None: as many as query heads."""
     head_dim: int | None = None
@@ -70,8 +73,11 @@ class Architecture:
     parallel_residual: bool = False
     """The MLP reads the input of the layer, in parallel with the attention."""
     qkv_bias: bool = False
+    """Biases of queries, keys and values."""
     output_bias: bool = False
+    """Bias of the output projection of the attention."""
     mlp_bias: bool = False
+    """Biases of the MLP."""
     norm_bias: bool = False
     """LayerNorm, with weight and bias, instead of RMSNorm."""
     qk_norm: bool = False

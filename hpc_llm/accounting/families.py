@@ -17,6 +17,11 @@ Config = Mapping[str, Any]
 Fields = dict[str, Any]
 Names = tuple[str, ...]
 
+SHORT: dict[str, Names] = {  # names of GPT-2 and BLOOM
+    "layers": ("n_layer", "num_hidden_layers"),
+    "heads": ("n_head", "num_attention_heads"),
+}
+
 
 def _need(config: Config, *names: str) -> Any:
     values = [config.get(name) for name in names]
@@ -141,12 +146,7 @@ def _opt(config: Config) -> Fields:
 
 
 def _gpt2(config: Config) -> Fields:
-    stack = _stack(
-        config,
-        ("n_embd", "hidden_size"),
-        ("n_layer", "num_hidden_layers"),
-        ("n_head", "num_attention_heads"),
-    )
+    stack = _stack(config, ("n_embd", "hidden_size"), **SHORT)
     fields = stack | {
         "fused_qkv": True,
         "ffn_size": _given(config, "n_inner", 4 * stack["hidden_size"]),
@@ -170,12 +170,7 @@ def _gpt_neox(config: Config) -> Fields:
 
 
 def _bloom(config: Config) -> Fields:
-    stack = _stack(
-        config,
-        ("hidden_size", "n_embed"),
-        ("n_layer", "num_hidden_layers"),
-        ("n_head", "num_attention_heads"),
-    )
+    stack = _stack(config, ("hidden_size", "n_embed"), **SHORT)
     fields = stack | {
         "fused_qkv": True,
         "ffn_size": 4 * stack["hidden_size"],

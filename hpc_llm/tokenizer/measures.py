@@ -44,7 +44,7 @@ def measure(encode: Encode, texts: list[str], decode: Decode | None = None) -> d
         raise ValueError("texts: contain no word; give some text")
     ids = encode(texts)
     tokens = sum(map(len, ids))
-    figures = {
+    metrics = {
         "tokens": float(tokens),
         "tokens_per_word": tokens / words,
         "characters_per_token": sum(map(len, texts)) / tokens,
@@ -53,17 +53,13 @@ def measure(encode: Encode, texts: list[str], decode: Decode | None = None) -> d
     }
     if decode is not None:
         same = sum(a == b for a, b in zip(decode(ids), texts, strict=True))
-        figures["round_trip"] = same / len(texts)
-    return figures
+        metrics["round_trip"] = same / len(texts)
+    return metrics
 
 
 def compare(
     old: Encode, new: Encode, texts: list[str], decode_new: Decode | None = None
 ) -> dict[str, Any]:
     """Return `old` and `new` metrics on equal texts, and `token_ratio`: new / old tokens."""
-    figures_old, figures_new = measure(old, texts), measure(new, texts, decode_new)
-    return {
-        "old": figures_old,
-        "new": figures_new,
-        "token_ratio": figures_new["tokens"] / figures_old["tokens"],
-    }
+    of_old, of_new = measure(old, texts), measure(new, texts, decode_new)
+    return {"old": of_old, "new": of_new, "token_ratio": of_new["tokens"] / of_old["tokens"]}

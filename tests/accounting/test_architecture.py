@@ -1,4 +1,4 @@
-"""Parameter counts against the modules of transformers, which are built without memory."""
+"""Parameter counts against transformers models, built on the meta device."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The seven reference steps, the conventions of others, and attention counted pair by pair."""
+"""Seven reference steps, other FLOP conventions, and attention counted pair by pair."""
 
 import itertools
 from dataclasses import replace
@@ -54,7 +54,7 @@ def test_the_same_run_by_each_convention(convention: str, gflop: float) -> None:
     assert round(per_token / 1e9, 1) == gflop
 
 
-def test_dense_attention_is_the_counters_figure() -> None:
+def test_dense_attention_equals_the_counter() -> None:
     assert round(step_flops(SOLAR, Method.full(), 1, 4096).total / 4096 / 1e9, 1) == 73.3
 
 
@@ -144,7 +144,7 @@ def test_an_encoder_decoder_is_counted_by_its_parameters_only(convention: str) -
         (lambda: Method.lora(2, ()), "targets"),
     ],
 )
-def test_bad_requests_list_what_is_known(call, said: str) -> None:
+def test_errors_list_the_known_choices(call, said: str) -> None:
     with pytest.raises(UserError, match=said):
         call()
 

@@ -1,4 +1,4 @@
-"""Devices: found by the name that the driver reports, and refused where they make no sense."""
+"""Devices: found by the name that the driver reports; invalid ones are refused."""
 
 import pytest
 from errors import user_error
@@ -84,7 +84,7 @@ def test_a_precision_that_the_device_lacks_is_refused() -> None:
         ({"memory_gib": 0}, "memory_gib=0"),
     ],
 )
-def test_impossible_devices_are_refused(change: dict, said: str) -> None:
+def test_invalid_devices_are_refused(change: dict, said: str) -> None:
     entry = read_catalogue("hardware")["a100_sxm_80gb"]
     with pytest.raises(UserError, match=said):
         type(device("a100_sxm_80gb"))(**(entry | change))

@@ -62,7 +62,7 @@ def test_two_resumptions_from_one_checkpoint_count_its_work_once(ledger: Ledger)
     assert ledger.totals().spent.tokens == 1100
 
 
-def test_a_segment_that_begins_anew_loses_all_before_it(ledger: Ledger) -> None:
+def test_a_segment_from_scratch_loses_all_before_it(ledger: Ledger) -> None:
     steps(ledger, "a", range(10, 60, 10))
     steps(ledger, "b", range(10, 40, 10))
     assert ledger.totals().useful.tokens == 300
@@ -128,9 +128,7 @@ def good_line(**change) -> str:
         "\x00\x00\x00\n",
     ],
 )
-def test_a_damaged_line_in_the_middle_is_passed_over_and_counted(
-    ledger: Ledger, damaged: str
-) -> None:
+def test_a_damaged_line_in_the_middle_is_skipped_and_counted(ledger: Ledger, damaged: str) -> None:
     ledger.path.write_text(good_line() + damaged + good_line(step=2))
     assert [row.step for row in ledger.rows()] == [1, 2]
     assert ledger.totals().spent.tokens == 200

@@ -38,7 +38,7 @@ def test_the_network_is_in_hours_money_and_energy_by_hand() -> None:
     assert row.projection.mid.money == pytest.approx(row.projection.mid.device_hours * 1.9)
 
 
-def test_a_network_that_is_not_known_is_left_out_and_said() -> None:
+def test_an_unknown_network_is_excluded_and_reported() -> None:
     overrides = (*SOLAR, *FULL, "zero.stage=3", "cluster.link_gb_per_second=null")
     result, alone = plan(*overrides), plan(*SOLAR, *FULL, "cluster.link_gb_per_second=1e12")
     assert result.rows[0].network_hours is None
@@ -115,7 +115,7 @@ def test_nearly_full_is_tight_and_not_called_a_fit() -> None:
     assert (over.rows[1].fits, over.rows[1].tight) == (False, False)
 
 
-def test_a_plan_is_set_against_its_budget() -> None:
+def test_a_plan_is_compared_with_its_budget() -> None:
     whole = plan(*SOLAR)
     mid = whole.total.projection.mid
     limits = (f"budget.money={mid.money / 2}", f"budget.gpu_hours={2 * mid.device_hours}")
@@ -143,7 +143,7 @@ def test_what_the_budget_buys_costs_the_budget() -> None:
     assert mid.step == mid.tokens // 2**20
 
 
-def test_without_a_budget_nothing_is_said_of_it() -> None:
+def test_without_a_budget_none_is_printed() -> None:
     assert plan(*SOLAR).budget == []
     assert "budget" not in render_plan(plan(*SOLAR))
 
@@ -169,13 +169,13 @@ def test_a_token_costs_what_the_stages_of_the_plan_make_of_it() -> None:
     assert unknown.token_cost_ratio == pytest.approx(whole, rel=1e-3)  # by FLOPs, without hours
 
 
-def test_pretraining_has_no_part_in_the_cost_of_the_new_vocabulary() -> None:
+def test_pretraining_is_excluded_from_the_cost_of_the_new_vocabulary() -> None:
     result = plan("experiment=example", "recipe.stages=[pretrain]")
     assert result.token_cost_ratio is None
     assert "tokenizer" in render_plan(result)
 
 
-def test_without_a_stage_what_is_not_known_stays_so() -> None:
+def test_without_a_stage_unknown_costs_stay_unknown() -> None:
     total = plan("model=solar-10.7b", "cluster=volta1", "recipe.stages=[]").total
     assert total.tokens == 0
     assert total.projection.mid.hours is total.projection.mid.energy_kwh is None

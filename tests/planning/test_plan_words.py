@@ -77,33 +77,33 @@ def test_hours_device_hours_and_money_have_their_middle() -> None:
         assert word in said or word.replace("hours", "days", 1) in said
 
 
-def test_the_column_says_that_tokens_are_of_each_stage() -> None:
+def test_the_column_head_for_tokens_of_each_stage() -> None:
     assert "tokens each" in text(*SOLAR, "plan.tokens=1_000_000_000")
     assert "tokens each" not in text(*SOLAR)
 
 
-def test_energy_that_is_not_known_has_its_reason() -> None:
+def test_unknown_energy_has_a_reason() -> None:
     assert "energy n/a: set hardware.watts" in text("model=tinyllama-1.1b")
     assert "energy n/a: hours are unknown" in text("model=solar-10.7b", "cluster=lumi_g")
 
 
-def test_adapters_on_a_mixture_are_said_to_be_on_its_attention() -> None:
+def test_adapters_of_a_mixture_of_experts_are_on_its_attention() -> None:
     said = text("model=mixtral-8x7b", "cluster=h100_4x8")
     assert "LoRA r32 attention" in said
     assert "experts" in said
     assert "LoRA r32 all" in text(*SOLAR)
 
 
-def test_hours_say_what_is_not_in_them() -> None:
+def test_a_note_lists_what_is_not_in_the_hours() -> None:
     assert "tokenizer, evaluation and queue time" in text(*SOLAR)
 
 
-def test_fp32_by_the_utilisation_of_bf16_is_said() -> None:
+def test_fp32_by_the_utilisation_of_bf16_is_noted() -> None:
     assert "measured in bf16" in text(*SOLAR, "train.precision=fp32")
     assert "measured in bf16" not in text(*SOLAR)
 
 
-def test_a_rate_is_credited_to_whoever_gave_it() -> None:
+def test_exchange_rates_have_their_own_source() -> None:
     bank = "European Central Bank"
     roubles = (*SOLAR, "budget.currency=RUB", "budget.rates.RUB=90")
     assert "1 USD = 90 RUB: budget.rates" in text(*roubles)

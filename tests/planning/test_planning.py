@@ -105,7 +105,7 @@ def test_a_local_folder_is_read_and_a_hub_id_without_sizes_is_refused(tmp_path: 
         plan()
 
 
-def test_table_json_and_csv_tell_the_same() -> None:
+def test_table_json_and_csv_agree() -> None:
     result = plan(*SOLAR)
     table = render_plan(result)
     assert "10,731,524,096 parameters" in table
@@ -211,7 +211,7 @@ def test_a_cluster_brings_its_precision_and_its_training_settings() -> None:
     assert plan("experiment=example", "cluster=a100_4x8").batch_tokens == 4096
 
 
-def test_the_tokenizer_saves_what_its_token_ratio_says(tmp_path: Path) -> None:
+def test_the_tokenizer_saves_by_its_token_ratio(tmp_path: Path) -> None:
     large = ("model=solar-10.7b", "tokenizer.vocab_size=128000", "train.sequence_length=4096")
     large += ("train.batch_tokens=4096", f"runs_dir={tmp_path}", *FULL)
     assert "a text: n/a without plan.token_ratio" in render_plan(plan(*large))
@@ -241,12 +241,12 @@ def test_money_is_in_the_currency_of_the_budget() -> None:
         plan(*SOLAR, "budget.currency=RUB")
 
 
-def test_small_figures_keep_two_significant_digits() -> None:
+def test_small_numbers_keep_two_significant_digits() -> None:
     written = [figure(value) for value in (0, 0.001, 0.0123, 1.0, 99.96, 12345.6, 3e-8, None)]
     assert written == ["0", "0.0010", "0.0123", "1.00", "100", "12,346", "3.0e-08", "n/a"]
 
 
-def test_what_is_not_known_is_printed_as_not_known() -> None:
+def test_unknown_numbers_are_printed_as_such() -> None:
     overrides = [o for o in SOLAR if not o.startswith("cluster")]
     table = render_plan(plan(*overrides, "cluster=lumi_g"))
     assert "n/a" in table

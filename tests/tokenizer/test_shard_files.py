@@ -1,4 +1,4 @@
-"""Shards that are cut, changed or of another vocabulary are refused by name."""
+"""Truncated and changed shards, and those of another vocabulary, are refused with their path."""
 
 import shutil
 from collections.abc import Callable
@@ -33,7 +33,9 @@ def test_whole_shards_have_a_fingerprint_that_copies_share(
 
 
 @pytest.mark.parametrize("ending", [".bin", ".idx", ".bytes.npy"])
-def test_cut_and_changed_files_are_named(vocabulary: Path, prefix: Path, ending: str) -> None:
+def test_truncated_and_changed_files_are_reported(
+    vocabulary: Path, prefix: Path, ending: str
+) -> None:
     path = prefix.with_name(prefix.name + ending)
     content = path.read_bytes()
     path.write_bytes(content[:-2])
