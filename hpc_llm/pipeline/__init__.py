@@ -2,8 +2,11 @@
 
 from hpc_llm.pipeline.checks import check_start
 from hpc_llm.pipeline.context import Context, commit
-from hpc_llm.pipeline.runner import open_context, run, run_replay, unfinished
-from hpc_llm.pipeline.table import Stage, choose, pipeline, stage_names
+from hpc_llm.pipeline.fingerprints import Stage, choose, pipeline
+from hpc_llm.pipeline.open import open_context
+from hpc_llm.pipeline.runner import run, run_rerun
+from hpc_llm.pipeline.table import stage_names
+from hpc_llm.pipeline.todo import unfinished
 
 __all__ = [
     "Context",
@@ -14,7 +17,7 @@ __all__ = [
     "open_context",
     "pipeline",
     "run",
-    "run_replay",
+    "run_rerun",
     "stage_names",
     "unfinished",
 ]

@@ -82,7 +82,7 @@ def best_of(rows: Sequence[TrialRow]) -> TrialRow | None:
 
 
 def short_names(keys: Sequence[str]) -> list[str]:
-    """Return the ends of dotted keys that tell them apart: alpha for train.lora.alpha."""
+    """Return the ends of dotted keys that tell them apart: alpha for stages.lora.alpha."""
 
     def end(key: str, length: int) -> str:
         return ".".join(key.split(".")[-length:])

@@ -22,7 +22,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
 def summarise(context: Context) -> dict[str, Any]:
     """Return the figures of the run; what it did not produce is None."""
     cfg, folder = context.cfg, context.folder
-    points = ["base", "transplant", *cfg.recipe.adaptation, "corrected"]
+    points = ["base", "transplant", *cfg.adaptation, "corrected"]
     bpb = {point: read_json(folder.path / f"evaluate/{point}.json") for point in points}
     words = (folder.finished("tokenizer") or {"result": {}})["result"]
     spent = context.account.spent
