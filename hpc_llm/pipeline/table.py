@@ -170,7 +170,8 @@ def _add_base(build: _Builder, cfg: RunConfig) -> tuple[str, ...]:
 
 def _add_evaluation(build: _Builder, cfg: RunConfig, point: str, needs: tuple[str, ...]) -> None:
     name = f"evaluate/{point}"
-    output = (f"{name}.json",)
+    output = (f"{name}.json", f"{name}.npz")
+    needs = needs if point == "base" else (*needs, "evaluate/base")  # forgetting is against it
     build.add(name, needs, {"evaluation": asdict(cfg.evaluation)}, output, owns=output)
 
 
