@@ -103,7 +103,7 @@ def _headline(measures: Measures, found: dict[str, str]) -> list[dict[str, str]]
         if not known:
             continue
         (first, base), (last, now) = known[0], known[-1]
-        value, note = measure_text(now), f"after {last}"
+        value, note = decimal(now["value"], 2), f"after {last}: {measure_text(now)}"
         if first == first_point(measures) and first != last:
             value = f"{decimal(base['value'], 2)} → {decimal(now['value'], 2)}"
             note = f"{change_from(base, now)} from {first} to {last}: {measure_text(now)}"
