@@ -13,7 +13,7 @@ from hpc_llm.report.measures import (
     measure_text,
     points_of,
 )
-from hpc_llm.report.text import NOT_KNOWN, change, clock, compact, count, decimal, scientific
+from hpc_llm.report.text import change, clock, compact, count, decimal, scientific
 
 __all__ = [
     "Table",
@@ -67,7 +67,9 @@ def measure_list(measures: Measures) -> Table:
         for name, column in measures.items()
         for point, measure in column.items()
     ]
-    return Table(["measure", "after", "value (95 % interval)", f"vs {first or NOT_KNOWN}"], rows)
+    return Table(
+        ["measure", "after", "value (95 % interval)", f"vs {first}" if first else ""], rows
+    )
 
 
 def stage_table(data: RunData) -> Table:
