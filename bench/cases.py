@@ -90,9 +90,10 @@ class Case:
 
     def settings(self) -> RunConfig:
         """Return the settings of our side; the others take theirs from it."""
-        stage = f"train.{self.method}"
+        stage = f"stages.{self.method}"
         overrides = [
-            f"recipe.stages=[{self.method}]",
+            "recipe=none",
+            f"+method@stages.{self.method}={self.method}",
             f"train.sequence_length={self.length}",
             f"train.batch_tokens={self.tokens}",
             f"train.micro_batch_tokens={self.micro * self.length if self.micro else 'null'}",
@@ -101,14 +102,17 @@ class Case:
             f"{stage}.steps=1000000",
             f"{stage}.max_epochs=1000000",
             f"{stage}.learning_rate={LEARNING_RATE}",
-            f"{stage}.rank=16",
-            f"{stage}.alpha=32",
-            f"{stage}.train_embeddings=false",
             "schedule=constant",
             "schedule.warmup_fraction=0",
             "checkpoint.minutes=1000000",
             "accounting.verify=false",
         ]
+        if self.method == "lora":
+            overrides += [
+                f"{stage}.rank=16",
+                f"{stage}.alpha=32",
+                f"{stage}.train_embeddings=false",
+            ]
         return config.typed(config.compose([*overrides, *self.overrides]))
 
     def text(self) -> TrainingText:
@@ -128,7 +132,7 @@ class Case:
         cfg = self.settings()
         plan = plan_batches(cfg.train, 1, None)
         architecture = Architecture.from_config(llama_config(self).to_dict())
-        flops = StageFlops.of(architecture, stage_method(cfg.train.stage(self.method)), plan)
+        flops = StageFlops.of(architecture, stage_method(cfg.stages[self.method]), plan)
         counts = [rows.counts for rows in self.batches(steps)]
         tokens, squares = (sum(getattr(c, n) for c in counts) for n in COUNTED)
         return flops.model(tokens, squares) / steps

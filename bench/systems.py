@@ -30,8 +30,9 @@ from transformers import (
 from turns import Finished, Gate, autocast, begin_peak, inputs, warm_up
 
 from hpc_llm.distributed import detect_ranks
+from hpc_llm.pipeline.fingerprints import Stage
 from hpc_llm.pipeline.runner import open_context
-from hpc_llm.pipeline.table import Stage
+from hpc_llm.pipeline.table import ROWS
 from hpc_llm.rundir import RunFolder
 from hpc_llm.stages.training import train_stage
 from hpc_llm.surgery.trainable import linear_layers
@@ -91,7 +92,7 @@ def run_ours(case: Case, gate_of: Callable[[torch.nn.Module], Gate]) -> None:
     model = build_model(case)
     gate = gate_of(model)
     stage = Stage(
-        name=f"train/{case.method}", module="train", verb="train", needs=(), fingerprint="bench",
+        name=f"train/{case.method}", row=ROWS["train"], needs=(), fingerprint="bench",
         settings={}, outputs=(), owns=(),
     )  # fmt: skip
     process_group.start(ranks, case.threads)

@@ -36,6 +36,8 @@ from hpc_llm import config
 from hpc_llm.corpus import load_texts
 from hpc_llm.evaluation import delta_bpb
 from hpc_llm.evaluation.bits_per_byte import Bpb, measure_bpb
+from hpc_llm.methods import trains
+from hpc_llm.methods.lora import LoraSettings
 from hpc_llm.rundir import read_json, write_json
 from hpc_llm.settings import RunConfig, StageSettings
 from hpc_llm.stages.texts import encoder, first_token
@@ -105,8 +107,8 @@ def run_pair(folder: Path, seed: int, arguments: argparse.Namespace) -> dict[str
         f"corpus.target={words(arguments.target)}",
         f"corpus.source={words(arguments.source)}",
         f"tokenizer.vocab_size={arguments.vocab_size}",
-        f"train.embeddings.steps={arguments.embedding_steps}",
-        f"train.lora.steps={arguments.lora_steps}",
+        f"stages.embeddings.steps={arguments.embedding_steps}",
+        f"stages.lora.steps={arguments.lora_steps}",
         f"seed={seed}",
         f"runs_dir={folder}",
         f"run={run.name}",
@@ -212,7 +214,7 @@ def train_with_trainer(run: Path) -> None:
     for name, tokens in tokens_of(run).items():
         steps = max(1, round(tokens / cfg.train.batch_tokens))
         taken[name] = steps
-        model = one_stage(model, cfg.train.stage(name), blocks, steps, cfg)
+        model = one_stage(model, cfg.stages[name], blocks, steps, cfg)
     model.save_pretrained(run / "trainer")
     total = sum(taken.values()) * cfg.train.batch_tokens
     write_json(run / "trainer" / "bench.json", {"steps": taken, "tokens": total})
@@ -226,7 +228,7 @@ def one_stage(
     ends = {*model.get_input_embeddings().parameters(), *model.get_output_embeddings().parameters()}
     model.requires_grad_(False)
     trained: torch.nn.Module = model
-    if stage.method == "lora":
+    if isinstance(stage, LoraSettings):
         lora = LoraConfig(
             r=stage.rank,
             lora_alpha=stage.alpha,
@@ -237,7 +239,7 @@ def one_stage(
     adapters = [p for p in trained.parameters() if p.requires_grad]
     for parameter in ends:
         parameter.requires_grad_(True)
-    beside = rate * (stage.embedding_rate_ratio if adapters else 1.0)
+    beside = rate * (trains(stage).embedding_rate if adapters else 1.0)
     groups = [{"params": list(ends), "lr": beside}, {"params": adapters, "lr": rate}]
     optimizer = torch.optim.AdamW(
         [group for group in groups if group["params"]],

@@ -17,10 +17,10 @@ TINY = [
     "train.sequence_length=256",
     "train.batch_tokens=1024",
     "train.log_steps=2",
-    "train.pretrain.steps=8",
-    "train.embeddings.steps=8",
-    "train.lora.steps=12",
-    "train.lora.learning_rate=0.003",  # at the default, so few steps without warm-up are chaotic
+    "stages.pretrain.steps=8",
+    "stages.embeddings.steps=8",
+    "stages.lora.steps=12",
+    "stages.lora.learning_rate=0.003",  # at the default, so few steps without warm-up are chaotic
     "evaluation.tune_bytes=4000",
     "correct.grid=[0.5,1.0,1.5]",
     "correct.bootstrap_samples=50",
@@ -57,3 +57,21 @@ def records(folder: Path):
     """Return the names in the record, in order."""
     lines = (folder / "record.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line)["stage"] for line in lines]
+
+
+def stages(*names: str) -> list[str]:
+    """Return the overrides of a recipe of these stages: methods, and pretrain from scratch."""
+    words = ["recipe=none"]
+    for name in names:
+        words.append(f"+method@stages.{name}={'full' if name == 'pretrain' else name}")
+    return words + ["stages.pretrain.from=scratch"] * ("pretrain" in names)
+
+
+def stage_of(method: str, **changes):
+    """Return the default settings of a stage that trains by `method`, with some changed."""
+    from dataclasses import replace
+
+    from hpc_llm import config
+
+    settings = config.typed(config.compose(stages(method))).stages[method]
+    return replace(settings, **changes)

@@ -83,7 +83,8 @@ class _Rules:
         attention, middle_grad = self.attention(needs_grad)
         below = needs_grad or (middle_grad and not self.arch.parallel_residual)
         mlp, output_grad = self.mlp(below)
-        adapters = self.width * self.method.rank * len(self.adapted)
+        inner = 0 if self.method.adapter is None else self.method.adapter.inner
+        adapters = self.width * inner * len(self.adapted)
         return attention + mlp + adapters, needs_grad or middle_grad or output_grad
 
 

@@ -73,9 +73,13 @@ class _Pass:
         cost = 2 * inputs * outputs * self.tokens
         forward, backward = cost, cost * (self.method.trains_body + input_grad)
         if name in self.adapted:
-            into, out_of = (2 * self.method.rank * n * self.tokens for n in (inputs, outputs))
-            forward += into + out_of
-            backward += into + out_of + out_of + into * input_grad
+            assert self.method.adapter is not None
+            products = self.method.adapter.products(inputs, outputs)
+            for place, (a, b) in enumerate(products):
+                product = 2 * a * b * self.tokens
+                forward += product
+                # its factor trains; only the first product reads the input of the layer
+                backward += product + product * (input_grad or place > 0)
         return forward, backward
 
     def trains(self, name: str) -> bool:
@@ -137,7 +141,11 @@ def _not_recomputed(run: _Pass) -> int:
     if arch.kind == "encoder" or arch.norms_per_layer > 2 or arch.num_experts or arch.dropout:
         return 0
     if "down_proj" in run.adapted:
-        return 2 * run.method.rank * arch.hidden_size * run.tokens
+        assert run.method.adapter is not None
+        products = run.method.adapter.products(arch.ffn_size, arch.hidden_size)
+        if products:
+            inputs, outputs = products[-1]
+            return 2 * inputs * outputs * run.tokens
     return 2 * arch.hidden_size * arch.ffn_size * run.tokens
 
 

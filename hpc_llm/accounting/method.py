@@ -1,14 +1,14 @@
-"""What learns in a training step, and how many parameters that is.
+"""What trains in a step, and how many parameters that is.
 
 Freezing changes the cost of a step in ways that `6 N D` does not see: the count of `flops.py`
 follows the gradients from the first thing that trains.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from hpc_llm.accounting.architecture import Architecture, parameter_count
 from hpc_llm.errors import UserError
+from hpc_llm.methods import ALL_LAYERS, Adapter, trains
 from hpc_llm.settings import StageSettings
 from hpc_llm.settings.checks import require_positive
 
@@ -16,6 +16,7 @@ __all__ = [
     "LORA_TARGETS",
     "Method",
     "adapted_layers",
+    "adapter_parameters",
     "attention_inputs",
     "layer_sizes",
     "mlp_inputs",
@@ -62,10 +63,8 @@ class Method:
     trains_body: bool = False
     trains_embedding: bool = False
     trains_head: bool = False
-    rank: int = 0
-    """LoRA rank; 0: no adapters."""
-    targets: tuple[str, ...] = ()
-    """Linear layers with adapters; () with a rank: all that the model has."""
+    adapter: Adapter | None = None
+    """What adapted layers get; its targets are names out of `LORA_TARGETS`, or all."""
     rows: int | None = None
     """Rows of the embedding and of the head that train; None: all of them."""
     recompute: bool = False
@@ -74,9 +73,9 @@ class Method:
     @property
     def label(self) -> str:
         """What tables call it."""
-        if not self.rank:
+        if self.adapter is None:
             return self.name.replace("_", " ")
-        parts = [f"LoRA r{self.rank}", ",".join(self.targets) or "all"]
+        parts = [self.adapter.label, ",".join(self.adapter.targets)]
         extra = [self.trains_embedding * "embedding", self.trains_head * "head"]
         return " + ".join([" ".join(parts), *filter(None, extra)])
 
@@ -130,20 +129,29 @@ class Method:
         others.
         """
         require_positive("rank", rank)
-        names = () if targets == "all" else tuple(targets)
-        chosen = tuple(known for name in names for known in ALIASES.get(name, (name,)))
-        unknown = [name for name in chosen if name not in LORA_TARGETS]
-        if unknown or (not chosen and targets != "all"):
-            known = (*LORA_TARGETS, *ALIASES)
-            raise UserError(f"targets={targets}: must be all, or names out of {', '.join(known)}")
+        chosen = ALL_LAYERS if targets == "all" else tuple(targets)
+        adapter = Adapter(
+            label=f"LoRA r{rank}", factors=(("in", rank), (rank, "out")), targets=chosen
+        )
         return cls(
             name="lora",
             trains_embedding=embeddings,
             trains_head=head,
-            rank=rank,
-            targets=chosen,
+            adapter=_known(adapter, "targets"),
             recompute=recompute,
         )
+
+
+def _known(adapter: Adapter, key: str) -> Adapter:
+    """Return the adapter with its targets by their names in Llama. `UserError` for others."""
+    if "all" in adapter.targets:
+        return replace(adapter, targets=ALL_LAYERS)
+    chosen = tuple(known for name in adapter.targets for known in ALIASES.get(name, (name,)))
+    if not chosen or [name for name in chosen if name not in LORA_TARGETS]:
+        known = ", ".join((*LORA_TARGETS, *ALIASES))
+        value = f"[{','.join(adapter.targets)}]"
+        raise UserError(key, value, "not all known", f"use all, or names out of {known}")
+    return replace(adapter, targets=chosen)
 
 
 def attention_inputs(arch: Architecture) -> tuple[str, ...]:
@@ -170,18 +178,20 @@ def adapted_layers(arch: Architecture, method: Method) -> tuple[str, ...]:
     Experts are not `nn.Linear` in transformers, so PEFT leaves them out: "all" are then those of
     the attention. Raises `UserError` for a target that the model does not have.
     """
-    if not method.rank:
+    if method.adapter is None:
         return ()
     present = tuple(layer_sizes(arch))
     if arch.num_experts:
         present = (*attention_inputs(arch), "o_proj")
-    absent = [name for name in method.targets if name not in present]
+    if method.adapter.targets == ALL_LAYERS:
+        return present
+    absent = [name for name in method.adapter.targets if name not in present]
     if absent:
         raise UserError(
-            f"targets={','.join(absent)}: this model has no such linear layer; it has "
-            f"{', '.join(present)}"
-        )
-    return tuple(name for name in present if name in (method.targets or present))
+            "targets", f"[{','.join(absent)}]", "this model has no such linear layer",
+            f"it has {', '.join(present)}",
+        )  # fmt: skip
+    return tuple(name for name in present if name in method.adapter.targets)
 
 
 def trainable_parameters(arch: Architecture, method: Method) -> int:
@@ -197,29 +207,33 @@ def optimized_parameters(arch: Architecture, method: Method) -> int:
     count = parameter_count(arch)
     if method.trains_body:
         return count.total
-    sizes = layer_sizes(arch)
-    layers = arch.num_layers
-    adapters = sum(method.rank * sum(sizes[name]) for name in adapted_layers(arch, method))
-    total = layers * adapters
+    total = arch.num_layers * adapter_parameters(arch, method)
     if arch.tied_embeddings:
         return total + (method.trains_embedding or method.trains_head) * count.embedding
     return total + method.trains_embedding * count.embedding + method.trains_head * count.head
 
 
-def stage_method(stage: StageSettings, *, recompute: bool = False) -> Method:
-    """Return the method of a training stage; `UserError` for LoRA targets that are not known."""
-    if stage.method == "lora":
-        return Method.lora(
-            stage.rank,
-            "all" if "all" in stage.targets else tuple(stage.targets),
-            embeddings=stage.train_embeddings,
-            head=stage.train_embeddings,
-            recompute=recompute,
-        )
-    build: dict[str, Callable[..., Method]] = {
-        "full": Method.full,
-        "embeddings": Method.embeddings,
-        "head": Method.head,
-        "new_rows": Method.new_rows,
-    }
-    return build[stage.method](recompute=recompute)
+def adapter_parameters(arch: Architecture, method: Method) -> int:
+    """Count the adapter parameters of one layer of the model."""
+    if method.adapter is None:
+        return 0
+    sizes = layer_sizes(arch)
+    names = adapted_layers(arch, method)
+    return sum(method.adapter.parameters(*sizes[name]) for name in names)
+
+
+def stage_method(stage: StageSettings, *, recompute: bool = False, key: str = "stage") -> Method:
+    """Return what the steps of a training stage train.
+
+    Raises `UserError` for adapter targets that are not known; `key` is `stages.NAME`.
+    """
+    found = trains(stage)
+    adapter = found.adapter
+    return Method(
+        name=stage.method,
+        trains_body=found.body,
+        trains_embedding=found.embedding,
+        trains_head=found.head,
+        adapter=None if adapter is None else _known(adapter, f"{key}.targets"),
+        recompute=recompute,
+    )

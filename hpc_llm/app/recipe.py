@@ -41,8 +41,8 @@ def run_recipe(arguments: Arguments) -> int:
             return 0
         cfg = config.typed(composed)
     ranks = join_network(ranks, cfg.cluster.address_suffix, cfg.cluster.environment, os.environ)
-    if arguments.verb == "train" and cfg.replay.step is not None:
-        return _replay(cfg, ranks)
+    if arguments.verb == "train" and cfg.rerun.step is not None:
+        return _rerun(cfg, ranks)
     if cfg.plan.only:
         from hpc_llm.app.plan import plan_of
 
@@ -82,16 +82,18 @@ def _run(cfg: RunConfig, ranks: Ranks, verb: str, names: list[str] | None) -> in
     return 0
 
 
-def _replay(cfg: RunConfig, ranks: Ranks) -> int:
-    """Do a step of a run again, with the run's own settings; its folder stays as it is."""
+def _rerun(cfg: RunConfig, ranks: Ranks) -> int:
+    """Repeat a step of a run with the run's own settings; its folder stays as it is."""
     from hpc_llm import config
-    from hpc_llm.pipeline import open_context, pipeline, run_replay
+    from hpc_llm.pipeline import open_context, pipeline, run_rerun
 
     folder = RunFolder(cfg.folder)
     if not folder.config.is_file():
-        raise UserError(f"{folder.path}: is no run folder; give run=NAME and runs_dir=DIR of a run")
+        raise UserError(
+            str(folder.path), None, "is no run folder", "give run=NAME and runs_dir=DIR of a run"
+        )
     own = config.load(folder.config)
-    cfg = replace(own, run=cfg.run, runs_dir=cfg.runs_dir, launch=cfg.launch, replay=cfg.replay)
+    cfg = replace(own, run=cfg.run, runs_dir=cfg.runs_dir, launch=cfg.launch, rerun=cfg.rerun)
     if cfg.launch.processes > 1 and ranks.launcher == "none":
         from hpc_llm.launch import run_ranks
 
@@ -100,4 +102,4 @@ def _replay(cfg: RunConfig, ranks: Ranks) -> int:
             return run_ranks(["train", "--config", file.name], cfg.launch.processes, os.environ)
     stages = pipeline(cfg)
     with open_context(cfg, stages, folder, ranks, "train", stages) as context:
-        return 0 if run_replay(context) else EXIT_FAILED
+        return 0 if run_rerun(context) else EXIT_FAILED

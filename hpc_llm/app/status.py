@@ -140,8 +140,7 @@ def _progress(folder: RunFolder, since: float | None) -> Iterator[str]:
         return
     stage, step, planned = newest["stage"], newest.get("step", 0), newest.get("planned_steps")
     metrics = newest.get("metrics", {})
-    name = stage if stage == "pretrain" else f"train/{stage}"
-    told = [f"{name}: step {step}" + (f" of {planned}" if planned else "")]
+    told = [f"train/{stage}: step {step}" + (f" of {planned}" if planned else "")]
     if isinstance(loss := metrics.get("train/loss"), float):
         told.append(f"loss {loss:.3f}")
     if since is not None and (left := _seconds_left(newest, before, since)) is not None:

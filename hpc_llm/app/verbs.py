@@ -47,7 +47,7 @@ VERBS: dict[str, Verb] = {
     "transplant": Verb("the model takes the new vocabulary", AGAIN, "recipe:run_recipe"),
     "train": Verb(
         "the training stages of the recipe",
-        AGAIN + "\nreplay.step=N does one step again and compares it with what it was.",
+        AGAIN + "\nrerun.step=N repeats one step and compares it with its record.",
         "recipe:run_recipe",
     ),
     "correct": Verb(
@@ -64,8 +64,8 @@ VERBS: dict[str, Verb] = {
     ),
     "sweep": Verb(
         "what became of the trials of a sweep: a table, the best one, a picture",
-        "hpc-llm adapt -m train.lora.alpha=16,32 train.lora.rank=8,16 run=NAME makes one, here or "
-        "with\nlaunch=slurm as arrays of jobs; hpc-llm sweep runs/NAME tells of it at any time, "
+        "hpc-llm adapt -m stages.lora.alpha=16,32 stages.lora.rank=8,16 run=NAME makes one, here\n"
+        "or with launch=slurm as arrays of jobs; hpc-llm sweep runs/NAME tells of it at any time, "
         "and draws\nruns/NAME/sweep.svg.",
         "sweep_table:run_sweep_table",
         takes="SWEEP_FOLDER",

@@ -5,6 +5,7 @@ Hydra composes once; ranks and later verbs load the resolved `config.yaml` of th
 
 import itertools
 import os
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_origin
@@ -20,9 +21,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from hpc_llm.config.launchers import as_launch
+from hpc_llm.config.old_names import new_form, refuse_old_names
+from hpc_llm.config.stages import as_written, typed_stages
 from hpc_llm.config.suggest import OPEN_ENDED, explain, refuse_hydra
 from hpc_llm.errors import UserError
+from hpc_llm.methods import describe, method_names
 from hpc_llm.rundir import conf_dir, flat, write_text
+from hpc_llm.rundir.choices import plugin_folders
 from hpc_llm.settings import RunConfig
 
 __all__ = [
@@ -36,8 +41,9 @@ __all__ = [
     "write",
 ]
 
-ELSEWHERE = ("run", "runs_dir", "replay", "preflight")  # settings that are no part of what a run is
+ELSEWHERE = ("run", "runs_dir", "rerun", "preflight")  # settings that do not change a result
 EXAMPLE_KEYS = ("model", "corpus", "experiment", "recipe")
+OPEN_STAGE = re.compile(r"stages\.[^.]+\.(schedule|text)\.")  # mappings of a stage that take keys
 
 
 def compose(overrides: list[str], example: bool = False) -> DictConfig:
@@ -50,19 +56,43 @@ def compose(overrides: list[str], example: bool = False) -> DictConfig:
     ConfigStore.instance().store(name="run_config", node=RunConfig)
     parsed = _parse(overrides)
     refuse_hydra(parsed)
+    refuse_old_names(parsed)
     keys = [override.key_or_group for override in parsed]
     if example and not any(key.split(".")[0] in EXAMPLE_KEYS for key in keys):
         overrides = ["experiment=example", *overrides]
         parsed = _parse(overrides)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         try:
-            config = hydra_compose("config", [_as_meant(override) for override in parsed])
+            words = [_as_meant(override) for override in parsed]
+            config = hydra_compose("config", [*_search_path(), *words])
             OmegaConf.resolve(config)
             if any(override.is_add() for override in parsed):  # "+" slips past the schema
                 return _through_schema(config)
             return config
         except (HydraException, OmegaConfBaseException) as error:
-            raise explain(error, keys, conf_dir()) from error
+            raise explain(error, keys, conf_dir(), _stage_keys(parsed)) from error
+
+
+def _search_path() -> list[str]:
+    """Return the override that lets Hydra find the YAML files of plug-in folders."""
+    folders = [folder / "conf" for folder in plugin_folders() if (folder / "conf").is_dir()]
+    return [f"hydra.searchpath=[{','.join(f'file://{f}' for f in folders)}]"] if folders else []
+
+
+def _stage_keys(parsed: list[Override]) -> list[str]:
+    """Return the settings of the stages that the recipe and the chosen methods compose."""
+    groups = [
+        o.input_line or ""
+        for o in parsed
+        if "recipe" in o.key_or_group or "@" in o.get_key_element()
+    ]
+    try:
+        config = hydra_compose("config", [*_search_path(), *groups])
+    except (HydraException, OmegaConfBaseException):
+        return []
+    return [
+        f"stages.{name}.{key}" for name, stage in (config.stages or {}).items() for key in stage
+    ]
 
 
 def _through_schema(config: DictConfig) -> DictConfig:
@@ -73,31 +103,45 @@ def _through_schema(config: DictConfig) -> DictConfig:
 
 
 def typed(config: DictConfig) -> RunConfig:
-    """Return the checked dataclasses of a resolved configuration."""
-    value = OmegaConf.to_object(config)
+    """Return the checked dataclasses of a resolved configuration.
+
+    Raises `UserError` for a value that breaks a rule and for a setting that a stage's method does
+    not have.
+    """
+    plain = OmegaConf.to_container(config)
+    assert isinstance(plain, dict)
+    stages = typed_stages(plain.pop("stages", None) or {})
+    schema = OmegaConf.merge(OmegaConf.structured(RunConfig), plain)
+    assert isinstance(schema, DictConfig)
+    schema.stages = stages
+    value = OmegaConf.to_object(schema)
     assert isinstance(value, RunConfig)
     return value
 
 
 def write(config: RunConfig, path: Path) -> None:
     """Write the configuration as YAML, atomically."""
-    write_text(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
+    write_text(path, OmegaConf.to_yaml(OmegaConf.create(as_written(asdict(config)))))
 
 
 def load(path: Path) -> RunConfig:
     """Read what `write` wrote."""
     try:
         loaded = OmegaConf.load(path)
-        return typed(OmegaConf.merge(OmegaConf.structured(RunConfig), loaded))  # type: ignore[arg-type]
+        if (old := OmegaConf.select(loaded, "recipe.stages")) is not None:
+            raise new_form(old)
+        return typed(loaded)  # type: ignore[arg-type]
     except FileNotFoundError as error:
         raise UserError(
-            f"{path}: no such file on {os.uname().nodename}; all nodes of a job have to see its "
-            "run folder, so let runs_dir= be on a shared file system"
+            str(path),
+            None,
+            f"no such file on {os.uname().nodename}; all nodes of a job must see its run folder",
+            "put runs_dir on a shared file system",
         ) from error
     except OmegaConfBaseException as error:
         first = str(error).splitlines()[0]
         raise UserError(
-            f"{path}: {first}; it was written by another version, start a new run=NAME"
+            str(path), None, f"written by another version: {first}", "start a new run=NAME"
         ) from error
 
 
@@ -112,7 +156,7 @@ def differences(path: Path, new: RunConfig) -> list[str]:
     The run's own place is left out, and so are settings that the version which wrote the file did
     not know: a run folder outlives an upgrade.
     """
-    before, after = flat(_plain(path)), flat(asdict(new))
+    before, after = flat(_plain(path)), flat(as_written(asdict(new)))
     keys = [key for key in sorted({*before, *after}) if key.split(".")[0] not in ELSEWHERE]
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"
@@ -125,7 +169,10 @@ def _plain(path: Path) -> dict[str, Any]:
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path))
     except (OmegaConfBaseException, YAMLError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); start a new run=NAME") from error
+        text = " ".join(str(error).split())
+        raise UserError(
+            str(path), None, f"cannot be read: {text}", "start a new run=NAME"
+        ) from error
     return {str(key): value for key, value in loaded.items()} if isinstance(loaded, dict) else {}
 
 
@@ -160,8 +207,10 @@ def _parse(overrides: list[str]) -> list[Override]:
         return OverridesParser.create().parse_overrides(overrides)
     except HydraException as error:
         raise UserError(
-            f"{str(error).splitlines()[0]}; write KEY=VALUE and quote special characters: "
-            "'key=\"a value\"'"
+            " ".join(overrides),
+            None,
+            str(error).splitlines()[0],
+            "write KEY=VALUE and quote special characters: 'key=\"a value\"'",
         ) from error
 
 
@@ -174,7 +223,9 @@ def _as_meant(override: Override) -> str:
     line: str = override.input_line or ""
     if override.is_delete() or override.is_sweep_override():
         return line
-    if f"{override.key_or_group}.".startswith(OPEN_ENDED):
+    if f"{override.key_or_group}.".startswith(OPEN_ENDED) or OPEN_STAGE.match(
+        f"{override.key_or_group}."
+    ):
         return f"++{line.lstrip('+')}"
     if _holds_list(override.key_or_group) and not isinstance(override.value(), list):
         key, value = line.split("=", 1)
@@ -183,7 +234,12 @@ def _as_meant(override: Override) -> str:
 
 
 def _holds_list(key: str) -> bool:
-    """Tell whether a dotted key of `RunConfig` is annotated as a list."""
+    """Tell whether a dotted key of the settings is annotated as a list."""
+    first, _, rest = key.partition(".")
+    if first == "stages":
+        field = rest.partition(".")[2]
+        found = (describe(name).settings.__dataclass_fields__.get(field) for name in method_names())
+        return any(get_origin(f.type) is list for f in found if f is not None)
     annotation: Any = RunConfig
     for part in key.split("."):
         annotation = getattr(annotation, "__annotations__", {}).get(part)

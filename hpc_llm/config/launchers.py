@@ -58,8 +58,10 @@ def as_launch(overrides: Sequence[Override]) -> list[str]:
     for override in chosen:
         if override.type is OverrideType.DEL or override.value() != LAUNCHER:
             raise UserError(
-                f"{override.input_line}: known is {LAUNCHER}; without it the trials run here, one "
-                "after the other"
+                override.input_line or "",
+                None,
+                f"the only launcher is {LAUNCHER}",
+                "drop it to run the trials here, one after the other",
             )
     lines = []
     for override in overrides:
@@ -68,7 +70,9 @@ def as_launch(overrides: Sequence[Override]) -> list[str]:
             line = "launch=slurm"
         elif of_launcher(override):
             if not chosen:
-                raise UserError(f"{line}: add hydra/launcher={LAUNCHER}, or give launch=slurm")
+                raise UserError(
+                    line, None, f"needs hydra/launcher={LAUNCHER}", "add it, or use launch=slurm"
+                )
             line = _as_launch(override)
         lines.append(line)
     return lines
@@ -78,15 +82,16 @@ def _as_launch(override: Override) -> str:
     line: str = override.input_line or ""
     key, _, rest = override.key_or_group.removeprefix(PREFIX).partition(".")
     if key in OTHERWISE:
-        raise UserError(f"{line}: {OTHERWISE[key]}")
+        rule, _, fix = OTHERWISE[key].partition("; ")
+        raise UserError(line, None, rule, fix)
     if key not in MEANING:
         from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
 
         known = [field.name for field in fields(SlurmQueueConf)]
         near = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(MEANING)}"
-        raise UserError(f"{line}: {LAUNCHER} has no such setting; {hint}")
+        raise UserError(line, None, f"{LAUNCHER} has no such setting", hint)
     if override.type is OverrideType.DEL or override.is_sweep_override():
-        raise UserError(f"{line}: is the same for all trials of a sweep; give it one value")
+        raise UserError(line, None, "is the same for all trials of a sweep", "give it one value")
     dotted = ".".join([MEANING[key], *rest.split(".")]) if rest else MEANING[key]
     return f"{dotted}={line.split('=', 1)[1]}{UNITS.get(key, '')}"

@@ -1,4 +1,4 @@
-"""Hydra's errors told in one line, with the nearest key that exists."""
+"""Hydra's errors as one line, with the nearest key that exists."""
 
 import difflib
 from collections.abc import Sequence
@@ -12,7 +12,13 @@ from hpc_llm.config.launchers import of_launcher
 from hpc_llm.errors import UserError
 from hpc_llm.settings import RunConfig
 
-__all__ = ["OPEN_ENDED", "explain", "known_keys", "refuse_hydra"]
+__all__ = [
+    "OPEN_ENDED",
+    "explain",
+    "known_keys",
+    "nearest",
+    "refuse_hydra",
+]
 
 # Mappings that take any key
 OPEN_ENDED = (
@@ -36,42 +42,56 @@ def known_keys(settings: Any = RunConfig, prefix: str = "") -> list[str]:
     return keys
 
 
+def nearest(word: str, known: Sequence[str]) -> str:
+    """Return `did you mean X or Y?` out of the known names; empty where none is near."""
+    near = [name for name in known if name.endswith(f".{word}")][:3]
+    near = near or difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(near)}?" if near else ""
+
+
 def refuse_hydra(overrides: Sequence[Override]) -> None:
     """Raise `UserError` for settings of Hydra's own, as it only composes here.
 
-    Its launchers most of all: without -m Hydra would pass over them and run on the login node.
+    Its launchers most of all: without -m Hydra would ignore them and run on the login node.
     """
     for override in overrides:
+        line = override.input_line or ""
         if of_launcher(override):
             raise UserError(
-                f"{override.input_line}: nothing would be submitted, Hydra asks its launcher for "
-                "sweeps (-m) only; give launch=slurm, with -m for a sweep"
+                line,
+                None,
+                "nothing would be submitted: Hydra uses its launcher for sweeps (-m) only",
+                "use launch=slurm, with -m for a sweep",
             )
         if f"{override.key_or_group.lstrip('+~').replace('/', '.')}.".startswith("hydra."):
             raise UserError(
-                f"{override.input_line}: Hydra only composes here; run= and runs_dir= name the "
-                "folder, -m sweeps, launch=slurm submits"
+                line,
+                None,
+                "Hydra only composes here",
+                "run= and runs_dir= name the folder, -m sweeps, launch=slurm submits",
             )
 
 
-def explain(error: Exception, keys: list[str], conf: Path) -> UserError:
-    """Return the `UserError` that tells what is wrong with one of the overridden `keys`."""
+def explain(error: Exception, keys: list[str], conf: Path, stages: Sequence[str]) -> UserError:
+    """Return the `UserError` that names what is wrong with one of the overridden `keys`.
+
+    `stages` are the settings of the stages that the recipe has.
+    """
     text = str(error.__cause__ or error).splitlines()[0]
-    known = known_keys()
+    known = [*known_keys(), *stages]
     for key in keys:
         plain = key.split("@")[0].replace("/", ".")
         options = sorted(p.stem for p in (conf / plain.replace(".", "/")).glob("*.yaml"))
         if options and f"'{plain}/" in text:
-            return UserError(f"{text.rstrip('.')}; known for {plain}: {', '.join(options)}")
+            return UserError(key, None, text.rstrip("."), f"choose one of {', '.join(options)}")
         if not options and plain not in known and not plain.startswith(OPEN_ENDED):
-            near = [name for name in known if name.endswith(f".{plain}")][:3]
-            near = near or difflib.get_close_matches(plain, known, n=3, cutoff=0.6)
-            hint = f"did you mean {' or '.join(near)}?" if near else "see hpc-llm adapt --cfg job"
-            return UserError(f"{plain}: no such setting; {hint}")
+            hint = nearest(plain, known) or nearest(plain.rsplit(".", 1)[-1], known)
+            return UserError(plain, None, "no such setting", hint or "see hpc-llm adapt --cfg job")
+    full = str(getattr(error.__cause__ or error, "full_key", None) or "settings")
     if "Ambiguous value" in text:
-        return UserError(f"{text}; write a list as KEY=[A,B], or a sweep with -m")
-    if "float' could not be converted to Integer" in text:
-        text += " (whole numbers are written out: 5_000_000_000)"
-    full = getattr(error.__cause__ or error, "full_key", None)
-    place = f"{full}: " if full and str(full) not in text else ""
-    return UserError(f"{place}{text}; hpc-llm adapt --cfg job shows all settings and their values")
+        fix = "write a list as KEY=[A,B], or a sweep with -m"
+    elif "float' could not be converted to Integer" in text:
+        fix = "write whole numbers out: 5_000_000_000"
+    else:
+        fix = "hpc-llm adapt --cfg job shows all settings and their values"
+    return UserError(full, None, text, fix)

@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hpc_llm.launch.options import sbatch_options
+from hpc_llm.pipeline.table import outline
 from hpc_llm.settings import RunConfig
 from hpc_llm.settings.launch import PLACES
 
 __all__ = ["Part", "divide"]
-
-BEFORE_TRAINING = ("evaluate/base", "evaluate/transplant")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +41,9 @@ def divide(cfg: RunConfig, stages: Sequence[str], *, whole: bool = True) -> list
     if not cfg.launch.chain:
         return [Part(name="all", stages=tuple(stages), options=sbatch_options(cfg), whole=whole)]
     parts: list[Part] = []
+    part_of = {entry.name: entry.row.part for entry in outline(cfg)}
     for name in PLACES:
-        own = tuple(stage for stage in stages if _part(stage) == name)
+        own = tuple(stage for stage in stages if part_of[stage] == name)
         if not own:
             continue
         part = Part(name=name, stages=own, options=sbatch_options(cfg, name))
@@ -51,14 +51,6 @@ def divide(cfg: RunConfig, stages: Sequence[str], *, whole: bool = True) -> list
             part = _joined(parts.pop(), part)
         parts.append(part)
     return [replace(part, whole=whole and len(parts) == 1) for part in parts]
-
-
-def _part(stage: str) -> str:
-    """Return the part that a stage belongs to."""
-    module = stage.split("/")[0]
-    if stage in BEFORE_TRAINING:
-        return "transplant"
-    return module if module in PLACES else "result"
 
 
 def _joined(one: Part, other: Part) -> Part:

@@ -2,8 +2,9 @@
 
 from hpc_llm.pipeline.checks import check_start
 from hpc_llm.pipeline.context import Context, commit
-from hpc_llm.pipeline.runner import open_context, run, run_replay, unfinished
-from hpc_llm.pipeline.table import Stage, choose, pipeline, stage_names
+from hpc_llm.pipeline.fingerprints import Stage, choose, pipeline
+from hpc_llm.pipeline.runner import open_context, run, run_rerun, unfinished
+from hpc_llm.pipeline.table import stage_names
 
 __all__ = [
     "Context",
@@ -14,7 +15,7 @@ __all__ = [
     "open_context",
     "pipeline",
     "run",
-    "run_replay",
+    "run_rerun",
     "stage_names",
     "unfinished",
 ]

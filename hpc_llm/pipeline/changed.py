@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hpc_llm.distributed import say
 from hpc_llm.errors import UserError
-from hpc_llm.pipeline.table import Stage
+from hpc_llm.pipeline.fingerprints import Stage
 from hpc_llm.rundir import RunFolder
 from hpc_llm.training.checkpoints.differences import refusal
 from hpc_llm.training.checkpoints.folder import (

@@ -10,8 +10,9 @@ from typing import Any
 
 from hpc_llm.accounting.model_file import positions, read_config
 from hpc_llm.pipeline.changed import refuse_changed
+from hpc_llm.pipeline.fingerprints import Stage
 from hpc_llm.pipeline.runner import refuse_missing, unfinished
-from hpc_llm.pipeline.table import Stage
+from hpc_llm.pipeline.table import point_of
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
 from hpc_llm.training.data.batches import plan_batches
@@ -34,7 +35,10 @@ def check_start(
         refuse_changed(folder, todo)
     refuse_missing(todo, {stage.name for stage in unfinished(folder, stages, "adapt")})
     if any(stage.all_ranks for stage in todo):
-        plan_batches(cfg.train, world_size, positions(_model_config(cfg)))
+        longest = positions(_model_config(cfg))
+        for stage in todo:
+            if stage.all_ranks:
+                plan_batches(cfg.for_stage(point_of(stage.name)).train, world_size, longest)
 
 
 def _model_config(cfg: RunConfig) -> dict[str, Any]:

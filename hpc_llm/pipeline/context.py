@@ -11,7 +11,7 @@ from pathlib import Path
 import hpc_llm
 from hpc_llm.distributed import Ranks
 from hpc_llm.pipeline.account import Account
-from hpc_llm.pipeline.table import Stage
+from hpc_llm.pipeline.fingerprints import Stage
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
 from hpc_llm.tracking import EventLog, NoView, WandbView
@@ -47,10 +47,6 @@ class Context:
     def stage(self, name: str) -> Stage:
         """A stage by its name."""
         return next(stage for stage in self.stages if stage.name == name)
-
-    def fingerprint(self, name: str) -> str:
-        """The fingerprint of a stage."""
-        return self.stage(name).fingerprint
 
     def stage_folder(self, name: str) -> Path:
         """The folder of a stage, such as train/lora."""

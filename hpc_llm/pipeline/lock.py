@@ -16,7 +16,7 @@ import hpc_llm
 from hpc_llm.distributed import Ranks, say
 from hpc_llm.errors import NoProgress, UserError, exit_code
 from hpc_llm.pipeline.context import commit
-from hpc_llm.pipeline.table import Stage
+from hpc_llm.pipeline.fingerprints import Stage
 from hpc_llm.rundir import RunFolder, Start, fingerprint, note_start, read_starts, take_folder
 from hpc_llm.rundir.fence import release
 from hpc_llm.scheduler import is_running

@@ -15,15 +15,13 @@ from hpc_llm.pipeline.account import Account, measure_energy
 from hpc_llm.pipeline.changed import is_begun, move_changed_aside
 from hpc_llm.pipeline.context import Context, commit, versions
 from hpc_llm.pipeline.crash_loop import refuse_no_progress
+from hpc_llm.pipeline.fingerprints import Stage
 from hpc_llm.pipeline.lock import begun_here, hold_folder
-from hpc_llm.pipeline.table import Stage
 from hpc_llm.rundir import RunFolder, Start, join_start, note_start, start_number
 from hpc_llm.settings import RunConfig
 from hpc_llm.tracking import EventLog, NoView, WandbView, open_view
 
-__all__ = ["open_context", "refuse_missing", "run", "run_replay", "unfinished"]
-
-LIGHT = ("corpus", "tokenizer", "report")  # stages that compute nothing with torch
+__all__ = ["open_context", "refuse_missing", "run", "run_rerun", "unfinished"]
 
 
 @contextmanager
@@ -67,7 +65,7 @@ def open_context(
                 events=EventLog(folder.events),
                 view=view,
                 stop_reason=lambda: flag.reason,
-                base=cfg.model.path or folder.path / "pretrain" / "model",
+                base=cfg.model.path or folder.path / f"train/{cfg.pretraining}" / "model",
                 account=Account(cfg, folder.ledger, ranks, uuid.uuid4().hex[:12]),
             )
         finally:
@@ -84,7 +82,7 @@ def run(context: Context, verb: str) -> int:
     todo = unfinished(context.folder, context.chosen, verb)
     refuse_missing(todo, {s.name for s in unfinished(context.folder, context.stages, "adapt")})
     _say_plan(context, wanted, todo)
-    if context.ranks.world_size == 1 and all(stage.module in LIGHT for stage in todo):
+    if context.ranks.world_size == 1 and all(stage.row.light for stage in todo):
         _run_stages(context, todo)
     else:
         with _met(context):
@@ -93,13 +91,13 @@ def run(context: Context, verb: str) -> int:
     return len(todo)
 
 
-def run_replay(context: Context) -> bool:
-    """Do the step of `cfg.replay` again, print how it compares, and tell whether it agrees."""
+def run_rerun(context: Context) -> bool:
+    """Repeat the step of `cfg.rerun`, print how it compares, and return whether it agrees."""
     with _met(context):
-        replay = importlib.import_module("hpc_llm.stages.replay").replay
-        told, agrees = replay(context)
+        rerun = importlib.import_module("hpc_llm.stages.rerun").rerun
+        told, agrees = rerun(context)
     if context.ranks.is_first:
-        context.account.add("replay", reason="end")
+        context.account.add("rerun", reason="end")
         print(told, end="")
     return bool(agrees)
 
@@ -194,7 +192,7 @@ def _say_plan(context: Context, wanted: list[Stage], todo: list[Stage]) -> None:
 
 def _run_stage(context: Context, stage: Stage) -> None:
     work: Callable[[Context, str], dict[str, Any]]
-    work = importlib.import_module(f"hpc_llm.stages.{stage.module}").run
+    work = importlib.import_module(f"hpc_llm.stages.{stage.row.module}").run
     if context.ranks.is_first:
         _set_aside(context.folder, stage)
         move_changed_aside(context.folder, stage)

@@ -76,7 +76,7 @@ def _bought(
     for row, cost in zip(rows, costs, strict=True):
         if cost > left:
             part = int(row.tokens * left / cost)
-            step = part // cfg.train.batch_tokens
+            step = part // cfg.for_stage(row.stage).train.batch_tokens
             return Bought(share=share, tokens=tokens + part, stage=row.stage, step=step)
         left, tokens = left - cost, tokens + row.tokens
     more = int(rows[-1].tokens * left / costs[-1])

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from hpc_llm.accounting.hardware import read_catalogue
+from hpc_llm.methods import ALL_LAYERS
 from hpc_llm.planning.work import Work
 from hpc_llm.settings import BudgetSettings, HardwareSettings, RunConfig
 
@@ -65,13 +66,14 @@ def _tokens(cfg: RunConfig) -> str:
     if cfg.plan.tokens is not None:
         return f"tokens: plan.tokens={cfg.plan.tokens:_} for each stage"
     return (
-        "tokens: train.STAGE.steps x train.batch_tokens, or less by train.STAGE.tokens or pf_days; "
+        "tokens: steps x batch_tokens of a stage, or less by its tokens or pf_days; "
         "max_epochs may end a stage sooner"
     )
 
 
 def _adapters(works: Sequence[Work]) -> list[str]:
-    if not any(w.arch.num_experts and w.method.rank and not w.method.targets for w in works):
+    adapters = (work.method.adapter for work in works if work.arch.num_experts)
+    if not any(adapter and adapter.targets == ALL_LAYERS for adapter in adapters):
         return []
     return [
         "LoRA on all linear layers of a mixture of experts is on its attention alone: to PEFT "

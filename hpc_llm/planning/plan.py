@@ -92,8 +92,9 @@ class Plan:
 
 
 def _work(cfg: RunConfig, name: str, arch: Architecture) -> Work:
-    stage = cfg.train.stage(name)
-    method = stage_method(stage)
+    """Return the work of a stage; `cfg` is as the stage trains with it."""
+    stage = cfg.stages[name]
+    method = stage_method(stage, key=f"stages.{name}")
     limits = [stage.steps * cfg.train.batch_tokens]
     if stage.tokens is not None:
         limits.append(stage.tokens)
@@ -127,7 +128,7 @@ def _token_ratio(cfg: RunConfig) -> float | None:
 
 def _token_cost_ratio(cfg: RunConfig, works: Sequence[Work], base: Architecture) -> float | None:
     """What the stages that adapt cost, relative to the same with the old vocabulary."""
-    adapting = [work for work in works if work.stage != "pretrain"]
+    adapting = [work for work in works if work.stage in cfg.adaptation]
     return relative_cost(cfg, adapting, [replace(work, arch=base) for work in adapting])
 
 
@@ -162,17 +163,19 @@ def _step(cfg: RunConfig) -> dict[str, Any]:
 
 
 def make_plan(cfg: RunConfig) -> Plan:
-    """Plan every stage of `cfg.recipe`; `pretrain` has the base model's own vocabulary.
+    """Plan every training stage; one from scratch has the base model's own vocabulary.
 
     Raises `UserError` for a model whose sizes are not known, a precision that the device lacks,
     a currency without a rate and a micro-batch that holds no row.
     """
     config, remarks = model_config(cfg.model)
     asked, base = cfg, Architecture.from_config(config)
-    cfg = _as_trained(asked, positions(config))
+    longest = positions(config)
+    cfg = _as_trained(asked, longest)
     adapted = replace(base, vocab_size=cfg.tokenizer.vocab_size)
     works = [
-        _work(cfg, name, base if name == "pretrain" else adapted) for name in cfg.recipe.stages
+        _work(cfg.for_stage(name), name, adapted if name in cfg.adaptation else base)
+        for name in cfg.stages
     ]
     rows = [plan_row(cfg, work) for work in works]
     budget = plan_budget(cfg, rows)
@@ -192,7 +195,7 @@ def make_plan(cfg: RunConfig) -> Plan:
         rows=rows,
         total=sum_rows(rows),
         budget=budget,
-        problems=plan_problems(asked, cfg, rows),
+        problems=plan_problems(asked, cfg, rows, longest),
         warnings=[*remarks, *plan_warnings(cfg, rows, budget)],
         suggestions=suggestions(cfg, works) if False in [row.fits for row in rows] else None,
         notes=plan_notes(asked, cfg, works),

@@ -9,6 +9,7 @@ from hpc_llm.accounting.flops import flops_per_token, pf_days
 from hpc_llm.accounting.memory import MemoryPlan, fits, tight
 from hpc_llm.accounting.method import Method, trainable_parameters
 from hpc_llm.accounting.projection import Estimate, Projection, computing_hours
+from hpc_llm.methods import ALL_LAYERS
 from hpc_llm.planning.work import Work, run_machine, run_memory, run_method, run_projection
 from hpc_llm.settings import RunConfig
 
@@ -52,14 +53,14 @@ class PlanRow:
 
 def _label(arch: Architecture, method: Method) -> str:
     """Name the method; "all" linear layers of a mixture of experts are those of its attention."""
-    if method.rank and arch.num_experts and not method.targets:
+    if method.adapter and arch.num_experts and method.adapter.targets == ALL_LAYERS:
         return method.label.replace(" all", " attention", 1)
     return method.label
 
 
 def plan_row(cfg: RunConfig, work: Work) -> PlanRow:
     """Plan one stage."""
-    arch, length = work.arch, cfg.train.sequence_length
+    arch, length = work.arch, cfg.for_stage(work.stage).train.sequence_length
     method = run_method(cfg, work)
     projection = run_projection(cfg, work)
     per_token = flops_per_token(arch, method, length)

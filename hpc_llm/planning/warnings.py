@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 from hpc_llm.accounting.columns import figure
+from hpc_llm.methods import trains
 from hpc_llm.planning.budget import BudgetLine
 from hpc_llm.planning.fitting import node_counts
 from hpc_llm.planning.rows import PlanRow, sum_rows
 from hpc_llm.planning.work import planned_ranks
-from hpc_llm.settings import RunConfig
+from hpc_llm.settings import RunConfig, StageSettings
 from hpc_llm.settings.launch import walltime_minutes
 
 __all__ = ["plan_problems", "plan_warnings"]
@@ -15,39 +16,62 @@ __all__ = ["plan_problems", "plan_warnings"]
 GIB = 2**30
 
 
-def plan_problems(asked: RunConfig, cfg: RunConfig, rows: Sequence[PlanRow]) -> list[str]:
+def plan_problems(
+    asked: RunConfig, cfg: RunConfig, rows: Sequence[PlanRow], longest: int | None
+) -> list[str]:
     """Return why training would refuse or fail, one sentence each; [] if nothing is known.
 
-    `cfg` is what `asked` becomes for this model and budget.
+    `cfg` is what `asked` becomes for this model and budget; `longest` is the longest sequence that
+    the model takes (None: any).
     """
-    return [*_rows(cfg), *_length(asked, cfg), *_memory(cfg, rows), *_uncounted(cfg)]
+    return [*_rows(cfg), *_length(asked, cfg, longest), *_memory(cfg, rows), *_uncounted(cfg)]
 
 
 def _rows(cfg: RunConfig) -> list[str]:
+    """Batches that cannot be split evenly; stages with equal batches are named once."""
+    views = {"train": cfg} | {f"stages.{name}": cfg.for_stage(name) for name in cfg.stages}
+    found: dict[tuple[int, int], str] = {}
+    for key, view in views.items():
+        train = view.train
+        problem = _uneven(view, key)
+        if problem and (train.batch_tokens, train.sequence_length) not in found:
+            found[train.batch_tokens, train.sequence_length] = problem
+    return list(found.values())
+
+
+def _uneven(cfg: RunConfig, key: str) -> str | None:
     train, ranks = cfg.train, planned_ranks(cfg)
     rows = train.batch_tokens // train.sequence_length
     if rows % ranks == 0:
-        return []
-    cure = f"give train.batch_tokens=(a multiple of {ranks * train.sequence_length})"
+        return None
+    cure = f"give {key}.batch_tokens=(a multiple of {ranks * train.sequence_length})"
     if cfg.hardware.kind == "gpu":
         fewer = [nodes for nodes in node_counts(cfg, least=1) if nodes < cfg.cluster.nodes]
         cure += f" or cluster.nodes={fewer[-1]}" if fewer else ""
-    return [
-        f"train.batch_tokens={train.batch_tokens}: its {rows} rows cannot be divided among {ranks} "
+    return (
+        f"{key}.batch_tokens={train.batch_tokens}: its {rows} rows cannot be divided among {ranks} "
         f"ranks; {cure}"
+    )
+
+
+def _length(asked: RunConfig, cfg: RunConfig, longest: int | None) -> list[str]:
+    """Sequences that are longer than what the model takes."""
+    found = [
+        f"stages.{name}.sequence_length={stage.sequence_length}: the model takes no longer rows "
+        f"than {longest}"
+        for name, stage in cfg.stages.items()
+        if longest is not None and (stage.sequence_length or 0) > longest
     ]
-
-
-def _length(asked: RunConfig, cfg: RunConfig) -> list[str]:
     train = cfg.train
     if train.sequence_length == asked.train.sequence_length:
-        return []
+        return found
     cure = f"train.sequence_length={train.sequence_length}"
     if train.batch_tokens != asked.train.batch_tokens:
         cure += f" train.batch_tokens={train.batch_tokens}"
     return [
         f"train.sequence_length={asked.train.sequence_length}: the model takes no longer rows than "
-        f"{train.sequence_length}, which are planned; give {cure}"
+        f"{train.sequence_length}, which are planned; give {cure}",
+        *found,
     ]
 
 
@@ -83,8 +107,7 @@ def plan_warnings(
         for row in rows
         if row.memory is not None and row.tight
     ]
-    methods = [cfg.train.stage(name).method for name in cfg.recipe.stages]
-    if cfg.train.recompute and "head" in methods:
+    if cfg.train.recompute and any(_head_alone(stage) for stage in cfg.stages.values()):
         found.append("train.recompute=true makes training of the head alone almost 3 times dearer")
     cluster = cfg.cluster
     if cfg.zero.stage == 3 and cluster.nodes > 1 and cluster.link_gb_per_second is None:
@@ -93,6 +116,11 @@ def plan_warnings(
             "in no figure before cluster.link_gb_per_second is given"
         )
     return [*found, *_over_budget(budget), *_time_limit(cfg, rows)]
+
+
+def _head_alone(stage: StageSettings) -> bool:
+    what = trains(stage)
+    return what.head and not (what.embedding or what.body or what.adapter)
 
 
 def _over_budget(budget: Sequence[BudgetLine]) -> list[str]:

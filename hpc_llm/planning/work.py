@@ -26,7 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """One training stage: which model, what learns (recomputation left open), on how much text."""
+    """One training stage: its model, what trains (recomputation left open) and its tokens."""
 
     stage: str
     arch: Architecture
@@ -82,11 +82,13 @@ def run_machine(cfg: RunConfig) -> Machine:
 
 def run_memory(cfg: RunConfig, work: Work) -> MemoryPlan:
     """Return the peak memory of one device."""
-    return memory_plan(work.arch, run_method(cfg, work), run_setup(cfg)[0])
+    setup, _ = run_setup(cfg.for_stage(work.stage))
+    return memory_plan(work.arch, run_method(cfg, work), setup)
 
 
 def _network_hours(cfg: RunConfig, work: Work) -> float | None:
     """Return the hours on the network between nodes; None where its bandwidth is not known."""
+    cfg = cfg.for_stage(work.stage)
     setup, micro_steps = run_setup(cfg)
     seconds = network_seconds(work.arch, run_method(cfg, work), setup, cfg.cluster, micro_steps)
     if seconds is None:
@@ -96,7 +98,7 @@ def _network_hours(cfg: RunConfig, work: Work) -> float | None:
 
 def run_projection(cfg: RunConfig, work: Work) -> Projection:
     """Return time, money and energy of `work`, the network between nodes included where known."""
-    length = cfg.train.sequence_length
+    length = cfg.for_stage(work.stage).train.sequence_length
     flops = hardware_flops(work.arch, run_method(cfg, work), work.tokens, length)
     return project_flops(flops, run_machine(cfg), _network_hours(cfg, work))
 

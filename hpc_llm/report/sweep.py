@@ -107,7 +107,7 @@ def best_of(rows: Sequence[TrialRow]) -> TrialRow | None:
 
 
 def short_names(keys: Sequence[str]) -> list[str]:
-    """Return the shortest unambiguous suffixes of dotted keys: alpha for train.lora.alpha."""
+    """Return the shortest unambiguous suffixes of dotted keys: alpha for stages.lora.alpha."""
 
     def end(key: str, length: int) -> str:
         return ".".join(key.split(".")[-length:])

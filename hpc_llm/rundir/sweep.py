@@ -36,7 +36,7 @@ class Trial:
 
     @property
     def words(self) -> str:
-        """Its values as overrides, `train.lora.alpha=16 train.lora.rank=8`."""
+        """Its values as overrides, `stages.lora.alpha=16 stages.lora.rank=8`."""
         return " ".join(f"{key}={value}" for key, value in self.values.items())
 
 

@@ -17,12 +17,13 @@ from hpc_llm.settings.model import ModelSettings
 from hpc_llm.settings.plan import PlanSettings
 from hpc_llm.settings.preflight import PreflightSettings
 from hpc_llm.settings.recipe import RecipeSettings
-from hpc_llm.settings.replay import ReplaySettings
+from hpc_llm.settings.rerun import RerunSettings
 from hpc_llm.settings.run import RunConfig
 from hpc_llm.settings.schedule import ScheduleSettings
+from hpc_llm.settings.stage import StageSettings
 from hpc_llm.settings.tokenizer import TokenizerSettings
 from hpc_llm.settings.tracking import TrackingSettings
-from hpc_llm.settings.train import RampSettings, StageSettings, TrainSettings
+from hpc_llm.settings.train import RampSettings, TrainSettings
 from hpc_llm.settings.transplant import TransplantSettings
 from hpc_llm.settings.zero import ZeroSettings
 
@@ -42,7 +43,7 @@ __all__ = [
     "PreflightSettings",
     "RampSettings",
     "RecipeSettings",
-    "ReplaySettings",
+    "RerunSettings",
     "RunConfig",
     "ScheduleSettings",
     "StageSettings",

@@ -1,7 +1,8 @@
 """`RunConfig`: the whole configuration of a run, one field for each group of `conf/`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from hpc_llm.errors import UserError
 from hpc_llm.settings.accounting import AccountingSettings
@@ -17,8 +18,9 @@ from hpc_llm.settings.model import ModelSettings
 from hpc_llm.settings.plan import PlanSettings
 from hpc_llm.settings.preflight import PreflightSettings
 from hpc_llm.settings.recipe import RecipeSettings
-from hpc_llm.settings.replay import ReplaySettings
+from hpc_llm.settings.rerun import RerunSettings
 from hpc_llm.settings.schedule import ScheduleSettings
+from hpc_llm.settings.stage import SCRATCH, StageSettings
 from hpc_llm.settings.tokenizer import TokenizerSettings
 from hpc_llm.settings.tracking import TrackingSettings
 from hpc_llm.settings.train import TrainSettings
@@ -43,6 +45,8 @@ class RunConfig:
     tokenizer: TokenizerSettings
     transplant: TransplantSettings
     recipe: RecipeSettings
+    stages: dict[str, Any]
+    """The training stages by name, in order; each value is the `StageSettings` of its method."""
     train: TrainSettings
     zero: ZeroSettings
     schedule: ScheduleSettings
@@ -57,23 +61,141 @@ class RunConfig:
     budget: BudgetSettings
     checkpoint: CheckpointSettings
     guards: GuardSettings
-    replay: ReplaySettings
+    rerun: RerunSettings
     preflight: PreflightSettings
 
     def __post_init__(self) -> None:
         """Check what must go together."""
         if self.train.compile and self.zero.stage == 3:
             raise UserError(
-                "train.compile=true: not with zero.stage=3, which gathers the weights by hooks "
-                "inside the layers; give zero.stage=2, or train.compile=false"
+                "train.compile",
+                "true",
+                "zero.stage=3 gathers the weights in hooks inside the layers",
+                "use zero.stage=2, or train.compile=false",
             )
         if self.checkpoint.layout == "sharded" and self.zero.stage == 0:
             raise UserError(
-                "checkpoint.layout=sharded: zero.stage=0 divides nothing among the ranks; give "
-                "checkpoint.layout=whole, or zero=stage1"
+                "checkpoint.layout",
+                "sharded",
+                "zero.stage=0 partitions nothing among the ranks",
+                "use checkpoint.layout=whole, or zero=stage1",
+            )
+        self._check_stages()
+        self._check_site()
+
+    @property
+    def adaptation(self) -> list[str]:
+        """Names of the stages that train the transplanted model, in order."""
+        return [name for name, stage in self.stages.items() if stage.from_stage != SCRATCH]
+
+    @property
+    def pretraining(self) -> str | None:
+        """Name of the stage that makes the base model; None: its weights are given."""
+        scratch = (name for name, stage in self.stages.items() if stage.from_stage == SCRATCH)
+        return next(scratch, None) if self.model.path is None else None
+
+    def parent(self, name: str) -> str:
+        """Return what a stage starts from: transplant, STAGE or STAGE@STEP."""
+        stage: StageSettings = self.stages[name]
+        if stage.from_stage is not None:
+            return stage.from_stage
+        before = self.adaptation[: self.adaptation.index(name)]
+        return before[-1] if before else "transplant"
+
+    def lineage(self, name: str) -> list[str]:
+        """Return the stages whose results make the model after `name`, in order, itself the last.
+
+        A branch of STAGE@STEP stands in the place of STAGE: it has all that STAGE had trained.
+        """
+        found = [name]
+        while (parent := self.parent(found[0])) != "transplant":
+            stage, branch, _ = parent.partition("@")
+            if branch:
+                grandparent = self.lineage(stage)[:-1]
+                return [*grandparent, *found]
+            found.insert(0, stage)
+        return found
+
+    def text_of(self, name: str) -> dict[str, float]:
+        """Return the shares of the texts that a stage trains on; they sum to 1."""
+        stage: StageSettings = self.stages[name]
+        if stage.text is not None:
+            total = sum(stage.text.values())
+            return {text: share / total for text, share in stage.text.items() if share}
+        if stage.from_stage == SCRATCH:
+            return {"source": 1.0}
+        replay = self.train.replay
+        return {"target": 1 - replay, "source": replay} if replay else {"target": 1.0}
+
+    def for_stage(self, name: str) -> "RunConfig":
+        """Return the configuration as one stage trains with it: its own values in `train` and
+        `schedule`."""
+        stage: StageSettings = self.stages[name]
+        keys = ("sequence_length", "batch_tokens", "micro_batch_tokens")
+        own = {key: getattr(stage, key) for key in keys if getattr(stage, key) is not None}
+        if not own and not stage.schedule:
+            return self
+        none = dict.fromkeys(keys)
+        return replace(
+            self,
+            train=replace(self.train, **own),
+            schedule=replace(self.schedule, **(stage.schedule or {})),
+            stages={n: replace(s, schedule=None, **none) for n, s in self.stages.items()},
+        )
+
+    def _check_stages(self) -> None:
+        """Check each stage, and what it starts from."""
+        for number, (name, stage) in enumerate(self.stages.items()):
+            key = f"stages.{name}"
+            stage.check(key)
+            if stage.from_stage == SCRATCH and number:
+                raise UserError(f"{key}.from", SCRATCH, "only the first stage makes a base model")
+            self._check_parent(name)
+            self._check_schedule(name)
+            try:
+                self.for_stage(name)
+            except UserError as error:
+                inner = error.key.removeprefix("train.")
+                raise UserError(f"{key}.{inner}", error.value, error.rule, error.fix) from error
+
+    def _check_parent(self, name: str) -> None:
+        stage = self.stages[name]
+        if stage.from_stage in (None, SCRATCH, "transplant"):
+            return
+        parent = stage.from_stage.partition("@")[0]
+        before = self.adaptation[: self.adaptation.index(name)]
+        if parent not in before:
+            known = ", ".join(["transplant", *before])
+            raise UserError(
+                f"stages.{name}.from", stage.from_stage, "no such stage before it", f"use {known}"
+            )
+        if stage.branch is None:
+            return
+        if self.stages[parent].method != stage.method:
+            raise UserError(
+                f"stages.{name}.method",
+                stage.method,
+                f"a branch of {stage.from_stage} continues its optimizer states, so it has its "
+                f"method, {self.stages[parent].method}",
+                f"use {self.stages[parent].method}, or from={parent}",
+            )
+        if stage.branch[1] > self.stages[parent].steps:
+            raise UserError(
+                f"stages.{name}.from",
+                stage.from_stage,
+                f"{parent} has {self.stages[parent].steps} steps",
+                f"use {parent}@STEP up to there",
             )
 
-        self._check_site()
+    def _check_schedule(self, name: str) -> None:
+        own = self.stages[name].schedule or {}
+        known = [field.name for field in fields(ScheduleSettings)]
+        for key in own:
+            if key not in known:
+                raise UserError(
+                    f"stages.{name}.schedule.{key}", own[key], "no such setting",
+                    f"there are {', '.join(known)}",
+                )  # fmt: skip
 
     def _check_site(self) -> None:
         """Refuse what the nodes of the cluster's partition do not give."""
@@ -83,8 +205,11 @@ class RunConfig:
         on_gpus = self.hardware.kind == "gpu"
         if on_gpus and launch.processes not in (1, cluster.devices_per_node):
             raise UserError(
-                f"launch.processes={launch.processes}: on nodes with GPUs there is a rank for each "
-                f"of cluster.devices_per_node={cluster.devices_per_node}; leave it out"
+                "launch.processes",
+                launch.processes,
+                "on nodes with GPUs there is one rank for each of cluster.devices_per_node="
+                f"{cluster.devices_per_node}",
+                "leave it out",
             )
         asked = [("launch", launch.partition, launch.qos, launch.time, launch.mem)]
         for part, own in launch.parts.items():
@@ -105,16 +230,20 @@ class RunConfig:
         most, minutes = self.cluster.max_hours, walltime_minutes(text, key)
         if most is not None and (minutes is None or minutes > 60 * most):
             raise UserError(
-                f"{key}={text}: {self.cluster.name} ends jobs after {most:g} hours; give "
-                f"{key}={most:g}:00:00 or less: a job is requeued before its limit and goes on"
+                key,
+                text,
+                f"{self.cluster.name} ends jobs after {most:g} hours",
+                f"use {most:g}:00:00 or less: a job is requeued before its limit and resumes",
             )
 
     def _check_memory(self, key: str, text: str) -> None:
         most, asked = self.cluster.memory_gib_per_node, memory_gib(text, key)
         if most is not None and asked > most:
             raise UserError(
-                f"{key}={text}: a node of {self.cluster.name} has {most:g} GiB for jobs; give "
-                f"{key}={most:g}G or less, or 0 for all of it"
+                key,
+                text,
+                f"a node of {self.cluster.name} has {most:g} GiB for jobs",
+                f"use {most:g}G or less, or 0 for all of it",
             )
 
     @property

@@ -14,8 +14,9 @@ from hpc_llm.training.zero import division_config
 __all__ = ["model_after", "open_adapter", "start_model"]
 
 
-def _trained(context: Context, count: int) -> list[Path]:
-    names = context.cfg.recipe.adaptation[:count]
+def _trained(context: Context, name: str | None) -> list[Path]:
+    """Return the folders of the stages that make the model after `name`; None: the transplant."""
+    names = [] if name is None else context.cfg.lineage(name)
     return [context.stage_folder(f"train/{name}") for name in names]
 
 
@@ -24,16 +25,20 @@ def _adapter(folder: Path) -> Path | None:
     return adapter if adapter.exists() else None
 
 
-def start_model(context: Context, count: int, *, to_train: bool = False) -> PreTrainedModel:
-    """Return the model after the first `count` training stages, adapters folded in (phi = 1).
+def start_model(context: Context, name: str | None, *, to_train: bool = False) -> PreTrainedModel:
+    """Return the model after the training stage `name`, its adapters merged (phi = 1).
 
-    One that is `to_train` is divided among the ranks where `zero` says so (collective).
+    None is the transplanted model. One that is `to_train` is partitioned over the ranks where
+    `zero` says so (collective).
     """
+    return _after(context, _trained(context, name), to_train=to_train)
+
+
+def _after(context: Context, folders: list[Path], *, to_train: bool = False) -> PreTrainedModel:
     cfg = context.cfg
     divided = division_config(cfg.train, cfg.zero, context.ranks.world_size) if to_train else None
-    folder = context.stage_folder("transplant")
-    model = load_model(folder, cfg.model, cfg.train.precision, divided)
-    for folder in _trained(context, count):
+    model = load_model(context.stage_folder("transplant"), cfg.model, cfg.train.precision, divided)
+    for folder in folders:
         apply_weights(model, [folder])
         if adapter := _adapter(folder):
             model = merge_adapter(attach_adapter(model, adapter), 1.0)
@@ -41,17 +46,18 @@ def start_model(context: Context, count: int, *, to_train: bool = False) -> PreT
 
 
 def open_adapter(context: Context) -> torch.nn.Module:
-    """Return the model after the whole recipe, with the last stage's adapter not folded in.
+    """Return the model after the whole recipe, with the last stage's adapter not merged.
 
     Where the last stage trained no adapter it is the plain model.
     """
-    folders = _trained(context, len(context.cfg.recipe.adaptation))
-    last = folders[-1] if folders else None
-    if last is None or _adapter(last) is None:
-        return start_model(context, len(folders)).to(device_of())
-    model = start_model(context, len(folders) - 1)
-    apply_weights(model, [last])
-    return attach_adapter(model, last / "adapter").to(device_of())
+    last = context.cfg.adaptation[-1] if context.cfg.adaptation else None
+    folders = _trained(context, last)
+    adapter = _adapter(folders[-1]) if folders else None
+    if adapter is None:
+        return _after(context, folders).to(device_of())
+    model = _after(context, folders[:-1])
+    apply_weights(model, [folders[-1]])
+    return attach_adapter(model, adapter).to(device_of())
 
 
 def model_after(context: Context, point: str) -> PreTrainedModel:
@@ -62,6 +68,5 @@ def model_after(context: Context, point: str) -> PreTrainedModel:
     elif point == "corrected":
         model = load_model(context.folder.model, cfg.model, cfg.train.precision)
     else:
-        stages = ["transplant", *cfg.recipe.adaptation]
-        model = start_model(context, stages.index(point))
+        model = start_model(context, None if point == "transplant" else point)
     return model.to(device_of())

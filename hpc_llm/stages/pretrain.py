@@ -1,12 +1,9 @@
-"""Stage `pretrain`: a base model made from the source language alone, for the embedded example.
+"""Stage `train/<name>` of a stage from scratch: a base model pre-trained on the source text.
 
-It is the same training as everywhere, with method `full` on an untrained model. The result is
-kept in `<runs_dir>/.cache/` by its fingerprint, so that other runs do not repeat it.
+For the embedded example and for models that have a configuration and no weights. It is the same
+training as everywhere, on an untrained model with a vocabulary of its own.
 """
 
-import errno
-import shutil
-import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,8 @@ import torch
 
 from hpc_llm.corpus import read_texts
 from hpc_llm.pipeline.context import Context
-from hpc_llm.rundir import read_json, replaced_folder, write_json
+from hpc_llm.pipeline.table import point_of
+from hpc_llm.rundir import replaced_folder, write_json
 from hpc_llm.stages.reader import TrainingText
 from hpc_llm.stages.texts import text_file
 from hpc_llm.stages.training import train_stage, training_result
@@ -33,45 +31,15 @@ __all__ = ["run"]
 
 
 def run(context: Context, name: str) -> dict[str, Any]:
-    """Write pretrain/model/: a model folder with its own tokenizer."""
+    """Write train/<name>/model/: a model folder with its own tokenizer."""
     folder = context.stage_folder(name)
-    runs = Path(context.cfg.runs_dir).expanduser()
-    cache = runs / ".cache" / f"pretrain-{context.fingerprint(name)}"
-    if _copy(cache, folder, context):
-        result = read_json(folder / "done.json")
-        return {**result, "cached": True, "line": "taken from an earlier run with these settings"}
-    result = _pretrain(context, folder)
+    result = _pretrain(context, point_of(name), folder)
     if context.ranks.is_first:
         write_json(folder / "done.json", result)
-        _keep(folder, cache)
     return result
 
 
-def _keep(folder: Path, cache: Path) -> None:
-    """Keep the result for other runs; of trials that do so at once the first one's stays."""
-    own = cache.with_name(f"{cache.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with replaced_folder(own) as temporary:
-            shutil.copytree(folder, temporary, dirs_exist_ok=True)
-        own.rename(cache)
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-            raise
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
-
-
-def _copy(cache: Path, folder: Path, context: Context) -> bool:
-    found = (cache / "done.json").exists()
-    process_group.barrier()  # all have looked before rank 0 may write it
-    if found and context.ranks.is_first:
-        with replaced_folder(folder) as temporary:
-            shutil.copytree(cache, temporary, dirs_exist_ok=True)
-    process_group.barrier()
-    return found
-
-
-def _pretrain(context: Context, folder: Path) -> dict[str, Any]:
+def _pretrain(context: Context, name: str, folder: Path) -> dict[str, Any]:
     cfg = context.cfg
     architecture = cfg.model.architecture
     assert architecture  # the pipeline has checked it
@@ -83,7 +51,7 @@ def _pretrain(context: Context, folder: Path) -> dict[str, Any]:
     divided = division_config(cfg.train, cfg.zero, context.ranks.world_size)
     model = build_model(architecture, len(tokenizer), cfg.seed, divided)
     text = TrainingText(vocabulary=work / MODEL_NAME, shares={work / "source": 1.0})
-    trained, job = train_stage(context, "pretrain", model, text, folder)
+    trained, job = train_stage(context, name, model, text, folder)
     if context.ranks.is_first:
         # An empty model takes the gathered weights: under ZeRO-3 the trained one holds none itself.
         with torch.device("meta"):

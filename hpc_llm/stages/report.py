@@ -23,7 +23,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
 def summarise(context: Context) -> dict[str, Any]:
     """Return the results of the run; what it did not produce is None."""
     cfg, folder = context.cfg, context.folder
-    points = ["base", "transplant", *cfg.recipe.adaptation, "corrected"]
+    points = ["base", "transplant", *cfg.adaptation, "corrected"]
     files = {point: folder.path / f"evaluate/{point}.json" for point in points}
     words = _result(context, "tokenizer")
     spent = context.account.spent

@@ -5,6 +5,7 @@ from typing import Any
 
 from hpc_llm.corpus import read_texts
 from hpc_llm.pipeline.context import Context
+from hpc_llm.pipeline.table import training_texts
 from hpc_llm.rundir import replaced_folder
 from hpc_llm.stages.texts import encoder, heldout, text_file
 from hpc_llm.surgery.loading import load_tokenizer, model_type
@@ -42,7 +43,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
                 folder / "shards" / language,
                 cfg.tokenizer.threads,
             )
-            for language in ("target", "source")[: 2 if cfg.train.replay else 1]
+            for language in training_texts(cfg)
         }
         texts = heldout(context, "target", "tune")
         measures = compare(encoder(base), encoder(new), texts, new.decode)

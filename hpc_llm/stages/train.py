@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from hpc_llm.pipeline.context import Context
+from hpc_llm.pipeline.table import point_of
 from hpc_llm.rundir import check_fence, publish, replaced_folder, system_errors, write_json
 from hpc_llm.stages.assemble import start_model
 from hpc_llm.stages.reader import TrainingText
@@ -21,7 +22,7 @@ __all__ = ["run", "starting_point"]
 
 def run(context: Context, name: str) -> dict[str, Any]:
     """Write train/<name>/: weights.safetensors by name, and adapter/ in the layout of peft."""
-    stage = name.split("/")[1]
+    stage = point_of(name)
     folder = context.stage_folder(name)
     model, text = starting_point(context, stage)
     trained, job = train_stage(context, stage, model, text, folder)
@@ -34,13 +35,15 @@ def run(context: Context, name: str) -> dict[str, Any]:
 
 
 def starting_point(context: Context, stage: str) -> tuple[PreTrainedModel, TrainingText]:
-    """Return the model that a stage of the recipe begins with, and the text it trains on."""
-    count = context.cfg.recipe.adaptation.index(stage)
-    model = start_model(context, count, to_train=True)
-    folder, replay = context.stage_folder("tokenizer"), context.cfg.train.replay
-    shares = {folder / "shards" / "target": 1 - replay}
-    if replay:
-        shares[folder / "shards" / "source"] = replay
+    """Return the model that a stage of the recipe starts from, and the text it trains on.
+
+    A branch of STAGE@STEP gets the model that STAGE started from: the checkpoint holds the rest.
+    """
+    cfg = context.cfg
+    before = cfg.lineage(stage)[:-1]
+    model = start_model(context, before[-1] if before else None, to_train=True)
+    folder = context.stage_folder("tokenizer")
+    shares = {folder / "shards" / text: share for text, share in cfg.text_of(stage).items()}
     return model, TrainingText(vocabulary=folder / MODEL_NAME, shares=shares)
 
 

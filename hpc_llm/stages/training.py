@@ -1,4 +1,4 @@
-"""What the stages that train have in common: a job for the loop, hooks for events and the bill."""
+"""What the training stages share: the inputs of the loop, its hooks for events and costs."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 
 from hpc_llm.accounting import PF_DAY, Architecture, stage_method
 from hpc_llm.errors import UserError
+from hpc_llm.methods import trains
 from hpc_llm.pipeline.context import Context
-from hpc_llm.pipeline.table import Stage
 from hpc_llm.settings import RunConfig, StageSettings, ZeroSettings
 from hpc_llm.stages.reader import TrainingText, open_reader
 from hpc_llm.stages.step_costs import StageFlops
@@ -32,12 +32,12 @@ INTERNAL = ("step", "recent", "window")  # of Progress: not for the record
 def build_job(
     context: Context, name: str, model: PreTrainedModel, text: TrainingText, folder: Path
 ) -> StageJob:
-    """Put together the job of the stage `train.<name>`: `model` on `text`.
+    """Put together the inputs of the stage `train/<name>`: `model` on `text`.
 
     Its checkpoints lie in `folder`.
     """
-    cfg = context.cfg
-    stage = cfg.train.stage(name)
+    cfg = context.cfg.for_stage(name)
+    stage = cfg.stages[name]
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     plan = plan_batches(cfg.train, context.ranks.world_size, positions)
     architecture = Architecture.from_config(model.config.to_dict())
@@ -67,18 +67,18 @@ def build_job(
         ranks=context.ranks,
         seed=cfg.seed,
         folder=folder / "checkpoints",
-        fingerprint=_stage(context, name).fingerprint,
-        settings=_stage(context, name).settings,
+        fingerprint=context.stage(f"train/{name}").fingerprint,
+        settings=context.stage(f"train/{name}").settings,
     )
 
 
 def train_stage(
     context: Context, name: str, model: PreTrainedModel, text: TrainingText, folder: Path
 ) -> tuple[TrainedStage, StageJob]:
-    """Train `model` by the stage `train.<name>` on `text`; checkpoints lie in `folder`."""
+    """Train `model` by the stage `train/<name>` on `text`; checkpoints lie in `folder`."""
     cfg, job = context.cfg, build_job(context, name, model, text, folder)
     plan, architecture = job.plan, Architecture.from_config(model.config.to_dict())
-    method = stage_method(job.stage, recompute=cfg.train.recompute)
+    method = stage_method(job.stage, recompute=cfg.train.recompute, key=f"stages.{name}")
     if cfg.accounting.verify:
         verify_flops(job.trainable.model, architecture, method, plan)
     flops = stage_flops(context, name, architecture, plan)
@@ -98,12 +98,13 @@ def needed_division(cfg: RunConfig, world_size: int) -> ZeroSettings:
 
 def _later_flops(context: Context, job: StageJob, architecture: Architecture) -> int:
     """FLOPs carried out by the stages that train after this one, as far as can be known now."""
-    total = 0
-    later = context.cfg.recipe.stages[context.cfg.recipe.stages.index(job.name) + 1 :]
-    for name in later:
-        stage, plan, reader = context.cfg.train.stage(name), job.plan, job.reader
+    total, names = 0, list(context.cfg.stages)
+    for name in names[names.index(job.name) + 1 :]:
+        cfg = context.cfg.for_stage(name)
+        stage, reader = cfg.stages[name], job.reader
+        plan = plan_batches(cfg.train, context.ranks.world_size, None)
         steps = stage.steps
-        if job.name != "pretrain":  # it reads another text
+        if context.cfg.text_of(name) == context.cfg.text_of(job.name):
             steps = stage_steps(stage, plan, reader.rows_per_epoch)
         flops = stage_flops(context, name, architecture, plan)
         steps = _expected_steps(_stage_length(stage, steps), plan, reader, flops)
@@ -112,14 +113,17 @@ def _later_flops(context: Context, job: StageJob, architecture: Architecture) ->
 
 
 def _new_rows(context: Context, name: str) -> list[int]:
-    """Return the ids of the pieces that the base model did not have, where they alone learn."""
-    if context.cfg.train.stage(name).method != "new_rows":
+    """Return the ids of the tokens that the base model lacks, where they alone train."""
+    stage = context.cfg.stages[name]
+    if not trains(stage).only_new_rows:
         return []
     rows: list[int] = np.load(context.stage_folder("transplant") / "new_rows.npy").tolist()
     if not rows:
         raise UserError(
-            f"train.{name}.method=new_rows: the base model has all pieces of the vocabulary; leave "
-            f"{name} out of recipe.stages"
+            f"stages.{name}.method",
+            stage.method,
+            "the base model has all tokens of the vocabulary",
+            f"drop the stage: ~stages.{name}",
         )
     return rows
 
@@ -127,9 +131,9 @@ def _new_rows(context: Context, name: str) -> list[int]:
 def stage_flops(
     context: Context, name: str, architecture: Architecture, plan: BatchPlan
 ) -> StageFlops:
-    """Return what the steps of the stage `train.<name>` cost."""
-    train = context.cfg.train
-    method = stage_method(train.stage(name), recompute=train.recompute)
+    """Return what the steps of the stage `train/<name>` cost."""
+    stage, recompute = context.cfg.stages[name], context.cfg.train.recompute
+    method = stage_method(stage, recompute=recompute, key=f"stages.{name}")
     return StageFlops.of(architecture, method, plan)
 
 
@@ -143,11 +147,6 @@ def _expected_steps(length: StageLength, plan: BatchPlan, reader: Reader, flops:
     tokens = round(plan.rows * reader.tokens_per_row)
     squares = round(plan.rows * reader.squares_per_row)
     return length.expected_steps(tokens, flops.model(tokens, squares))
-
-
-def _stage(context: Context, name: str) -> Stage:
-    """What a checkpoint must have been made by to be gone on from."""
-    return context.stage(name if name == "pretrain" else f"train/{name}")
 
 
 def training_result(job: StageJob, trained: TrainedStage) -> dict[str, Any]:

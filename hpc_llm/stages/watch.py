@@ -36,7 +36,7 @@ class Watch:
         """Watch `job`; `later_flops` are carried out by the stages that train after it."""
         self.context, self.job, self.flops = context, job, flops
         self.account = context.account
-        self.stage = job.name if job.name == "pretrain" else f"train/{job.name}"
+        self.stage = f"train/{job.name}"
         self.pace = Pace(job.steps, flops.hardware_per_step, later_flops)
         self.logged = self.billed = Progress()
         self._stack = ExitStack()
@@ -144,8 +144,8 @@ class Watch:
         limit = "" if trouble.limit is None else f" (limit {trouble.limit:.4g})"
         say(
             f"{self.job.name}: {trouble.kind} at step {record.step}: {trouble.value:.4g}{limit}; "
-            f"{trouble.action}; its documents: hpc-llm train replay.stage={self.job.name} "
-            f"replay.step={record.step} replay.show=true run={folder.name} runs_dir={folder.parent}"
+            f"{trouble.action}; its documents: hpc-llm train rerun.stage={self.job.name} "
+            f"rerun.step={record.step} rerun.show=true run={folder.name} runs_dir={folder.parent}"
         )
 
     def _without_checkpoint(self, done: Progress) -> None:

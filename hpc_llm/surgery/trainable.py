@@ -1,14 +1,19 @@
-"""What learns: everything, the embeddings or rows of them, the LM head, or LoRA adapters (peft)."""
+"""Trainable parameters of a stage: what its method's description says is unfrozen or adapted.
+
+Adapters are those of peft, by the configuration that the method names.
+"""
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import peft
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
 from hpc_llm.errors import UserError
+from hpc_llm.methods import ALL_LAYERS, Adapter, Trains, describe, trains
 from hpc_llm.settings import StageSettings
 
 __all__ = ["Trainable", "make_trainable"]
@@ -23,13 +28,13 @@ class Trainable:
     causal: PreTrainedModel
     """The causal language model inside."""
     adapters: dict[str, torch.nn.Parameter]
-    """LoRA factors by name."""
+    """Parameters of the adapters by name."""
     embeddings: dict[str, torch.nn.Parameter]
     """Trained input rows and LM head by the names they have in the plain model."""
     body: dict[str, torch.nn.Parameter]
     """Other trained parameters, by the same names."""
     frozen_rows: torch.Tensor | None = None
-    """Bool (vocabulary,): rows of the embeddings that do not learn; their gradient is 0."""
+    """Bool (vocabulary,): frozen rows of the embeddings; their gradient is 0."""
 
     @property
     def weights(self) -> dict[str, torch.nn.Parameter]:
@@ -43,7 +48,7 @@ class Trainable:
 
     @property
     def count(self) -> int:
-        """Numbers that learn."""
+        """Number of trained parameters."""
         sizes = sum(_shape(p).numel() for p in self.parameters.values())
         if self.frozen_rows is None:
             return sizes
@@ -57,39 +62,39 @@ def make_trainable(
     seed: int,
     new_rows: Sequence[int] = (),
 ) -> Trainable:
-    """Freeze what does not learn in `stage`, and add adapters where it asks for them.
+    """Freeze what does not train in `stage`, and add adapters where its method has them.
 
-    `new_rows` are the ids of the rows that learn by method new_rows. Raises `UserError` when
-    `targets` names a layer that the model does not have.
+    `new_rows` are the ids of the rows that train where the method trains no others. Raises
+    `UserError` for a target layer that the model does not have.
     """
+    what = trains(stage)
     plain = dict(model.named_parameters())
-    ends = {id(p) for p in _embedding_parameters(model, stage)}
+    ends = {id(p) for p in _embedding_parameters(model, what)}
     for parameter in plain.values():
-        parameter.requires_grad_(stage.method == "full" or id(parameter) in ends)
+        parameter.requires_grad_(what.body or id(parameter) in ends)
     embeddings = {n: p for n, p in plain.items() if p.requires_grad and id(p) in ends}
     body = {n: p for n, p in plain.items() if p.requires_grad and id(p) not in ends}
     wrapped: torch.nn.Module = model
     adapters: dict[str, torch.nn.Parameter] = {}
-    if stage.method == "lora":
+    if what.adapter is not None:
+        known = {id(p) for p in plain.values()}
         torch.manual_seed(seed)
-        wrapped = add_adapters(model, stage)
+        wrapped = add_adapters(model, stage, what.adapter)
         for parameter in embeddings.values():
             parameter.requires_grad_(True)  # peft froze them
-        adapters = {n: p for n, p in wrapped.named_parameters() if "lora_" in n}
+        adapters = {n: p for n, p in wrapped.named_parameters() if id(p) not in known}
     if recompute:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-        if stage.method != "full" and not embeddings:
+        if not what.body and not embeddings:
             model.enable_input_require_grads()
-    frozen = None
-    if stage.method == "new_rows":
-        frozen = _freeze_rows(embeddings, new_rows)
+    frozen = _freeze_rows(embeddings, new_rows) if what.only_new_rows else None
     return Trainable(wrapped, model, adapters, embeddings, body, frozen)
 
 
 def _freeze_rows(
     embeddings: dict[str, torch.nn.Parameter], new_rows: Sequence[int]
 ) -> torch.Tensor:
-    """Let only `new_rows` of the embeddings learn: the gradient of the others becomes 0.
+    """Let only `new_rows` of the embeddings train: the gradient of the others becomes 0.
 
     Adam leaves a weight whose gradient was always 0 as it is, bit for bit: both moments are 0. As
     the gradient is set where autograd hands it over, this holds however it is divided later.
@@ -111,14 +116,11 @@ def _shape(parameter: torch.nn.Parameter) -> torch.Size:
     return getattr(parameter, "ds_shape", parameter.shape)
 
 
-def _embedding_parameters(model: PreTrainedModel, stage: StageSettings) -> list[torch.Tensor]:
-    """The input rows and head rows that learn in `stage` (one tensor where they are tied)."""
+def _embedding_parameters(model: PreTrainedModel, what: Trains) -> list[torch.Tensor]:
+    """The input embeddings and the head's rows that train (one tensor where they are tied)."""
     inputs, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if stage.method in ("full", "embeddings", "new_rows"):
-        return [*inputs.parameters(), *head.parameters()]
-    if stage.method == "head":
-        return list(head.parameters())
-    return [*inputs.parameters(), *head.parameters()] if stage.train_embeddings else []
+    found = list(inputs.parameters()) if what.embedding else []
+    return [*found, *head.parameters()] if what.head else found
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:
@@ -134,18 +136,21 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
     )
 
 
-def add_adapters(model: PreTrainedModel, stage: StageSettings) -> PeftModel:
-    """Put LoRA adapters of `stage.rank` and `stage.alpha` on the targets of `stage`."""
+def add_adapters(model: PreTrainedModel, stage: StageSettings, adapter: Adapter) -> PeftModel:
+    """Add the adapters of the stage's method to its target layers. `UserError` for unknown ones."""
     known = linear_layers(model)
-    targets = known if stage.targets == ["all"] else list(stage.targets)
+    targets = known if adapter.targets == ALL_LAYERS else list(adapter.targets)
     if missing := sorted(set(targets) - set(known)):
         raise UserError(
-            f"train.lora.targets={','.join(missing)}: the model has no such linear layer; "
-            f"it has {', '.join(known)}"
+            "targets",
+            f"[{','.join(missing)}]",
+            "the model has no such linear layer",
+            f"it has {', '.join(known)}",
         )
-    config = LoraConfig(
-        r=stage.rank, lora_alpha=stage.alpha, target_modules=targets, task_type="CAUSAL_LM"
-    )
+    build = describe(stage.method).peft
+    assert build is not None
+    name, arguments = build(stage, targets)
+    config = getattr(peft, name)(task_type="CAUSAL_LM", **arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return get_peft_model(model, config, autocast_adapter_dtype=False)

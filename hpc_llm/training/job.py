@@ -53,7 +53,7 @@ class StageJob:
     fingerprint: str
     """Checkpoints of another fingerprint are not gone on from."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What the fingerprint stands for, as `train.lora.rank`, to tell what has changed."""
+    """What the fingerprint stands for, as `stages.lora.rank`, to tell what has changed."""
 
 
 @dataclass(frozen=True, kw_only=True)

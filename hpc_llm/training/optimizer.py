@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from hpc_llm.methods import trains
 from hpc_llm.surgery.trainable import Trainable
 from hpc_llm.training.job import StageJob
 
@@ -33,20 +34,21 @@ def parameter_groups(trainable: Trainable, job: StageJob) -> list[dict[str, Any]
     Where only some rows of the embeddings learn nothing of them decays: the gradient of a frozen
     row is 0, but decay would move it.
     """
-    train, stage = job.train, job.stage
+    train, what = job.train, trains(job.stage)
     embeddings, adapters = train.embedding_weight_decay, train.lora_weight_decay
     if trainable.frozen_rows is not None:
         embeddings = 0.0
     alone = not trainable.adapters and not trainable.body
     kinds = [
         (trainable.body, 1.0, train.weight_decay),
-        (trainable.embeddings, 1.0 if alone else stage.embedding_rate_ratio, embeddings),
+        (trainable.embeddings, 1.0 if alone else what.embedding_rate, embeddings),
         (trainable.adapters, 1.0, adapters),
     ]
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for parameters, ratio, decay in kinds:
         for name, parameter in parameters.items():
-            rate = job.peak_rate * (stage.lora_b_rate_ratio if "lora_B" in name else ratio)
+            special = (rate for part, rate in what.adapter_rates.items() if part in name)
+            rate = job.peak_rate * next(special, ratio)
             own = train.weight_decay if decay is None else decay
             key = rate, own if _dimensions(parameter) > 1 else 0.0
             groups.setdefault(key, []).append(parameter)

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from tiny import stages
 
 from hpc_llm.accounting import pf_days
 from hpc_llm.config import compose, typed
@@ -14,7 +15,7 @@ from hpc_llm.planning import Plan, make_plan, render_plan
 
 SOLAR = ("model=solar-10.7b", "cluster=a100_4x8", "plan.tokens=20_000_000_000")
 MIXTRAL = ("model=mixtral-8x7b", "cluster=h100_4x8")
-FULL = ("recipe.stages=[full]", "train.full.steps=1000")
+FULL = ("recipe=end_to_end", "stages.full.steps=1000")
 
 
 @cache
@@ -137,8 +138,8 @@ def test_a_plan_is_set_against_its_budget() -> None:
 
 
 def test_what_the_budget_buys_costs_the_budget() -> None:
-    mid = plan(*SOLAR, "budget.gpu_hours=1500", "recipe.stages=[lora]").budget[0].mid
-    again = plan(*SOLAR[:2], "recipe.stages=[lora]", f"plan.tokens={mid.tokens}")
+    mid = plan(*SOLAR, "budget.gpu_hours=1500", *stages("lora")).budget[0].mid
+    again = plan(*SOLAR[:2], *stages("lora"), f"plan.tokens={mid.tokens}")
     assert again.total.projection.mid.device_hours == pytest.approx(1500)
     assert mid.step == mid.tokens // 2**20
 
@@ -157,7 +158,7 @@ def test_a_budget_that_cannot_be_counted_is_told_first() -> None:
 
 
 def test_a_token_costs_what_the_stages_of_the_plan_make_of_it() -> None:
-    large = (*SOLAR, "tokenizer.vocab_size=128000", "recipe.stages=[head]")
+    large = (*SOLAR, "tokenizer.vocab_size=128000", *stages("head"))
     old = plan(*large, "tokenizer.vocab_size=32000").total.projection.mid.money
     result = plan(*large, "plan.token_ratio=0.7")
     assert result.token_cost_ratio == pytest.approx(result.total.projection.mid.money / old)
@@ -170,13 +171,13 @@ def test_a_token_costs_what_the_stages_of_the_plan_make_of_it() -> None:
 
 
 def test_pretraining_has_no_part_in_the_cost_of_the_new_vocabulary() -> None:
-    result = plan("experiment=example", "recipe.stages=[pretrain]")
+    result = plan("experiment=example", *stages("pretrain"))
     assert result.token_cost_ratio is None
     assert "tokenizer" in render_plan(result)
 
 
 def test_without_a_stage_what_is_not_known_stays_so() -> None:
-    total = plan("model=solar-10.7b", "cluster=volta1", "recipe.stages=[]").total
+    total = plan("model=solar-10.7b", "cluster=volta1", *stages()).total
     assert total.tokens == 0
     assert total.projection.mid.hours is total.projection.mid.energy_kwh is None
 

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from tiny import stages
 
 from hpc_llm.accounting import pf_days
 from hpc_llm.accounting.columns import figure
@@ -68,25 +69,25 @@ def test_pretraining_has_the_vocabulary_of_the_base_model() -> None:
     assert large is not None
     assert small is not None
     assert large - small == (2048 - 1024) * 128
-    steps = typed(compose(["experiment=example"])).train.pretrain.steps
+    steps = typed(compose(["experiment=example"])).stages["pretrain"].steps
     assert result.rows[0].tokens == steps * 4096
 
 
 def test_tokens_and_pf_days_of_a_stage_end_it_sooner() -> None:
     solar = tuple(word for word in SOLAR if not word.startswith("plan.tokens"))
     full = plan(*solar)
-    steps = typed(compose(list(solar))).train.embeddings.steps
+    steps = typed(compose(list(solar))).stages["embeddings"].steps
     assert full.rows[0].tokens == steps * 2**20
-    less = plan(*solar, "train.embeddings.tokens=1_000_000", "train.lora.pf_days=0.5")
+    less = plan(*solar, "stages.embeddings.tokens=1_000_000", "stages.lora.pf_days=0.5")
     assert less.rows[0].tokens == 1_000_000
     assert pf_days(less.rows[1].flops) == pytest.approx(0.5, rel=1e-6)
-    more = plan(*solar, "train.embeddings.tokens=1_000_000_000_000", "train.lora.pf_days=1e6")
+    more = plan(*solar, "stages.embeddings.tokens=1_000_000_000_000", "stages.lora.pf_days=1e6")
     assert [row.tokens for row in more.rows] == [row.tokens for row in full.rows]
-    assert plan(*SOLAR, "train.lora.tokens=5").rows[1].tokens == 20_000_000_000
+    assert plan(*SOLAR, "stages.lora.tokens=5").rows[1].tokens == 20_000_000_000
 
 
 def test_new_rows_cost_what_embeddings_cost() -> None:
-    result = plan(*SOLAR, "recipe.stages=[embeddings,new_rows]")
+    result = plan(*SOLAR, *stages("embeddings", "new_rows"))
     embeddings, rows = result.rows
     assert rows.method == "new rows"
     for key in ("trainable", "flops", "flops_6n", "memory"):
@@ -122,7 +123,7 @@ def test_table_json_and_csv_tell_the_same() -> None:
         render_plan(result, "xml")
 
 
-FULL = ("recipe.stages=[full]", "train.full.steps=1000")
+FULL = ("recipe=end_to_end", "stages.full.steps=1000")
 TOO_LARGE = {
     "solar full": (*SOLAR, *FULL),
     "solar stages, rows of 8": ("model=solar-10.7b", "cluster=a100_4x8", *ROWS_OF_8),
@@ -278,7 +279,7 @@ def test_bad_requests_are_refused_in_one_line() -> None:
     with pytest.raises(UserError, match="utilisation_high"):
         plan(*SOLAR, "hardware.utilisation_high=1.5")
     with pytest.raises(UserError, match="gate"):
-        plan(*SOLAR, "train.lora.targets=[gate]")
+        plan(*SOLAR, "stages.lora.targets=[gate]")
 
 
 def test_accounting_loads_without_heavy_libraries() -> None:

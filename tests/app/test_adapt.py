@@ -112,7 +112,7 @@ def test_a_changed_setting_redoes_what_depends_on_it(example, runs):
     adapt(runs)
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "train/embeddings", "train/lora"])
+@pytest.mark.parametrize("stage", ["train/pretrain", "train/embeddings", "train/lora"])
 def test_killed_and_started_again_it_ends_with_the_same_bytes(example, tmp_path, stage):
     folder, _ = example
     words = ["adapt", *TINY, f"runs_dir={tmp_path}", "checkpoint.minutes=0.0001"]
@@ -222,7 +222,7 @@ def test_wandb_gets_the_curve_offline_and_a_broken_one_stops_nothing(example, tm
     folder, _ = example
     assert list((folder / "wandb").glob("**/*.wandb"))
     (tmp_path / "wandb.py").write_text("raise RuntimeError('broken')")
-    done = adapt(tmp_path / "runs", "train.pretrain.steps=2", PYTHONPATH=str(tmp_path))
+    done = adapt(tmp_path / "runs", "stages.pretrain.steps=2", PYTHONPATH=str(tmp_path))
     assert (tmp_path / "runs/example/summary.json").exists()
     assert "broken" in done.stderr
 
@@ -230,7 +230,7 @@ def test_wandb_gets_the_curve_offline_and_a_broken_one_stops_nothing(example, tm
 def test_a_single_verb_needs_what_comes_before(tmp_path):
     done = hpc_llm("train", *TINY, f"runs_dir={tmp_path}", check=False)
     assert done.returncode == 2
-    assert "pretrain: needs corpus first; run hpc-llm adapt" in done.stderr
+    assert "train/pretrain: needs corpus first; run hpc-llm adapt" in done.stderr
     hpc_llm("corpus", *TINY, f"runs_dir={tmp_path}")
     assert records(tmp_path / "example") == ["corpus"]
 

@@ -14,7 +14,7 @@ from tiny import TINY, adapt, hpc_llm
 from hpc_llm.accounting import Ledger
 from hpc_llm.errors import EXIT_BUDGET
 
-LORA = ["train.lora.steps=60", "train.lora.max_epochs=100"]
+LORA = ["stages.lora.steps=60", "stages.lora.max_epochs=100"]
 ROUBLES = ["budget.currency=RUB", "budget.rates.RUB=100"]
 ENOUGH = 2e-10  # PF-days: pretraining and embeddings take 0.5e-10, LoRA 3.3e-10
 

@@ -113,10 +113,10 @@ def test_launchers_may_add_a_local_rank(capsys):
 
 
 def test_a_sweep_shows_its_configurations(capsys):
-    assert main(["adapt", "-m", "train.lora.rank=8,16", "--cfg", "job"]) == 0
+    assert main(["adapt", "-m", "stages.lora.rank=8,16", "--cfg", "job"]) == 0
     said = capsys.readouterr().out
-    assert "# trial 0: train.lora.rank=8\n" in said
-    assert "# trial 1: train.lora.rank=16\n" in said
+    assert "# trial 0: stages.lora.rank=8\n" in said
+    assert "# trial 1: stages.lora.rank=16\n" in said
 
 
 def test_the_wheel_holds_all_it_needs(tmp_path):

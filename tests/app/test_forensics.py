@@ -1,4 +1,4 @@
-"""`replay.step`, `diff` and the records that they rest on, on real tiny runs."""
+"""`rerun.step`, `diff` and the records that they rest on, on real tiny runs."""
 
 import json
 
@@ -15,7 +15,7 @@ def runs(tmp_path_factory):
     adapt(runs, "run=one")
     adapt(runs, "run=same", "train.log_steps=3")
     adapt(runs, "run=two", "launch.processes=2")
-    adapt(runs, "run=rate", "train.lora.learning_rate=0.004")
+    adapt(runs, "run=rate", "stages.lora.learning_rate=0.004")
     return runs
 
 
@@ -48,7 +48,7 @@ def test_the_chain_of_batches_does_not_depend_on_the_ranks(runs):
 
 def test_diff_finds_the_first_step_where_runs_part(runs):
     said = hpc_llm("diff", str(runs / "one"), str(runs / "rate")).stdout
-    assert "train.lora.learning_rate: 0.003 -> 0.004" in said
+    assert "stages.lora.learning_rate: 0.003 -> 0.004" in said
     assert "embeddings: the same batches and losses, bit for bit, in 8 steps" in said
     first = next(i for i, (a, b) in enumerate(zip(steps(runs / "one", "lora"),
                  steps(runs / "rate", "lora"), strict=True), 1) if a[3] != b[3])  # fmt: skip
@@ -68,7 +68,7 @@ def replay(runs, *words, **options):
 
 def test_a_step_done_again_has_the_same_bits_and_shows_its_documents(runs):
     before = (runs / "one/events.jsonl").read_bytes(), (runs / "one/record.jsonl").read_bytes()
-    done = replay(runs, "run=one", "replay.step=5", "replay.show=true")
+    done = replay(runs, "run=one", "rerun.step=5", "rerun.show=true")
     for word in ("lora, step 5, done again from step 0", "batch 4: the same", "the same bits"):
         assert word in done.stdout
     assert "DIFF" not in done.stdout
@@ -76,18 +76,18 @@ def test_a_step_done_again_has_the_same_bits_and_shows_its_documents(runs):
     after = (runs / "one/events.jsonl").read_bytes(), (runs / "one/record.jsonl").read_bytes()
     assert after == before
     settings = (runs / "one/config.yaml").read_bytes()
-    words = [f"runs_dir={runs}", "run=one", "replay.step=3", "replay.stage=embeddings"]
+    words = [f"runs_dir={runs}", "run=one", "rerun.step=3", "rerun.stage=embeddings"]
     again = hpc_llm("train", *words, "launch.processes=2")  # it knows its settings itself
     assert "embeddings, step 3" in again.stdout
     assert (runs / "one/config.yaml").read_bytes() == settings
 
 
 def test_the_step_that_ended_a_run_can_be_looked_at(runs):
-    done = adapt(runs, "run=one", "train.lora.learning_rate=1e30", "run=broken", check=False)
+    done = adapt(runs, "run=one", "stages.lora.learning_rate=1e30", "run=broken", check=False)
     assert done.returncode == 1
     assert "checkpoint.changed=restart, or guards.not_finite=skip" in done.stderr
     step = steps(runs / "broken", "lora")[-1][0]
-    shown = replay(runs, "run=broken", f"replay.step={step}", "replay.show=true")
+    shown = replay(runs, "run=broken", f"rerun.step={step}", "rerun.show=true")
     assert "tokens: " in shown.stdout
 
 
@@ -100,17 +100,17 @@ def test_a_step_that_came_out_otherwise_is_told(runs):
             event["steps"][1][3] *= 1.5
             lines[number] = json.dumps(event)
     events.write_text("\n".join(lines) + "\n")
-    done = replay(runs, "run=same", "train.log_steps=3", "replay.step=5", check=False)
+    done = replay(runs, "run=same", "train.log_steps=3", "rerun.step=5", check=False)
     assert done.returncode == 1
     assert "relative difference 3.3e-01" in done.stdout
 
 
 def test_a_step_that_was_never_made_is_refused(runs):
     for words, told in (
-        (["replay.step=99"], "has no such step of lora"),
-        (["replay.step=0"], "counted from 1"),
+        (["rerun.step=99"], "has no such step of lora"),
+        (["rerun.step=0"], "counted from 1"),
         (
-            ["replay.step=1", "replay.stage=full"],
+            ["rerun.step=1", "rerun.stage=full"],
             "not in the recipe; choose one of embeddings, lora",
         ),
     ):

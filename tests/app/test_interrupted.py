@@ -100,12 +100,12 @@ def test_rate_and_counters_go_on_as_if_nothing_had_happened(runs, whole, copy):
 
 def test_other_settings_are_refused_before_anything_is_touched(runs, copy):
     before = everything(copy)
-    words = [f"run={copy.name}", "train.lora.learning_rate=0.004", "train.lora.rank=4", "seed=2"]
+    words = [f"run={copy.name}", "stages.lora.learning_rate=0.004", "stages.lora.rank=4", "seed=2"]
     done = adapt(runs, *words, check=False)
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("hpc-llm: ")
-    for change in ("seed: ", "learning_rate: 0.003 -> 0.004", "train.lora.rank: "):
+    for change in ("seed: ", "learning_rate: 0.003 -> 0.004", "stages.lora.rank: "):
         assert change in line
     assert "checkpoint.changed=restart" in line
     assert everything(copy) == before
@@ -114,17 +114,17 @@ def test_other_settings_are_refused_before_anything_is_touched(runs, copy):
 
 
 def test_an_earlier_stage_that_changes_is_told_with_the_interrupted_one(runs, copy):
-    done = adapt(runs, f"run={copy.name}", "train.embeddings.steps=9", check=False)
+    done = adapt(runs, f"run={copy.name}", "stages.embeddings.steps=9", check=False)
     assert done.returncode == 2
     assert "train/lora/checkpoints" in done.stderr
-    assert "train.embeddings.steps: 8 -> 9" in done.stderr
+    assert "stages.embeddings.steps: 8 -> 9" in done.stderr
 
 
 def test_asked_to_it_begins_anew_and_keeps_the_earlier_checkpoints(runs, copy):
     names = [path.name for path in copy.glob("train/lora/checkpoints/step-*")]
-    words = ["train.lora.learning_rate=0.004", "checkpoint.changed=restart"]
+    words = ["stages.lora.learning_rate=0.004", "checkpoint.changed=restart"]
     done = adapt(runs, f"run={copy.name}", *words)
-    assert "train.lora.learning_rate: 0.003 -> 0.004" in done.stderr
+    assert "stages.lora.learning_rate: 0.003 -> 0.004" in done.stderr
     kept = copy / "superseded" / "train-lora-checkpoints.1"
     assert sorted(path.name for path in kept.glob("step-*")) == sorted(names)
     assert [line["step"] for line in events(copy)][-6:] == [2, 4, 6, 8, 10, 12]
@@ -136,7 +136,7 @@ def test_asked_to_it_begins_anew_and_keeps_the_earlier_checkpoints(runs, copy):
 def test_a_finished_stage_that_is_done_again_goes_on_when_that_is_interrupted(runs, whole):
     folder = runs / "again"
     shutil.copytree(whole, folder)
-    words = [f"run={folder.name}", "train.lora.steps=24", "train.lora.max_epochs=99"]
+    words = [f"run={folder.name}", "stages.lora.steps=24", "stages.lora.max_epochs=99"]
     stopped = start_and_stop(folder, [f"runs_dir={runs}", *words], "[3-9]")
     assert "settings changed; the earlier result is kept in" in stopped
     saved = len(list(folder.glob("superseded/*")))

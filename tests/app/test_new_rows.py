@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tiny import adapt, summary
+from tiny import TINY, hpc_llm, stages, summary
 
 TOKENS = 5000
 PF_DAYS = 2.8e-11
@@ -15,10 +15,12 @@ NAME = "model.embed_tokens.weight"  # the example ties its head to it
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
-    adapt(
-        runs, "recipe.stages=[pretrain,new_rows,lora]", "schedule=wsd", "train.weight_decay=0.1",
-        f"train.new_rows.tokens={TOKENS}", f"train.lora.pf_days={PF_DAYS}",
-        "train.lora.train_embeddings=false",
+    settings = [word for word in TINY if "stages.embeddings" not in word]
+    hpc_llm(
+        "adapt", *settings, *stages("pretrain", "new_rows", "lora"), f"runs_dir={runs}",
+        "schedule=wsd", "train.weight_decay=0.1",
+        f"stages.new_rows.tokens={TOKENS}", f"stages.lora.pf_days={PF_DAYS}",
+        "stages.lora.train_embeddings=false",
     )  # fmt: skip
     return runs / "example"
 

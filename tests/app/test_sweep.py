@@ -22,7 +22,7 @@ WORDS = ("-m", "tracking=off", "run=grid")
 def grid(tmp_path_factory):
     """A sweep of four; the sample has too little text for every second trial's vocabulary."""
     runs = tmp_path_factory.mktemp("runs")
-    swept = ("train.lora.rank=4,8", "tokenizer.vocab_size=512,90000")
+    swept = ("stages.lora.rank=4,8", "tokenizer.vocab_size=512,90000")
     return runs / "grid", adapt(runs, *WORDS, *swept, check=False)
 
 
@@ -38,20 +38,20 @@ def test_a_failed_trial_stops_no_other(grid):
     assert done.returncode == EXIT_USER  # that of the first that failed
     listed = json.loads((folder / "sweep.json").read_text())
     assert [trial["values"] for trial in listed["trials"]] == [
-        {"train.lora.rank": rank, "tokenizer.vocab_size": size}
+        {"stages.lora.rank": rank, "tokenizer.vocab_size": size}
         for rank in ("4", "8")
         for size in ("512", "90000")
     ]
     for number, trial in enumerate(listed["trials"]):
         config = yaml.safe_load((folder / str(number) / "config.yaml").read_text())
-        assert config["train"]["lora"]["rank"] == int(trial["values"]["train.lora.rank"])
+        assert config["stages"]["lora"]["rank"] == int(trial["values"]["stages.lora.rank"])
         assert (folder / str(number)).samefile(trial["folder"])
         assert config["tracking"]["group"] == listed["group"]
     assert listed["group"].startswith("grid-")
     for number in (0, 2):
         assert records(folder / str(number))[-1] == "report"
     for number in (1, 3):
-        assert records(folder / str(number)) == ["corpus", "pretrain"]
+        assert records(folder / str(number)) == ["corpus", "train/pretrain"]
 
 
 def test_the_table_shows_the_measures_of_each_trial_and_which_failed(grid, capsys):
@@ -117,7 +117,7 @@ def test_what_is_done_is_kept_and_new_values_get_new_numbers(tmp_path):
 
 
 def test_a_sweep_that_is_asked_to_stop_goes_on_later(tmp_path, capsys):
-    words = ["adapt", *TINY, f"runs_dir={tmp_path}", *WORDS, "train.lora.rank=4,8"]
+    words = ["adapt", *TINY, f"runs_dir={tmp_path}", *WORDS, "stages.lora.rank=4,8"]
     process = subprocess.Popen(
         [sys.executable, "-m", "hpc_llm.app", *words], stderr=subprocess.PIPE, text=True
     )
@@ -140,7 +140,7 @@ def test_a_sweep_that_is_asked_to_stop_goes_on_later(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["train.lora.rank=4,0"], "trial train.lora.rank=0: train.lora.rank=0: must be above 0"),
+        (["stages.lora.rank=4,0"], "trial stages.lora.rank=0: stages.lora.rank=0: must be above 0"),
         (["train.batch_tokens=1024,1000"], "trial train.batch_tokens=1000: train.batch_tokens"),
         (["run=a,b"], "run: is the same for all trials of a sweep"),
         (["launch=local,slurm"], "launch: is the same for all trials"),

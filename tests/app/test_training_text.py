@@ -40,7 +40,7 @@ def test_the_ledger_counts_the_steps_that_ran(grown):
     assert tokens + padding == sum(rows * 256 for rows, _ in SIZES)
     cfg = typed(compose([*TINY, *GROWS]))
     config = json.loads((grown / "transplant" / "config.json").read_text())
-    architecture, method = Architecture.from_config(config), stage_method(cfg.train.lora)
+    architecture, method = Architecture.from_config(config), stage_method(cfg.stages["lora"])
     assert hardware == sum(
         step_flops(architecture, method, rows * 256 // length, length).total
         for rows, length in SIZES

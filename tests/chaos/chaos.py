@@ -30,8 +30,8 @@ from tiny import TINY
 from hpc_llm.accounting import Ledger
 
 # Small enough to be quick, several epochs long, saved at every step
-SETTINGS = [*TINY, "tracking=off", "checkpoint.minutes=1e-9", "train.lora.steps=40"]
-SETTINGS += ["train.lora.max_epochs=100", "train.embeddings.steps=20"]
+SETTINGS = [*TINY, "tracking=off", "checkpoint.minutes=1e-9", "stages.lora.steps=40"]
+SETTINGS += ["stages.lora.max_epochs=100", "stages.embeddings.steps=20"]
 SETTINGS += ["zero.extra.memory_breakdown=false"]  # with it one rank too takes the stage it is told
 ALL_ALONG = ("time", "save", "one rank", "start-up")
 LATE = ("later epoch", "evaluation")
@@ -71,11 +71,14 @@ def moments(kills: int) -> list[str]:
     return [*islice(cycle(ALL_ALONG), kills - len(LATE)), *LATE][:kills]
 
 
+STAGES = ("train/pretrain", "train/embeddings", "train/lora")
+
+
 def is_now(moment: str, folder: Path) -> bool:
     """Whether the run in `folder` is at a moment that is sought."""
     checkpoints = folder / "train/lora/checkpoints"
     if moment == "save":
-        places = (folder / stage for stage in ("pretrain", "train/embeddings", "train/lora"))
+        places = (folder / stage for stage in STAGES)
         return any((place / "checkpoints").glob(".step-*") for place in places)
     if moment == "later epoch":
         return any(int(path.name.split("-")[1]) >= 25 for path in checkpoints.glob("step-*"))

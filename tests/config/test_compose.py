@@ -11,7 +11,7 @@ from hpc_llm.rundir import conf_dir
 OPTIONS = [
     f"{path.parent.name}={path.stem}"
     for path in sorted(conf_dir().glob("*/*.yaml"))
-    if path.parent.name != "experiment"
+    if path.parent.name not in ("experiment", "method")
 ]
 
 
@@ -31,14 +31,14 @@ def test_without_arguments_the_example_is_meant_and_with_a_model_it_is_not():
     assert config.typed(config.compose([], example=True)).run == "example"
     assert config.typed(config.compose(["run=mine"], example=True)).recipe.name == "example"
     other = config.typed(config.compose(["model.path=x", "corpus.target=y"], example=True))
-    assert (other.run, other.recipe.stages) == (None, ["embeddings", "lora"])
+    assert (other.run, list(other.stages)) == (None, ["embeddings", "lora"])
 
 
 def test_one_value_is_a_list_of_one():
-    overrides = ["corpus.target=a b.jsonl", "train.lora.targets=[q_proj,v_proj]"]
+    overrides = ["corpus.target=a b.jsonl", "stages.lora.targets=[q_proj,v_proj]"]
     cfg = config.typed(config.compose(overrides))
     assert cfg.corpus.target == ["a b.jsonl"]
-    assert cfg.train.lora.targets == ["q_proj", "v_proj"]
+    assert cfg.stages["lora"].targets == ["q_proj", "v_proj"]
 
 
 def test_what_is_written_is_read_again(tmp_path):
@@ -72,10 +72,10 @@ def test_a_job_on_a_node_that_does_not_see_the_run_folder_says_so(tmp_path):
 
 
 def test_differences_name_the_key_and_both_values(tmp_path):
-    one, two = (config.typed(config.compose([f"train.lora.rank={r}"])) for r in (8, 16))
+    one, two = (config.typed(config.compose([f"stages.lora.rank={r}"])) for r in (8, 16))
     config.write(one, tmp_path / "config.yaml")
-    assert config.differences(tmp_path / "config.yaml", two) == ["train.lora.rank: 8 -> 16"]
-    extra = config.typed(config.compose(["train.lora.rank=8", "zero.extra.a=1"]))
+    assert config.differences(tmp_path / "config.yaml", two) == ["stages.lora.rank: 8 -> 16"]
+    extra = config.typed(config.compose(["stages.lora.rank=8", "zero.extra.a=1"]))
     assert config.differences(tmp_path / "config.yaml", extra) == ["zero.extra.a: None -> 1"]
 
 
@@ -90,13 +90,13 @@ def test_a_run_folder_outlives_an_upgrade(tmp_path):
 
 
 def test_a_sweep_is_every_combination():
-    found = config.combinations(["run=x", "train.lora.rank=8,16", "seed=range(1,3)"])
+    found = config.combinations(["run=x", "stages.lora.rank=8,16", "seed=range(1,3)"])
     assert found == [
-        ["run=x", f"train.lora.rank={rank}", f"seed={seed}"] for rank in (8, 16) for seed in (1, 2)
+        ["run=x", f"stages.lora.rank={rank}", f"seed={seed}"] for rank in (8, 16) for seed in (1, 2)
     ]
 
 
 def test_the_rate_follows_the_width(default_config):
-    stage = default_config.train.embeddings
+    stage = default_config.stages["embeddings"]
     assert stage.peak_rate(64) == pytest.approx(0.02)
     assert stage.peak_rate(4096) == pytest.approx(3.125e-4)

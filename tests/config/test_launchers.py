@@ -3,11 +3,11 @@
 from dataclasses import fields
 
 import pytest
+from errors import user_error
 from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
 
 from hpc_llm import config
 from hpc_llm.config import launchers
-from hpc_llm.errors import UserError
 
 CHOSEN = "hydra/launcher=submitit_slurm"
 
@@ -42,18 +42,16 @@ def test_each_setting_of_the_plugin_has_a_meaning_or_a_reason():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["hydra/launcher=joblib"], "hydra/launcher=joblib: known is submitit_slurm"),
-        (["~hydra/launcher"], "~hydra/launcher: known is submitit_slurm"),
-        (["hydra.launcher.nodes=2"], "add hydra/launcher=submitit_slurm"),
+        (["hydra/launcher=joblib"], "submitit_slurm"),
+        (["~hydra/launcher"], "submitit_slurm"),
+        (["hydra.launcher.nodes=2"], "hydra/launcher=submitit_slurm"),
         ([CHOSEN, "hydra.launcher.timeout=2"], "did you mean timeout_min?"),
-        ([CHOSEN, "hydra.launcher.zzz=2"], "no such setting; known are "),
-        ([CHOSEN, "hydra.launcher.setup=[x]"], "load modules there"),
-        ([CHOSEN, "hydra.launcher.mem_gb=1,2"], "is the same for all trials"),
-        ([CHOSEN, "hydra.sweep.dir=x"], "run= and runs_dir= name the folder"),
+        ([CHOSEN, "hydra.launcher.zzz=2"], "max_num_timeout"),
+        ([CHOSEN, "hydra.launcher.setup=[x]"], "modules"),
+        ([CHOSEN, "hydra.launcher.mem_gb=1,2"], "one value"),
+        ([CHOSEN, "hydra.sweep.dir=x"], "runs_dir="),
     ],
 )
 def test_what_has_no_meaning_is_told(words, said):
-    with pytest.raises(UserError) as error:
+    with user_error(words[-1], said):
         config.combinations(["seed=1,2", *words])
-    assert said in str(error.value)
-    assert str(error.value).startswith(words[-1])

@@ -9,7 +9,7 @@ import pytest
 from hpc_llm.evaluation import Measure
 from hpc_llm.evaluation.bits_per_byte import Bpb
 from hpc_llm.evaluation.measures import Evaluated, load_losses
-from hpc_llm.pipeline.table import pipeline
+from hpc_llm.pipeline.table import outline
 from hpc_llm.rundir import RunFolder, read_json
 from hpc_llm.stages import evaluate
 from hpc_llm.tracking import EventLog, read_events
@@ -83,7 +83,7 @@ def test_a_value_that_is_nan_is_null(context, tmp_path, monkeypatch):
 
 
 def test_an_evaluation_without_losses_is_not_complete_and_points_need_the_base(default_config):
-    stages = {stage.name: stage for stage in pipeline(default_config)}
+    stages = {stage.name: stage for stage in outline(default_config)}
     for name in ("evaluate/base", "evaluate/lora", "evaluate/corrected"):
         assert set(stages[name].outputs) == {f"{name}.json", f"{name}.npz"}
         assert ("evaluate/base" in stages[name].needs) == (name != "evaluate/base")

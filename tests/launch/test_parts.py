@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from tiny import stages
 
 from hpc_llm.config import compose, typed
 from hpc_llm.errors import UserError
@@ -23,8 +24,8 @@ def shape(part: Part) -> tuple[object, ...]:
 
 
 def test_names_of_stages_are_those_of_the_pipeline() -> None:
-    for stages in ("[pretrain,embeddings,lora]", "[pretrain,embeddings]"):
-        cfg = typed(compose(["experiment=example", f"recipe.stages={stages}"]))
+    for names in (("pretrain", "embeddings", "lora"), ("pretrain", "embeddings")):
+        cfg = typed(compose(["experiment=example", *stages(*names)]))
         assert stage_names(cfg) == [stage.name for stage in pipeline(cfg)]
 
 

@@ -29,8 +29,8 @@ def texts(svg):
 
 
 def test_short_names_are_as_long_as_needed():
-    assert short_names(["train.lora.alpha", "train.lora.rank"]) == ["alpha", "rank"]
-    keys = ["train.lora.steps", "train.embeddings.steps", "seed"]
+    assert short_names(["stages.lora.alpha", "stages.lora.rank"]) == ["alpha", "rank"]
+    keys = ["stages.lora.steps", "stages.embeddings.steps", "seed"]
     assert short_names(keys) == ["lora.steps", "embeddings.steps", "seed"]
 
 

@@ -29,7 +29,7 @@ STARTERS = {
         "--master-addr='$address' --master-port='$port' -m hpc_llm.app \"$@\"' bash"
     ),
 }
-FEW = [*SETTINGS, "tracking=off", "train.lora.steps=6", "checkpoint.minutes=1000"]
+FEW = [*SETTINGS, "tracking=off", "stages.lora.steps=6", "checkpoint.minutes=1000"]
 
 
 @pytest.fixture(scope="module")

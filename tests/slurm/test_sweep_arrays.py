@@ -13,7 +13,7 @@ from tiny import TINY, records, summary
 pytestmark = pytest.mark.slurm
 
 HPC_LLM = (sys.executable, "-m", "hpc_llm.app")
-SWEPT = ("-m", "train.lora.alpha=16,32", "train.lora.rank=4,8")
+SWEPT = ("-m", "stages.lora.alpha=16,32", "stages.lora.rank=4,8")
 # Two arrays: what differs in its options is a job apart
 TWO = ("launch=slurm", "launch.time=20", "launch.parts.result.comment=last")
 COMMON = ("tracking=off", "run=four")
@@ -224,7 +224,7 @@ def test_one_refused_array_leaves_none(slurm_cluster) -> None:
 
 
 def test_one_wrong_trial_submits_nothing(slurm_cluster) -> None:
-    wrong = ("train.batch_tokens=1024,1000", "train.lora.alpha=16")
+    wrong = ("train.batch_tokens=1024,1000", "stages.lora.alpha=16")
     done = slurm_cluster.run(*HPC_LLM, "adapt", *TINY, *COMMON, "-m", *wrong, *TWO)
     assert done.returncode == 2
     assert "trial train.batch_tokens=1000: " in done.stdout

@@ -23,10 +23,10 @@ from hpc_llm.tracking import read_events
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "slurm" / "train.sbatch"
-BEFORE = "corpus,pretrain,tokenizer,transplant,train/embeddings"
+BEFORE = "corpus,train/pretrain,tokenizer,transplant,train/embeddings"
 # Small enough to be quick, saved at every step
-SETTINGS = [*TINY, "run=run", "checkpoint.minutes=1e-9", "train.lora.max_epochs=100"]
-SETTINGS += ["train.lora.steps=40", "train.embeddings.steps=4", "train.pretrain.steps=4"]
+SETTINGS = [*TINY, "run=run", "checkpoint.minutes=1e-9", "stages.lora.max_epochs=100"]
+SETTINGS += ["stages.lora.steps=40", "stages.embeddings.steps=4", "stages.pretrain.steps=4"]
 STEPS = 40
 STRIKE = 6  # the step behind which a fault comes
 PATIENCE = 240.0  # seconds; the nodes share this machine's cores with other tests

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
+from errors import user_error
 
 from hpc_llm import config
-from hpc_llm.errors import UserError
-from hpc_llm.pipeline.table import pipeline
+from hpc_llm.pipeline import pipeline
 
 
 def changed(*overrides):
@@ -30,14 +30,14 @@ AFTER_TOKENIZER = AFTER_TRANSPLANT | {"tokenizer", "evaluate/base"}
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("train.lora.alpha=32", AFTER_LORA),
-        ("train.embeddings.steps=3", AFTER_EMBEDDINGS),
+        ("stages.lora.alpha=32", AFTER_LORA),
+        ("stages.embeddings.steps=3", AFTER_EMBEDDINGS),
         ("transplant.input=random", AFTER_TRANSPLANT),
         ("tokenizer.vocab_size=900", AFTER_TOKENIZER),
         ("correct.beta=1", {"correct", "evaluate/corrected", "report"}),
         ("evaluation.stride=100", MEASURED),
         ("seed=2", EVERYTHING),
-        ("train.pretrain.steps=3", EVERYTHING - {"corpus"}),
+        ("stages.pretrain.steps=3", EVERYTHING - {"corpus"}),
         ("train.weight_decay=0.1", EVERYTHING - {"corpus"}),
         ("hardware.price_high=9", {"report"}),
         ("hardware=a100_sxm_80gb", EVERYTHING - {"corpus"}),  # it trains in bf16
@@ -47,6 +47,16 @@ AFTER_TOKENIZER = AFTER_TRANSPLANT | {"tokenizer", "evaluate/base"}
         ("zero=stage2", set()),
         ("tracking=off", set()),
         ("launch.processes=2", set()),
+        ("stages.lora.sequence_length=256", AFTER_LORA),
+        ("stages.lora.schedule.name=linear", AFTER_LORA),
+        ("stages.lora.text={target: 0.9, source: 0.1}", AFTER_TOKENIZER),
+        ("stages.lora.from=transplant", AFTER_LORA),
+        ("stages.lora.micro_batch_tokens=512", set()),
+        # settings that do nothing with the others as they are
+        ("schedule.decay=exponential", set()),
+        ("train.sequence_warmup.steps=7", set()),
+        ("train.lora_weight_decay=0.1", AFTER_LORA),
+        ("train.steps.full=7", EVERYTHING - {"corpus"}),
         ("run=other", set()),
     ],
 )  # fmt: skip
@@ -66,13 +76,13 @@ def test_a_file_counts_by_its_content(tmp_path):
 
 def test_no_model_and_no_pretraining_is_told():
     cfg = config.typed(config.compose(["corpus=sample"]))
-    with pytest.raises(UserError, match=r"no model to adapt; give model\.path="):
+    with user_error("model.path", "FOLDER_OR_HUB_ID", value="null"):
         pipeline(cfg)
 
 
 def test_no_source_text_to_replay_is_told():
     overrides = ["train.replay=0.2", "corpus.source=[]", "model.path=somewhere/model"]
-    with pytest.raises(UserError, match=r"train.replay=0.2: there is no source text to replay"):
+    with user_error("train.replay", "corpus.source=", value=0.2):
         pipeline(typed(*overrides))
 
 

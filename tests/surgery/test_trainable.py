@@ -45,7 +45,7 @@ def test_methods_train_what_they_say(default_config, tied):
 
 @pytest.mark.parametrize("ends", [True, False])
 def test_lora_trains_adapters_and_perhaps_embeddings(default_config, ends):
-    stage = replace(default_config.train.lora, train_embeddings=ends)
+    stage = replace(default_config.stages["lora"], train_embeddings=ends)
     found = make_trainable(llama(False), stage, False, seed=1)
     assert set(found.embeddings) == (EMBEDDINGS if ends else set())
     assert len(found.adapters) == 2 * 2 * 7
@@ -55,7 +55,7 @@ def test_lora_trains_adapters_and_perhaps_embeddings(default_config, ends):
 
 
 def test_an_unknown_target_is_told(default_config):
-    stage = replace(default_config.train.lora, targets=["q_proj", "query"])
+    stage = replace(default_config.stages["lora"], targets=["q_proj", "query"])
     with pytest.raises(UserError, match=r"targets=query: .* it has down_proj, gate_proj"):
         make_trainable(llama(), stage, False, seed=1)
 
@@ -64,14 +64,14 @@ def test_an_unknown_target_is_told(default_config):
 def test_the_merged_model_reloads_with_the_same_logits(default_config, tied, tmp_path):
     base = llama(tied)
     plain = {name: p.detach().clone() for name, p in base.named_parameters()}
-    found = make_trainable(base, default_config.train.lora, False, seed=1)
+    found = make_trainable(base, default_config.stages["lora"], False, seed=1)
     for name, parameter in found.adapters.items():
         torch.nn.init.normal_(parameter, std=0.1)
         plain[name] = parameter.detach().clone()
     merged = merge_adapter(found.model, 0.5)
     q = "model.layers.1.self_attn.q_proj"
     a, b = (plain[f"base_model.model.{q}.lora_{x}.default.weight"] for x in "AB")
-    scale = default_config.train.lora.alpha / default_config.train.lora.rank
+    scale = default_config.stages["lora"].alpha / default_config.stages["lora"].rank
     expected = plain[f"{q}.weight"] + 0.5 * scale * b @ a
     torch.testing.assert_close(merged.get_parameter(f"{q}.weight").detach(), expected)
     merged.save_pretrained(tmp_path)

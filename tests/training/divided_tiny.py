@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from tiny import stage_of
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from hpc_llm import config
@@ -56,8 +57,7 @@ def same(whole, divided):
 
 def change(model, folder):
     """Leave in `folder` what a stage leaves: weights by name, and an adapter."""
-    stage = config.typed(config.compose(["experiment=example"])).train.lora
-    trainable = make_trainable(model, replace(stage, rank=2), False, seed=1)
+    trainable = make_trainable(model, stage_of("lora", rank=2), False, seed=1)
     for value in trainable.adapters.values():
         torch.nn.init.normal_(value, std=0.1)
     save_file(
@@ -94,7 +94,7 @@ def compare(family, precision, folder):
     found["merged"] = same(whole, divided)
     for name in ("full", "embeddings", "head", "lora"):
         model = load_model(folder / "model", cfg.model, precision, parts)
-        stage = cfg.train.stage(name)
+        stage = stage_of(name)
         trainable = make_trainable(model.train(), stage, False, seed=1)
         shape = Architecture.from_config(model.config.to_dict())
         verify_flops(trainable.model, shape, stage_method(stage, recompute=False), PLAN)

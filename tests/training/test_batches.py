@@ -96,7 +96,7 @@ def test_grouped_batches_do_not_grow(default_config, warmup):
 
 def test_a_stage_ends_with_the_shorter_of_steps_and_epochs(default_config):
     plan = plan_batches(default_config.train, 1, None)
-    stage = replace(default_config.train.lora, steps=100, max_epochs=2)
+    stage = replace(default_config.stages["lora"], steps=100, max_epochs=2)
     assert stage_steps(stage, plan, rows_per_epoch=40) == 10
     assert stage_steps(stage, plan, rows_per_epoch=4000) == 100
     assert stage_steps(stage, plan, rows_per_epoch=1) == 1

@@ -172,7 +172,7 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_but_damage_begins_anew
 
 
 def test_a_checkpoint_of_something_else_is_refused_and_left_alone(capfd, tmp_path):
-    made = {"settings": {"train.full.learning_rate": 0.01}, "folder": tmp_path / "a"}
+    made = {"settings": {"stages.full.learning_rate": 0.01}, "folder": tmp_path / "a"}
     run(capfd, [{**made, "stop_at": 4}])
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")}
     others = [
@@ -180,7 +180,7 @@ def test_a_checkpoint_of_something_else_is_refused_and_left_alone(capfd, tmp_pat
         {"width": 32},
         {"method": "head"},
         {"text": 7},
-        {"fingerprint": "y", "settings": {"train.full.learning_rate": 0.02}},
+        {"fingerprint": "y", "settings": {"stages.full.learning_rate": 0.02}},
     ]
     results, _ = run(capfd, [{**made, **other} for other in others], processes=2)
     stage, model, method, text, settings = (result["error"] for result in results)
@@ -188,7 +188,7 @@ def test_a_checkpoint_of_something_else_is_refused_and_left_alone(capfd, tmp_pat
     assert "another model: model.embed_tokens.weight is 64 x 16 there and 64 x 32 here" in model
     assert "is a checkpoint of the stage full, not of head" in method
     assert "the text is another one than it was" in text
-    assert "train.full.learning_rate: 0.01 -> 0.02; give the earlier ones" in settings
+    assert "stages.full.learning_rate: 0.01 -> 0.02; give the earlier ones" in settings
     assert all("\n" not in result["error"] for result in results)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")} == before
 

@@ -26,8 +26,8 @@ from hpc_llm.training.checkpoints.folder import (
 from hpc_llm.training.progress import Progress
 
 SETTINGS = {
-    "train.lora.learning_rate": 0.01,
-    "train.lora.steps": 6,
+    "stages.lora.learning_rate": 0.01,
+    "stages.lora.steps": 6,
     "corpus.target (content)": ["a"],
 }
 
@@ -170,8 +170,8 @@ def why(found, stage="lora", fingerprint="y", **settings):
 def test_changed_settings_are_told_by_name():
     found = state(3)
     assert why(found, fingerprint="x") is None
-    told = why(found, **{"train.lora.learning_rate": 0.02, "seed": 7})
-    assert "seed: None -> 7, train.lora.learning_rate: 0.01 -> 0.02; give the earlier ones" in told
+    told = why(found, **{"stages.lora.learning_rate": 0.02, "seed": 7})
+    assert "seed: None -> 7, stages.lora.learning_rate: 0.01 -> 0.02; give the earlier ones" in told
     assert "go on from step 3, or checkpoint.changed=restart to begin lora anew" in told
     assert "train.micro_batch_tokens" in told
     assert "corpus.target: another content;" in why(found, **{"corpus.target (content)": ["b"]})

@@ -5,10 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from errors import user_error
 from test_resume import run
+from tiny import stage_of
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from hpc_llm.errors import UserError
+from hpc_llm import config
 from hpc_llm.surgery.trainable import make_trainable
 from hpc_llm.training.optimizer import build_optimizer, parameter_groups
 
@@ -19,7 +21,7 @@ def job(cfg, method, *, train=(), **stage):
     """As much of a job as the optimizer reads."""
     shared = replace(cfg.train, weight_decay=0.1, **dict(train))
     return SimpleNamespace(
-        train=shared, stage=replace(shared.stage(method), **stage), zero=cfg.zero, peak_rate=0.01
+        train=shared, stage=stage_of(method, **stage), zero=cfg.zero, peak_rate=0.01
     )
 
 
@@ -114,7 +116,7 @@ def test_new_rows_move_and_all_others_keep_their_bits(capfd, tmp_path, processes
 
 
 def test_the_bias_of_a_head_is_masked_too_and_the_rows_are_counted(default_config):
-    stage = replace(default_config.train.new_rows)
+    stage = replace(default_config.stages["new_rows"])
     model = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=40))
     model.lm_head.bias = torch.nn.Parameter(torch.zeros(40))
     found = make_trainable(model, stage, False, 1, [4, 7, 9])
@@ -126,7 +128,6 @@ def test_the_bias_of_a_head_is_masked_too_and_the_rows_are_counted(default_confi
         assert parameter.grad.reshape(40, -1).any(1).nonzero()[:, 0].tolist() == [4, 7, 9]
 
 
-def test_new_rows_before_there_is_an_old_vocabulary_are_refused(default_config):
-    train = default_config.train
-    with pytest.raises(UserError, match=r"pretrain\.method=new_rows: .* give full"):
-        replace(train, pretrain=replace(train.pretrain, method="new_rows"))
+def test_new_rows_before_there_is_an_old_vocabulary_are_refused():
+    with user_error("stages.pretrain.method", "full", value="new_rows"):
+        config.typed(config.compose(["experiment=example", "method@stages.pretrain=new_rows"]))

@@ -3,9 +3,9 @@
 import pytest
 import torch
 import transformers
+from tiny import stage_of
 
 from hpc_llm.accounting import Architecture, stage_method
-from hpc_llm.config import compose, typed
 from hpc_llm.errors import UserError
 from hpc_llm.surgery.trainable import make_trainable
 from hpc_llm.training.data.batches import BatchPlan
@@ -28,7 +28,7 @@ PLAN = BatchPlan(sequence_length=32, rows=4, micro_rows=2, accumulation=2, world
 
 def build(family, name, recompute=False):
     """A tiny model of a family, set up for a stage; its architecture and method."""
-    stage = typed(compose(["experiment=example"])).train.stage(name)
+    stage = stage_of(name)
     config = transformers.AutoConfig.for_model(family, vocab_size=200, **FAMILIES[family])
     model = transformers.AutoModelForCausalLM.from_config(config)
     trainable = make_trainable(model.train(), stage, recompute, 1, new_rows=[5, 6])

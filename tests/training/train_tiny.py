@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from documents import Documents
+from tiny import stage_of
 from transformers import LlamaConfig
 from transformers.utils import ModelOutput
 
@@ -120,7 +121,8 @@ def build(task):
             model.lm_head.weight[0] = float("nan")
     if task.get("fault"):
         break_down(model, *task["fault"])
-    stage = replace(shared.stage(task["method"]), rank=4, **task.get("stage", {}))
+    small = {"rank": 4} if task["method"] == "lora" else {}
+    stage = stage_of(task["method"], **small, **task.get("stage", {}))
     plan = plan_batches(shared, ranks.world_size, 32)
     return StageJob(
         name=task.get("name", task["method"]),

@@ -61,7 +61,7 @@ class CheckpointState:
     parameters: dict[str, str]
     """Shapes of the trained parameters by name, as `4096 x 64`."""
     settings: dict[str, Any]
-    """Settings that the weights depend on, as `train.lora.rank`: these may not change."""
+    """Settings that the weights depend on, as `stages.lora.rank`: these may not change."""
     made_with: dict[str, Any]
     """Ranks, ZeRO stage and the like: these may change."""
     optimizer: dict[str, Any]

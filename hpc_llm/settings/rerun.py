@@ -1,15 +1,15 @@
-"""Settings of replaying one training step (`conf/replay/`)."""
+"""Settings of repeating one training step (`conf/rerun/`)."""
 
 from dataclasses import dataclass
 
 from hpc_llm.errors import UserError
 
-__all__ = ["ReplaySettings"]
+__all__ = ["RerunSettings"]
 
 
 @dataclass(kw_only=True)
-class ReplaySettings:
-    """`hpc-llm train replay.step=N`: do a step again and compare; nothing is written."""
+class RerunSettings:
+    """`hpc-llm train rerun.step=N`: repeat a step and compare it; nothing is written."""
 
     step: int | None
     """Step of the stage (its first is 1); null: train."""
@@ -21,4 +21,4 @@ class ReplaySettings:
     def __post_init__(self) -> None:
         """Check the values."""
         if self.step is not None and self.step < 1:
-            raise UserError(f"replay.step={self.step}: steps are counted from 1")
+            raise UserError("rerun.step", self.step, "steps are counted from 1", "give 1 or more")

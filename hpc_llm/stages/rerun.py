@@ -1,4 +1,4 @@
-"""`hpc-llm train replay.step=N`: a step of a stage done again, and compared with what it was."""
+"""`hpc-llm train rerun.step=N`: a step of a stage repeated, and compared with its record."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,31 +13,32 @@ from hpc_llm.stages.training import build_job, stage_flops
 from hpc_llm.surgery.loading import load_tokenizer
 from hpc_llm.training.forensics import StepRecord
 from hpc_llm.training.job import StageJob
-from hpc_llm.training.replay import replay_step
+from hpc_llm.training.rerun import rerun_step
 
-__all__ = ["recorded_step", "replay"]
+__all__ = ["recorded_step", "rerun"]
 
 ROUNDING = 1e-4  # of the loss: what another machine or number of ranks may differ by
 
 
-def replay(context: Context) -> tuple[str, bool]:
-    """Replay `cfg.replay`; return what came out as text, and whether it agrees (collective)."""
+def rerun(context: Context) -> tuple[str, bool]:
+    """Repeat the step of `cfg.rerun`; return the comparison as text, and whether it agrees
+    (collective)."""
     cfg = context.cfg
-    stage, step = cfg.replay.stage or cfg.recipe.adaptation[-1], cfg.replay.step
-    if stage not in cfg.recipe.adaptation:
-        known = ", ".join(cfg.recipe.adaptation)
-        raise UserError(f"replay.stage={stage}: not in the recipe; choose one of {known}")
+    stage, step = cfg.rerun.stage or cfg.adaptation[-1], cfg.rerun.step
+    if stage not in cfg.adaptation:
+        known = ", ".join(cfg.adaptation)
+        raise UserError("rerun.stage", stage, "not in the recipe", f"choose one of {known}")
     assert step is not None
     before = recorded_step(context.folder.events, stage, step)
     model, text = starting_point(context, stage)
     job = build_job(context, stage, model, text, context.stage_folder(f"train/{stage}"))
     architecture = Architecture.from_config(model.config.to_dict())
     flops = stage_flops(context, stage, architecture, job.plan)
-    again, began = replay_step(job, step, flops.model)
+    again, began = rerun_step(job, step, flops.model)
     lines = [f"{stage}, step {step}, done again from step {began}"]
     compared, agrees = _compare(before, again)
     lines += compared
-    if cfg.replay.show:
+    if cfg.rerun.show:
         lines += _documents(context, job, again.batch)
     return "\n".join(lines) + "\n", agrees
 
@@ -50,7 +51,7 @@ def recorded_step(events: Path, stage: str, step: int) -> StepRecord:
             for record in line.get("steps", []):
                 found = StepRecord(*record) if record[0] == step else found
     if found is None:
-        raise UserError(f"replay.step={step}: {events} has no such step of {stage}")
+        raise UserError("rerun.step", step, f"{events} has no such step of {stage}")
     return found
 
 

@@ -1,7 +1,7 @@
-"""One step done again: from the nearest checkpoint before it, without a trace.
+"""One step repeated: from the nearest checkpoint before it, without a trace.
 
 What a step computes depends on the weights before it, its batch and its seed alone, so on the same
-machine and number of ranks the replay gives the same bits; elsewhere it agrees to rounding.
+machine and number of ranks the repeated step gives the same bits; elsewhere it agrees to rounding.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from hpc_llm.training.job import Hooks, StageJob
 from hpc_llm.training.loop import Loop
 from hpc_llm.training.progress import Progress
 
-__all__ = ["replay_step"]
+__all__ = ["rerun_step"]
 
 NEVER = 1e12  # minutes
 
@@ -28,13 +28,13 @@ def _without_stop(guards: GuardSettings) -> GuardSettings:
     return replace(guards, most_skips=10**9, **stopped)
 
 
-def replay_step(
+def rerun_step(
     job: StageJob, step: int, step_flops: Callable[[int, int], int]
 ) -> tuple[StepRecord, int]:
-    """Return the record of `step` (counted from 1) and the step the replay began behind.
+    """Return the record of `step` (counted from 1) and the step it began after.
 
-    Collective. Without a checkpoint before it the stage is begun anew. `step_flops` is that of the
-    loop's hooks: the learning rate may depend on it.
+    Collective. Without a checkpoint before it the stage starts from its first step. `step_flops` is
+    that of the loop's hooks: the learning rate may depend on it.
     """
     snapshot = take_up(job, last=step - 1, tidying=False)
     quiet = replace(

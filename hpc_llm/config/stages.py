@@ -1,0 +1,74 @@
+"""Stages of a composed configuration, typed by the settings of their methods.
+
+Hydra knows `stages` as a mapping of mappings. Here each becomes the dataclass of its method, so a
+setting that its method does not have is refused. `from` is a word of Python, so the field of the
+dataclass is called `from_stage`.
+"""
+
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hpc_llm.config.suggest import nearest
+from hpc_llm.errors import UserError
+from hpc_llm.methods import describe, method_names, settings_of
+from hpc_llm.settings.stage import SCRATCH, StageSettings
+
+__all__ = ["as_written", "typed_stages"]
+
+
+def typed_stages(stages: dict[str, Any]) -> dict[str, StageSettings]:
+    """Return the stages as dataclasses of their methods. Raises `UserError` naming the key."""
+    return {name: _typed(f"stages.{name}", values) for name, values in stages.items()}
+
+
+def _typed(key: str, values: Any) -> StageSettings:
+    if isinstance(values, StageSettings):
+        return values
+    if not isinstance(values, dict) or "method" not in values:
+        raise UserError(
+            key, None, "has no method",
+            f"add one: +method@{key}=METHOD, out of {', '.join(method_names())}",
+        )  # fmt: skip
+    own = {_renamed(name): value for name, value in values.items()}
+    settings = settings_of(str(own["method"]), key)
+    known = [_written(name) for name in settings.__dataclass_fields__]
+    for name in values:
+        if name not in known:
+            near = nearest(name, known) or f"it has {', '.join(known)}"
+            raise UserError(f"{key}.{name}", None, f"method {own['method']} has no such one", near)
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(settings), own)
+        stage = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        field = _written(str(getattr(error, "full_key", None) or ""))
+        text = str(error).splitlines()[0]
+        raise UserError(f"{key}.{field}".rstrip("."), None, text) from error
+    assert isinstance(stage, StageSettings)
+    if stage.from_stage == SCRATCH and describe(stage.method).after_transplant:
+        raise UserError(
+            f"{key}.method",
+            stage.method,
+            "no token is new before the transplant",
+            "use a method that trains everything: full",
+        )
+    return stage
+
+
+def as_written(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration as it is written: `from` in the place of `from_stage`."""
+    stages = config.get("stages") or {}
+    written = {
+        name: {_written(key): value for key, value in stage.items()}
+        for name, stage in stages.items()
+    }
+    return {**config, "stages": written}
+
+
+def _written(name: str) -> str:
+    return "from" if name == "from_stage" else name
+
+
+def _renamed(name: str) -> str:
+    return "from_stage" if name == "from" else name

@@ -1,0 +1,129 @@
+"""Training methods: one file each, and the description that all rooms read.
+
+`methods/NAME.py` holds the settings of a stage that trains by NAME and `METHOD`, its `Description`.
+Planning and accounting read what it trains and costs, surgery what to unfreeze and which adapter
+of peft to add, training the learning rates. Nothing else in the code names a method. No torch here.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpc_llm.errors import UserError
+from hpc_llm.rundir.choices import choice_names, load_choice
+from hpc_llm.settings.stage import StageSettings
+
+__all__ = [
+    "ALL_LAYERS",
+    "Adapter",
+    "Description",
+    "Trains",
+    "describe",
+    "method_names",
+    "settings_of",
+    "trains",
+]
+
+ALL_LAYERS = ("all",)
+
+Size = int | str
+"""A length: a number, or "in" or "out", the inputs or outputs of the adapted linear layer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """What a linear layer of `in` inputs and `out` outputs gets beside its frozen weights."""
+
+    label: str
+    """What tables call it: LoRA r32."""
+    factors: tuple[tuple[Size, Size], ...] = ()
+    """Extra matrix products on the layer's input in a row, as (inputs, outputs) of each. LoRA:
+    (("in", r), (r, "out"))."""
+    vectors: tuple[Size, ...] = ()
+    """Element-wise factors. IA3: ("out",)."""
+    targets: tuple[str, ...] = ALL_LAYERS
+    """Linear layers that get one, by the last part of their name; ("all",): those of the body."""
+
+    def products(self, inputs: int, outputs: int) -> list[tuple[int, int]]:
+        """Return the sizes (inputs, outputs) of the extra products of a layer."""
+        sizes = {"in": inputs, "out": outputs}
+        return [(_size(a, sizes), _size(b, sizes)) for a, b in self.factors]
+
+    def parameters(self, inputs: int, outputs: int) -> int:
+        """Return the number of parameters that a layer gets."""
+        sizes = {"in": inputs, "out": outputs}
+        count = sum(a * b for a, b in self.products(inputs, outputs))
+        return count + sum(_size(length, sizes) for length in self.vectors)
+
+    @property
+    def inner(self) -> int:
+        """Numbers between the products, for each token (LoRA: r)."""
+        return sum(int(b) for _, b in self.factors[:-1])
+
+
+def _size(length: Size, sizes: Mapping[str, int]) -> int:
+    return length if isinstance(length, int) else sizes[length]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trains:
+    """What trains, under a method and its settings."""
+
+    body: bool = False
+    """All parameters beside embeddings and LM head."""
+    embedding: bool = False
+    """The input embeddings."""
+    head: bool = False
+    """The LM head; with tied weights it is the same tensor as the input embeddings."""
+    only_new_rows: bool = False
+    """Of these only rows of tokens that the base model did not have."""
+    adapter: Adapter | None = None
+    embedding_rate: float = 1.0
+    """Learning rate of embeddings and head relative to that of body or adapter."""
+    adapter_rates: Mapping[str, float] = field(default_factory=dict)
+    """The same of adapter parameters, by a part of their name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """A training method."""
+
+    settings: type[StageSettings]
+    """Its settings; every field is documented, checked and has its value in
+    `conf/method/NAME.yaml`."""
+    trains: Callable[[Any], Trains]
+    """From its settings to what trains."""
+    peft: Callable[[Any, list[str]], tuple[str, dict[str, Any]]] | None = None
+    """From its settings and the names of the target layers to the name of a configuration class of
+    peft and its arguments; None: no adapter."""
+    merges: str = "exact"
+    """exact: its result can be folded into the weights without loss | never."""
+    has_phi: bool = False
+    """Whether its change is scaled by the merging factor phi."""
+    after_transplant: bool = False
+    """Whether it needs the transplanted vocabulary (rows that the base model did not have)."""
+
+
+def method_names() -> list[str]:
+    """Return the names of all methods."""
+    return choice_names(sys.modules[__name__])
+
+
+def describe(method: str) -> Description:
+    """Return the description of a method. Raises `UserError` for an unknown one."""
+    description: Description = load_choice(sys.modules[__name__], method).METHOD
+    return description
+
+
+def settings_of(method: str, key: str) -> type[StageSettings]:
+    """Return the settings class of the stage at `key` (`stages.NAME`). Raises `UserError`."""
+    known = method_names()
+    if method not in known:
+        raise UserError(f"{key}.method", method, "not known", f"choose one of {', '.join(known)}")
+    return describe(method).settings
+
+
+def trains(stage: StageSettings) -> Trains:
+    """Return what trains in a stage."""
+    return describe(stage.method).trains(stage)

@@ -1,0 +1,29 @@
+"""Full training: every parameter trains."""
+
+from dataclasses import dataclass
+
+from hpc_llm.methods import Description, Trains
+from hpc_llm.settings.checks import require_positive
+from hpc_llm.settings.stage import StageSettings
+
+__all__ = ["METHOD", "FullSettings"]
+
+
+@dataclass(kw_only=True)
+class FullSettings(StageSettings):
+    """Settings of full training."""
+
+    embedding_rate_ratio: float
+    """Learning rate of input embeddings and LM head relative to that of the body."""
+
+    def check(self, key: str) -> None:
+        """Raise `UserError` for wrong values."""
+        super().check(key)
+        require_positive(f"{key}.embedding_rate_ratio", self.embedding_rate_ratio)
+
+
+def _trains(stage: FullSettings) -> Trains:
+    return Trains(body=True, embedding=True, head=True, embedding_rate=stage.embedding_rate_ratio)
+
+
+METHOD = Description(settings=FullSettings, trains=_trains)

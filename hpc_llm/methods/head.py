@@ -1,0 +1,8 @@
+"""Head training: the LM head alone trains."""
+
+from hpc_llm.methods import Description, Trains
+from hpc_llm.settings.stage import StageSettings
+
+__all__ = ["METHOD"]
+
+METHOD = Description(settings=StageSettings, trains=lambda stage: Trains(head=True))

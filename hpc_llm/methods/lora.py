@@ -1,0 +1,61 @@
+"""LoRA: low-rank adapters on linear layers, W = W0 + (alpha / r) B A (Hu et al. 2021, arXiv
+2106.09685), with the embeddings trained in full beside them where asked for."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hpc_llm.errors import UserError
+from hpc_llm.methods import Adapter, Description, Trains
+from hpc_llm.settings.checks import require_positive
+from hpc_llm.settings.stage import StageSettings
+
+__all__ = ["METHOD", "LoraSettings"]
+
+
+@dataclass(kw_only=True)
+class LoraSettings(StageSettings):
+    """Settings of LoRA."""
+
+    rank: int
+    """Rank r: A is (r, in), B is (out, r)."""
+    alpha: float
+    """Updates are scaled by alpha / r."""
+    targets: list[str]
+    """Linear layers that get an adapter, by the last part of their name; [all]: all of the body."""
+    train_embeddings: bool
+    """Train input embeddings and LM head in full beside the adapters."""
+    embedding_rate_ratio: float
+    """Learning rate of these embeddings relative to that of the adapters."""
+    lora_b_rate_ratio: float
+    """Learning rate of the factors B relative to that of A (LoRA+; Hayou et al. 2024, arXiv
+    2402.12354, recommend about 16)."""
+
+    def check(self, key: str) -> None:
+        """Raise `UserError` for wrong values."""
+        super().check(key)
+        for name in ("rank", "alpha", "embedding_rate_ratio", "lora_b_rate_ratio"):
+            require_positive(f"{key}.{name}", getattr(self, name))
+        if not self.targets:
+            raise UserError(f"{key}.targets", "[]", "must name linear layers", "use [all] for all")
+
+
+def _trains(stage: LoraSettings) -> Trains:
+    return Trains(
+        embedding=stage.train_embeddings,
+        head=stage.train_embeddings,
+        adapter=Adapter(
+            label=f"LoRA r{stage.rank}",
+            factors=(("in", stage.rank), (stage.rank, "out")),
+            targets=tuple(stage.targets),
+        ),
+        embedding_rate=stage.embedding_rate_ratio,
+        adapter_rates={"lora_B": stage.lora_b_rate_ratio},
+    )
+
+
+def _peft(stage: LoraSettings, targets: list[str]) -> tuple[str, dict[str, Any]]:
+    arguments = {"r": stage.rank, "lora_alpha": stage.alpha, "target_modules": targets}
+    return "LoraConfig", arguments
+
+
+METHOD = Description(settings=LoraSettings, trains=_trains, peft=_peft, has_phi=True)
