@@ -31,7 +31,7 @@ from turns import Finished, Gate, autocast, begin_peak, inputs, warm_up
 
 from hpc_llm.distributed import detect_ranks
 from hpc_llm.pipeline.fingerprints import Stage
-from hpc_llm.pipeline.runner import open_context
+from hpc_llm.pipeline.open import open_context
 from hpc_llm.pipeline.table import ROWS
 from hpc_llm.rundir import RunFolder
 from hpc_llm.stages.training import train_stage

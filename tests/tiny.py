@@ -8,6 +8,7 @@ from pathlib import Path
 
 TINY = [
     "experiment=example",
+    "cache=false",  # a test that compares two runs needs both
     "corpus.max_documents=60",
     "model.architecture.hidden_size=32",
     "model.architecture.intermediate_size=64",

@@ -1,14 +1,15 @@
-"""Exact FLOPs, time and money of a run, before it and after; nothing here needs torch."""
+"""Exact FLOPs, memory, time and money of a run, before and after it; nothing here needs torch."""
 
 from hpc_llm.accounting.architecture import Architecture, ParameterCount, parameter_count
-from hpc_llm.accounting.bill import Bill, run_bill
-from hpc_llm.accounting.bill_table import LedgerReport, ledger_report
+from hpc_llm.accounting.cost_report import CostReport, cost_report
+from hpc_llm.accounting.cost_table import CostTable, cost_table
 from hpc_llm.accounting.energy import EnergyCounter
 from hpc_llm.accounting.flops import PF_DAY, StepFlops, flops_per_token, pf_days, step_flops
 from hpc_llm.accounting.hardware import Machine, device, find_device
 from hpc_llm.accounting.ledger import Ledger, LedgerRow, LedgerTotals, Spending
 from hpc_llm.accounting.memory import MemoryPlan, TrainingSetup, fits, memory, memory_plan
 from hpc_llm.accounting.method import Method, stage_method, trainable_parameters
+from hpc_llm.accounting.model_file import context_length
 from hpc_llm.accounting.money import middle_price, priced
 from hpc_llm.accounting.projection import Projection, project
 from hpc_llm.accounting.traffic import network_seconds, zero_traffic
@@ -17,10 +18,10 @@ from hpc_llm.accounting.utilisation import utilisation_metrics
 __all__ = [
     "PF_DAY",
     "Architecture",
-    "Bill",
+    "CostReport",
+    "CostTable",
     "EnergyCounter",
     "Ledger",
-    "LedgerReport",
     "LedgerRow",
     "LedgerTotals",
     "Machine",
@@ -31,11 +32,13 @@ __all__ = [
     "Spending",
     "StepFlops",
     "TrainingSetup",
+    "context_length",
+    "cost_report",
+    "cost_table",
     "device",
     "find_device",
     "fits",
     "flops_per_token",
-    "ledger_report",
     "memory",
     "memory_plan",
     "middle_price",
@@ -44,7 +47,6 @@ __all__ = [
     "pf_days",
     "priced",
     "project",
-    "run_bill",
     "stage_method",
     "step_flops",
     "trainable_parameters",

@@ -1,10 +1,11 @@
-"""Activations that a step keeps for its backward pass, to the byte for models like Llama.
+"""Activations that a step saves for its backward pass, to the byte for models like Llama.
 
-An operation keeps its inputs where the gradient of another input needs them: a linear layer keeps
-its input if its weight (or adapter) trains, a product keeps a factor if the other one needs a
-gradient. Fused attention (SDPA, FlashAttention) keeps queries, keys, values, its result and one
-fp32 number a head. Norms compute in fp32. Measured with `torch.autograd.graph.saved_tensors_hooks`;
-for families with LayerNorm, without a gate or with experts the same rules give an estimate.
+An operation saves its inputs where the gradient of another input needs them: a linear layer saves
+its input if its weight (or adapter) trains, a product saves a factor if the other one needs a
+gradient. Fused attention (SDPA, FlashAttention) saves queries, keys, values, its output and one
+fp32 number per head. Norms compute in fp32. Verified with
+`torch.autograd.graph.saved_tensors_hooks`; for families with LayerNorm, without a gate or with
+experts the same rules give an estimate.
 """
 
 from dataclasses import dataclass
@@ -20,12 +21,12 @@ FP32 = 4  # bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Activations:
-    """Bytes for each token of a micro-batch."""
+    """Saved bytes for each token of a micro-batch."""
 
     layers: int
-    """What all layers keep until the backward pass; with recomputation their inputs only."""
+    """Of all layers until the backward pass; with recomputation their inputs only."""
     one_layer: int
-    """What recomputation makes again, one layer at a time; 0 without."""
+    """Recomputed in the backward pass, one layer at a time; 0 without recomputation."""
     ends: int
     """Rotary tables, the final norm and the head's input."""
     logits: int
@@ -33,7 +34,7 @@ class Activations:
 
     @property
     def held(self) -> int:
-        """Everything that is there when the loss is known."""
+        """Everything held when the loss is computed."""
         return self.layers + self.ends + self.logits
 
 
@@ -48,7 +49,7 @@ class _Rules:
         return self.method.trains_body or not self.adapted.isdisjoint(names)
 
     def norm(self, needs_grad: bool) -> int:
-        """A norm: its input in fp32, the root of its mean square, and the result if it trains."""
+        """A norm: its input in fp32, the root mean square, and its output if it trains."""
         if not (needs_grad or self.method.trains_body):
             return 0
         h = self.arch.hidden_size
@@ -79,7 +80,7 @@ class _Rules:
         return self.width * (arch.hidden_size * inputs + inner * kept) + norms, output_grad
 
     def layer(self, needs_grad: bool) -> tuple[int, bool]:
-        """A whole layer, the inner results of its adapters included."""
+        """A whole layer, the intermediate outputs of its adapters included."""
         attention, middle_grad = self.attention(needs_grad)
         below = needs_grad or (middle_grad and not self.arch.parallel_residual)
         mlp, output_grad = self.mlp(below)
@@ -88,11 +89,11 @@ class _Rules:
         return attention + mlp + adapters, needs_grad or middle_grad or output_grad
 
 
-@lru_cache(maxsize=64)  # the search for what fits asks the same over and over
+@lru_cache(maxsize=64)  # the search for what fits repeats its calls
 def held_activations(arch: Architecture, method: Method, width: int) -> Activations:
-    """Count what one step keeps for each token, in numbers of `width` bytes (2 or 4).
+    """Count the bytes that one step saves for each token, in numbers of `width` bytes (2 or 4).
 
-    What other implementations hold differs: eager attention adds 6 a S bytes a token in 16 bits.
+    Other implementations differ: eager attention adds 6 a S bytes per token in 16 bits.
     """
     rules = _Rules(arch, method, width, frozenset(adapted_layers(arch, method)))
     tied = arch.tied_embeddings

@@ -1,7 +1,7 @@
-"""The shape of a model in a few integers, and how many parameters it has.
+"""The sizes of a Transformer as a few integers, and its parameter count.
 
 All other counts (FLOPs, memory, traffic, money) start here, and none of them needs the weights:
-`Architecture.from_config` reads the `config.json` that every Hugging Face model comes with.
+`Architecture.from_config` reads a Hugging Face `config.json`, `Architecture.of` a loaded model.
 """
 
 from collections.abc import Mapping
@@ -31,23 +31,26 @@ COUNTS = (
 
 def _require_whole(key: str, value: object, least: int) -> None:
     if not isinstance(value, int) or value < least:
-        raise UserError(f"{key}={value}: must be a whole number, {least} or above")
+        raise UserError(key, value, f"must be an integer, {least} or above")
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A Transformer's sizes. What is not given is as in Llama: gated, rotary, without biases.
+    """Sizes of a Transformer. Defaults are those of Llama: gated, rotary, without biases.
 
-    Raises `UserError` for sizes below 1, heads that do not divide and counts that contradict.
+    Raises `UserError` for sizes below 1, heads that do not divide and inconsistent counts.
     """
 
     hidden_size: int
+    """h: width of the residual stream."""
     num_layers: int
     """Layers; in an encoder-decoder those of the decoder."""
     num_heads: int
+    """Query heads."""
     ffn_size: int
     """Inner size of the MLP, in a mixture of experts that of one expert."""
     vocab_size: int
+    """Rows of the input embedding."""
     num_kv_heads: int | None = None
     """Key and value heads; None: as many as query heads."""
     head_dim: int | None = None
@@ -61,16 +64,20 @@ class Architecture:
     num_experts: int = 0
     """Experts of each layer; 0: dense."""
     experts_per_token: int = 0
+    """Experts that one token is routed to; 0: dense."""
     kind: str = "decoder"
-    """decoder | encoder (attends to both sides, trains to fill masks) | encoder-decoder."""
+    """decoder | encoder (bidirectional attention, masked LM) | encoder-decoder."""
     _: KW_ONLY
     fused_qkv: bool = False
-    """Queries, keys and values come from one matrix; matters for adapters only."""
+    """One matrix for queries, keys and values; matters for adapters only."""
     parallel_residual: bool = False
-    """The MLP reads the layer's input, beside the attention and not after it."""
+    """The MLP reads the input of the layer, in parallel with the attention."""
     qkv_bias: bool = False
+    """Biases of queries, keys and values."""
     output_bias: bool = False
+    """Bias of the output projection of the attention."""
     mlp_bias: bool = False
+    """Biases of the MLP."""
     norm_bias: bool = False
     """LayerNorm, with weight and bias, instead of RMSNorm."""
     qk_norm: bool = False
@@ -82,16 +89,16 @@ class Architecture:
     encoder_layers: int = 0
     """Layers of the encoder of an encoder-decoder."""
     extra_parameters: int = 0
-    """What stands outside the pattern: BERT's pooler, T5's relative position biases."""
+    """Parameters of other parts: BERT's pooler, T5's relative position biases."""
     dropout: bool = False
-    """A dropout behind the MLP, which keeps a mask for the backward pass."""
+    """A dropout after the MLP, which saves a mask for the backward pass."""
     sliding_window: int = 0
-    """Keys that a token of a sliding layer attends to at most; 0: no such layer."""
+    """Window of layers with sliding-window attention, in tokens; 0: no such layer."""
     sliding_layers: tuple[int, ...] = ()
-    """Indices of the sliding layers."""
+    """Indices of the layers with sliding-window attention."""
 
     def __post_init__(self) -> None:
-        """Check the sizes and what must divide."""
+        """Check the sizes and their divisibility."""
         for key in SIZES:
             _require_whole(key, getattr(self, key), 1)
         for key in ("num_kv_heads", "head_dim"):
@@ -99,44 +106,44 @@ class Architecture:
                 _require_whole(key, getattr(self, key), 1)
         require_choice("kind", self.kind, KINDS)
         if self.head_dim is None and self.hidden_size % self.num_heads:
-            raise UserError(
-                f"hidden_size={self.hidden_size}: must be a multiple of num_heads="
-                f"{self.num_heads}, or give head_dim"
-            )
+            rule = f"must be a multiple of num_heads={self.num_heads}"
+            raise UserError("hidden_size", self.hidden_size, rule, "or give head_dim")
         if self.num_heads % self.kv_heads:
-            raise UserError(f"num_kv_heads={self.kv_heads}: must divide num_heads={self.num_heads}")
+            rule = f"must divide num_heads={self.num_heads}"
+            raise UserError("num_kv_heads", self.kv_heads, rule)
         self._check_counts()
 
     def _check_counts(self) -> None:
         for key in COUNTS:
             _require_whole(key, getattr(self, key), 0)
         if not min(1, self.num_experts) <= self.experts_per_token <= self.num_experts:
-            raise UserError(
-                f"experts_per_token={self.experts_per_token}: must lie between 1 and num_experts="
-                f"{self.num_experts}; leave both at 0 for a dense model"
-            )
+            rule = f"must be between 1 and num_experts={self.num_experts}"
+            fix = "leave both at 0 for a dense model"
+            raise UserError("experts_per_token", self.experts_per_token, rule, fix)
         if (self.kind == "encoder-decoder") != (self.encoder_layers > 0):
-            raise UserError(
-                f"encoder_layers={self.encoder_layers}: kind=encoder-decoder needs them, no other "
-                f"kind has them; this is kind={self.kind}"
-            )
+            rule = f"must be above 0 for kind=encoder-decoder, else 0; this is kind={self.kind}"
+            raise UserError("encoder_layers", self.encoder_layers, rule)
         if any(not 0 <= layer < self.num_layers for layer in self.sliding_layers):
-            raise UserError(
-                f"sliding_layers={self.sliding_layers}: must be indices below num_layers="
-                f"{self.num_layers}"
-            )
+            rule = f"must be indices below num_layers={self.num_layers}"
+            raise UserError("sliding_layers", self.sliding_layers, rule)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Architecture":
         """Read a Hugging Face `config.json`.
 
-        Raises `UserError` for a family that is not known and sizes that cannot be, in its words.
+        Raises `UserError` for an unknown family and invalid sizes, by the names of the file.
         """
         sizes = fields_from_config(config)
         try:
             return cls(**sizes)
         except UserError as error:
-            raise UserError(f"config.json: {as_written(str(error), config)}") from error
+            key, rule, fix = (as_written(s, config) for s in (error.key, error.rule, error.fix))
+            raise UserError(f"config.json: {key}", error.value, rule, fix) from error
+
+    @classmethod
+    def of(cls, model: Any) -> "Architecture":
+        """Return the sizes of a loaded transformers model, from its `config`."""
+        return cls.from_config(model.config.to_dict())
 
     @property
     def kv_heads(self) -> int:
@@ -150,12 +157,12 @@ class Architecture:
 
     @property
     def query_size(self) -> int:
-        """D: all query heads together."""
+        """D: size of all query heads together."""
         return self.num_heads * self.head_size
 
     @property
     def kv_size(self) -> int:
-        """K: all key (or value) heads together."""
+        """K: size of all key (or value) heads together."""
         return self.kv_heads * self.head_size
 
 
@@ -164,8 +171,9 @@ class ParameterCount:
     """Parameters by part; total = embedding + head + body."""
 
     total: int
+    """All parameters."""
     embedding: int
-    """The table of tokens."""
+    """The input embedding."""
     head: int
     """The LM head; 0 where it is the embedding."""
     body: int
@@ -173,7 +181,7 @@ class ParameterCount:
     norms: int
     """Norms, a part of `body`."""
     active: int
-    """What one token passes: `total` without the experts that it does not visit."""
+    """Active per token: `total` without the experts that a token is not routed to."""
 
 
 def _attention(arch: Architecture) -> int:
@@ -192,7 +200,7 @@ def parameter_count(arch: Architecture) -> ParameterCount:
     """Count the parameters of the model as transformers builds it, exactly.
 
     `AutoModelForCausalLM` for a decoder, `AutoModelForSeq2SeqLM` for an encoder-decoder. For an
-    encoder `AutoModel`, the size that is published: with the pooler, without what only the
+    encoder `AutoModel`, the published size: with the pooler, without the parts that only the
     masked-LM head has (a transform of h x h, a norm, a bias); an untied head is counted.
     """
     h, attention, mlp = arch.hidden_size, _attention(arch), _mlp(arch)

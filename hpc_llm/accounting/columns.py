@@ -1,4 +1,4 @@
-"""Figures and columns of plain text."""
+"""Numbers and columns of plain-text tables."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ __all__ = ["columns", "figure"]
 
 
 def figure(value: float | None) -> str:
-    """Write a figure with three significant digits, below 0.01 with two, or n/a."""
+    """Format a number with three significant digits, below 0.01 with two; None is n/a."""
     if value is None:
         return "n/a"
     if abs(value) >= 100 or value == 0:
@@ -15,7 +15,7 @@ def figure(value: float | None) -> str:
 
 
 def columns(lines: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    """Align cells: the first `left` columns to the left, figures to the right."""
+    """Align the cells of a table: the first `left` columns to the left, others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     written = []
     for line in lines:

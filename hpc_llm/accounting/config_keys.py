@@ -1,6 +1,6 @@
-"""Which keys a Hugging Face `config.json` may have, and of which kind their values are.
+"""Keys that a Hugging Face `config.json` may have, and the types of their values.
 
-A number in quotes, or a misspelled key that is passed over, would be planned as another model.
+A quoted number, or a misspelled key that is ignored, would be planned as another model.
 """
 
 import difflib
@@ -56,7 +56,7 @@ _PLAIN = """
     unk_token_id unk_index use_bidirectional_attention use_cache
 """
 PLAIN = frozenset(_PLAIN.split())
-WRITTEN = {  # what `config.json` calls the fields of `Architecture`
+WRITTEN = {  # names of the fields of `Architecture` in a `config.json`
     "hidden_size": ("hidden_size", "n_embd", "n_embed", "d_model"),
     "num_layers": ("num_hidden_layers", "n_layer", "num_layers", "decoder_layers"),
     "num_heads": ("num_attention_heads", "n_head", "num_heads", "decoder_attention_heads"),
@@ -68,7 +68,7 @@ WRITTEN = {  # what `config.json` calls the fields of `Architecture`
 
 
 class _Watched(dict[str, Any]):
-    """A configuration that remembers which of its keys were asked for."""
+    """A configuration that records which of its keys were read."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -84,14 +84,14 @@ class _Watched(dict[str, Any]):
 
 
 def keys_read(read: Callable[[Config], object], config: Config) -> set[str]:
-    """Return the keys that `read` asks `config` for."""
+    """Return the keys of `config` that `read` looks up, present or not."""
     watched = _Watched(config)
     read(watched)
     return watched.read
 
 
 def check_names(read: Callable[[Config], object], config: Config) -> None:
-    """Raise `UserError` for a key of a configuration written by hand that nothing would read."""
+    """Raise `UserError` for a key of a hand-written configuration that `read` would ignore."""
     known = PLAIN | keys_read(read, config)
     for key in map(str, config):
         if key in known or key.startswith("_"):
@@ -101,9 +101,8 @@ def check_names(read: Callable[[Config], object], config: Config) -> None:
             key, PLAIN, n=1
         )
         hint = f"did you mean {near[0]}?" if near else f"its sizes are {', '.join(sizes)}"
-        raise UserError(
-            f"model.architecture.{key}: {config.get('model_type')} has no such key; {hint}"
-        )
+        rule = f"{config.get('model_type')} has no such key"
+        raise UserError(f"model.architecture.{key}", None, rule, hint)
 
 
 def _is_number(value: object) -> bool:
@@ -111,21 +110,21 @@ def _is_number(value: object) -> bool:
 
 
 def check_values(config: Config) -> None:
-    """Raise `UserError` for a value of another kind than its key has; null may stand anywhere."""
+    """Raise `UserError` for a value of the wrong type; null is valid for every key."""
     for key, value in config.items():
         rule = ""
         if key in WHOLE and (not isinstance(value, int) or isinstance(value, bool)):
-            rule = "a whole number"
+            rule = "an integer"
         elif key in SWITCHES and not isinstance(value, bool):
             rule = "true or false"
         elif key in SHARES and not _is_number(value):
             rule = "a number"
         if rule and value is not None:
-            raise UserError(f"config.json: {key}={value}: must be {rule}, without quotes")
+            raise UserError(f"config.json: {key}", value, f"must be {rule}", "remove any quotes")
 
 
 def as_written(message: str, config: Config) -> str:
-    """Return `message` on fields of `Architecture` in the words of `config`."""
+    """Return `message` with fields of `Architecture` by their names in `config`."""
 
     def word(found: re.Match[str]) -> str:
         present = (name for name in WRITTEN[found[0]] if config.get(name) is not None)

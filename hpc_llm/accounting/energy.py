@@ -1,8 +1,8 @@
-"""Energy as measured: the counter that NVIDIA's driver keeps for each GPU (Volta and newer).
+"""Measured energy: the counter of NVIDIA's driver for each GPU (Volta and newer).
 
 `nvmlDeviceGetTotalEnergyConsumption` (NVML API reference) counts millijoules of the whole board
-since the driver was loaded. Where there is no such counter the bill falls back to board power,
-and says so.
+since the driver was loaded. Without such a counter the cost report falls back to board power and
+marks the energy as `model`.
 """
 
 __all__ = ["EnergyCounter"]
@@ -12,7 +12,7 @@ class EnergyCounter:
     """Joules of one GPU between two readings."""
 
     def __init__(self, uuid: str | None) -> None:
-        """Count from now on; `uuid` is the GPU's as NVML writes it, None where there is none."""
+        """Start counting; `uuid` is that of the GPU as in NVML, None without a GPU."""
         self._handle = None
         if uuid is not None:
             self._handle = _handle(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
@@ -29,7 +29,7 @@ class EnergyCounter:
             return None
 
     def joules(self) -> float | None:
-        """Joules since the last call, or since the start; None where nothing is measured."""
+        """Return joules since the last call, or since the start; None where not measured."""
         before, self._last = self._last, self._millijoules()
         if before is None or self._last is None:
             return None

@@ -1,6 +1,6 @@
-"""Hugging Face `config.json` of each known family, read as the fields of `Architecture`.
+"""Reads the Hugging Face `config.json` of each known family as the fields of `Architecture`.
 
-A `config.json` leaves out what equals the family's default, so the defaults stand here too. They
+A `config.json` omits values that equal the family's defaults, so the defaults are here too. They
 are those of the configuration classes of transformers 5.23.
 """
 
@@ -15,6 +15,12 @@ __all__ = ["FAMILIES", "fields_from_config"]
 
 Config = Mapping[str, Any]
 Fields = dict[str, Any]
+Names = tuple[str, ...]
+
+SHORT: dict[str, Names] = {  # names of GPT-2 and BLOOM
+    "layers": ("n_layer", "num_hidden_layers"),
+    "heads": ("n_head", "num_attention_heads"),
+}
 
 
 def _need(config: Config, *names: str) -> Any:
@@ -23,27 +29,36 @@ def _need(config: Config, *names: str) -> Any:
         if value is not None:
             return value
     near = difflib.get_close_matches(names[0], set(config) - set(names), n=1, cutoff=0.9)
-    looks = f" ({near[0]} stands there)" if near else ""
-    raise UserError(
-        f"config.json of {config.get('model_type')}: {' or '.join(names)} is missing{looks}; "
-        "give it, or use the model's own file"
-    )
+    looks = f" (it has {near[0]})" if near else ""
+    rule = f"{' or '.join(names)} is missing for model_type={config.get('model_type')}{looks}"
+    raise UserError("config.json", None, rule, "add it, or use the model's own file")
 
 
 def _given(config: Config, name: str, default: int) -> Any:
-    """Return the value, or the default where it is missing or null; 0 is a value, and refused."""
+    """Return the value, or the default where it is missing or null; 0 is a value, refused later."""
     value = config.get(name)
     return default if value is None else value
 
 
-def _llama(config: Config) -> Fields:
-    heads = _need(config, "num_attention_heads")
-    bias = bool(config.get("attention_bias", False))
+def _stack(
+    config: Config,
+    hidden: Names = ("hidden_size",),
+    layers: Names = ("num_hidden_layers",),
+    heads: Names = ("num_attention_heads",),
+) -> Fields:
+    """Read width, layers and heads; a family may have other names for them."""
     return {
-        "hidden_size": _need(config, "hidden_size"),
-        "num_layers": _need(config, "num_hidden_layers"),
-        "num_heads": heads,
-        "num_kv_heads": _given(config, "num_key_value_heads", heads),
+        "hidden_size": _need(config, *hidden),
+        "num_layers": _need(config, *layers),
+        "num_heads": _need(config, *heads),
+    }
+
+
+def _llama(config: Config) -> Fields:
+    bias = bool(config.get("attention_bias", False))
+    stack = _stack(config)
+    return stack | {
+        "num_kv_heads": _given(config, "num_key_value_heads", stack["num_heads"]),
         "head_dim": config.get("head_dim"),
         "ffn_size": _need(config, "intermediate_size"),
         "vocab_size": _need(config, "vocab_size"),
@@ -96,7 +111,7 @@ def _gemma2(config: Config) -> Fields:
 
 
 def _layer_norm(config: Config, fields: Fields, *, tied: bool) -> Fields:
-    """Add what the older families share: LayerNorm, biases everywhere, a plain MLP."""
+    """Add the properties of older families: LayerNorm, biases everywhere, an MLP without gate."""
     shared = {
         "gated_mlp": False,
         "norm_bias": True,
@@ -113,15 +128,13 @@ def _opt(config: Config) -> Fields:
     hidden = _need(config, "hidden_size")
     before = config.get("do_layer_norm_before", True)
     if config.get("word_embed_proj_dim", hidden) != hidden or not before:
-        raise UserError(
-            f"word_embed_proj_dim={config.get('word_embed_proj_dim')}, do_layer_norm_before="
-            f"{before}: this OPT (350M) has projections that are not counted; take another size"
+        rule = (
+            f"word_embed_proj_dim={config.get('word_embed_proj_dim')} and do_layer_norm_before="
+            f"{before} (OPT-350M): its projections are not counted"
         )
+        raise UserError("config.json", None, rule, "use another size of OPT")
     bias = bool(config.get("enable_bias", True))
-    fields = {
-        "hidden_size": hidden,
-        "num_layers": _need(config, "num_hidden_layers"),
-        "num_heads": _need(config, "num_attention_heads"),
+    fields = _stack(config) | {
         "ffn_size": _need(config, "ffn_dim"),
         "max_positions": _need(config, "max_position_embeddings") + 2,
         "qkv_bias": bias,
@@ -133,13 +146,10 @@ def _opt(config: Config) -> Fields:
 
 
 def _gpt2(config: Config) -> Fields:
-    hidden = _need(config, "n_embd", "hidden_size")
-    fields = {
+    stack = _stack(config, ("n_embd", "hidden_size"), **SHORT)
+    fields = stack | {
         "fused_qkv": True,
-        "hidden_size": hidden,
-        "num_layers": _need(config, "n_layer", "num_hidden_layers"),
-        "num_heads": _need(config, "n_head", "num_attention_heads"),
-        "ffn_size": _given(config, "n_inner", 4 * hidden),
+        "ffn_size": _given(config, "n_inner", 4 * stack["hidden_size"]),
         "max_positions": _need(config, "n_positions", "max_position_embeddings"),
         "dropout": config.get("resid_pdrop", 0.1) > 0,
     }
@@ -148,12 +158,9 @@ def _gpt2(config: Config) -> Fields:
 
 def _gpt_neox(config: Config) -> Fields:
     bias = bool(config.get("attention_bias", True))
-    fields = {
+    fields = _stack(config) | {
         "fused_qkv": True,
         "parallel_residual": bool(config.get("use_parallel_residual", True)),
-        "hidden_size": _need(config, "hidden_size"),
-        "num_layers": _need(config, "num_hidden_layers"),
-        "num_heads": _need(config, "num_attention_heads"),
         "ffn_size": _need(config, "intermediate_size"),
         "qkv_bias": bias,
         "output_bias": bias,
@@ -163,13 +170,10 @@ def _gpt_neox(config: Config) -> Fields:
 
 
 def _bloom(config: Config) -> Fields:
-    hidden = _need(config, "hidden_size", "n_embed")
-    fields = {
+    stack = _stack(config, ("hidden_size", "n_embed"), **SHORT)
+    fields = stack | {
         "fused_qkv": True,
-        "hidden_size": hidden,
-        "num_layers": _need(config, "n_layer", "num_hidden_layers"),
-        "num_heads": _need(config, "n_head", "num_attention_heads"),
-        "ffn_size": 4 * hidden,
+        "ffn_size": 4 * stack["hidden_size"],
         "other_norms": 2,
         "dropout": config.get("hidden_dropout", 0.0) > 0,
     }
@@ -177,13 +181,10 @@ def _bloom(config: Config) -> Fields:
 
 
 def _bert(config: Config) -> Fields:
-    hidden = _need(config, "hidden_size")
-    types = config.get("type_vocab_size", 2)
-    fields = {
+    stack = _stack(config)
+    hidden, types = stack["hidden_size"], config.get("type_vocab_size", 2)
+    fields = stack | {
         "kind": "encoder",
-        "hidden_size": hidden,
-        "num_layers": _need(config, "num_hidden_layers"),
-        "num_heads": _need(config, "num_attention_heads"),
         "ffn_size": _need(config, "intermediate_size"),
         "max_positions": _need(config, "max_position_embeddings") + types,
         "extra_parameters": hidden * hidden + hidden,  # the pooler
@@ -217,7 +218,8 @@ def _bart(config: Config) -> Fields:
         ffn,
         heads,
     ):
-        raise UserError("config.json of bart: encoder and decoder differ in size; not counted")
+        rule = "encoder and decoder of this BART differ in size, which is not counted"
+        raise UserError("config.json", None, rule, "use a BART with equal sizes")
     fields = {
         "kind": "encoder-decoder",
         "hidden_size": _need(config, "d_model"),
@@ -253,13 +255,11 @@ FAMILIES: dict[str, Callable[[Config], Fields]] = {
 def fields_from_config(config: Config) -> Fields:
     """Return the keyword arguments of `Architecture` for a Hugging Face `config.json`.
 
-    Raises `UserError` for a family that is not known, a size that is missing and a value that is
-    no number where one belongs.
+    Raises `UserError` for an unknown family, a missing size and a value of the wrong type.
     """
     family = str(config.get("model_type"))
     if family not in FAMILIES:
-        raise UserError(
-            f"model_type={family}: this family is not known; known are {', '.join(FAMILIES)}"
-        )
+        fix = f"choose one of {', '.join(FAMILIES)}"
+        raise UserError("model_type", family, "unknown model family", fix)
     check_values(config)
     return FAMILIES[family](config)

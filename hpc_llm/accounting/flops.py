@@ -1,14 +1,14 @@
-"""FLOPs of a training step, to the FLOP.
+"""Exact FLOPs of a training step.
 
-A multiplication and an addition count two, a linear layer (i -> o) costs f = 2 i o T for T tokens,
-a lookup costs nothing; norms, activations and the optimizer are left out, as everywhere. The
+A multiply-add counts two FLOPs, a linear layer (i -> o) costs f = 2 i o T for T tokens, a lookup
+costs nothing; norms, activation functions and the optimizer are excluded, as is usual. The
 backward pass costs f for the gradient of a weight if the weight trains, and f for the gradient of
-an input if that input needs one, which it does above the first thing that trains. The result
-equals what `torch.utils.flop_counter.FlopCounterMode` sees in transformers and PEFT with eager
-attention. Decoders predict the next token; encoders (BERT, RoBERTa) fill masks, with a head that
-has a transform of h x h before the matrix over the vocabulary, at every position.
+an input if that input needs one, which it does above the first trainable parameter. The result
+equals the count of `torch.utils.flop_counter.FlopCounterMode` for transformers and PEFT with eager
+attention. Decoders predict the next token; encoders (BERT, RoBERTa) are masked LMs, with a head
+that has a transform of h x h before the matrix over the vocabulary, at every position.
 
-Conventions that others use are in `flops_per_token`: 6 N (Kaplan et al. 2020, arXiv 2001.08361),
+Other conventions are in `flops_per_token`: 6 N (Kaplan et al. 2020, arXiv 2001.08361),
 6 N + 12 L D S (Chowdhery et al. 2022, arXiv 2204.02311, appendix B) and that of Megatron-LM
 (Narayanan et al. 2021, arXiv 2104.04473, without recomputation).
 """
@@ -46,20 +46,23 @@ class StepFlops:
     """FLOPs of one optimizer step, as integers."""
 
     forward: int
+    """Of the forward pass."""
     backward: int
+    """Of the backward pass, without recomputation."""
     recompute: int
     """The part of the forward pass that runs again in the backward pass."""
     total: int
+    """forward + backward + recompute."""
 
     @property
     def model(self) -> int:
-        """Without recomputation: what the step needs, not what the machine does."""
+        """Model FLOPs: without recomputation."""
         return self.forward + self.backward
 
 
 @dataclass(frozen=True)
 class _Pass:
-    """What the layers of one step share."""
+    """Inputs of the count that are the same for all layers of a step."""
 
     arch: Architecture
     method: Method
@@ -93,8 +96,8 @@ def attended_pairs(
     """Count pairs (query, key) in each layer, over documents of these lengths.
 
     `dense` is every pair, which is what eager attention computes and a counter sees; `causal` is
-    l (l + 1) / 2, and min(t, window) for each token t of a sliding layer. A token of an encoder
-    attends to both sides: there `causal` is dense too.
+    l (l + 1) / 2, and min(t, window) for each token t of a sliding-window layer. Attention of an
+    encoder is bidirectional: there `causal` is dense too.
     """
     if attention == "dense" or arch.kind == "encoder":
         return [sum(length * length for length in lengths)] * arch.num_layers
@@ -134,8 +137,8 @@ def _mlp_part(run: _Pass, input_grad: bool) -> tuple[int, int, bool]:
 def _not_recomputed(run: _Pass) -> int:
     """The last matmul of a layer: recomputation stops before it, as nothing after it is saved.
 
-    Gemma 2 and encoders have a norm after it, OPT and GPT-2 a dropout, a mixture of experts weighs
-    its outputs: there it runs again.
+    Gemma 2 and encoders have a norm after it, OPT and GPT-2 a dropout, a mixture of experts weights
+    its outputs: there it is recomputed.
     """
     arch = run.arch
     if arch.kind == "encoder" or arch.norms_per_layer > 2 or arch.num_experts or arch.dropout:
@@ -150,23 +153,21 @@ def _not_recomputed(run: _Pass) -> int:
 
 
 def _head_part(run: _Pass, input_grad: bool) -> tuple[int, int]:
-    """Forward and backward FLOPs of the head; `input_grad` of what the body hands to it."""
+    """Forward and backward FLOPs of the head; `input_grad`: whether its input needs a gradient."""
     arch, method = run.arch, run.method
     trains = method.trains_head or (arch.tied_embeddings and method.trains_embedding)
     head = 2 * run.tokens * arch.hidden_size * arch.vocab_size
     if arch.kind != "encoder":
         return head, head * (trains + input_grad)
-    transform = 2 * run.tokens * arch.hidden_size**2  # of the body, as to what trains it
+    transform = 2 * run.tokens * arch.hidden_size**2  # trains with the body
     below = method.trains_body or input_grad
     return transform + head, transform * (method.trains_body + input_grad) + head * (trains + below)
 
 
 def _require_one_stack(arch: Architecture) -> None:
     if arch.kind == "encoder-decoder":
-        raise UserError(
-            f"kind={arch.kind}: only decoders and encoders are counted; take convention=6n, which "
-            "needs the number of parameters alone"
-        )
+        fix = "use convention=6n, which only needs the number of parameters"
+        raise UserError("kind", arch.kind, "only decoders and encoders are counted", fix)
 
 
 def _check(arch: Architecture, batch_size: int, sequence_length: int, attention: str) -> None:
@@ -184,22 +185,20 @@ def step_flops(
     attention: str = "dense",
     document_lengths: Sequence[int] | None = None,
 ) -> StepFlops:
-    """Count one step over `batch_size` rows of `sequence_length` tokens.
+    """Count one step over `batch_size` sequences of `sequence_length` tokens.
 
     `attention` is dense (what a counter sees) or causal (what a decoder needs; an encoder needs
-    the dense one); `document_lengths` are those of all rows together, where attention stays inside
-    a document. The forward pass alone is what evaluation costs. Raises `UserError` for lengths
-    that do not add up and for an encoder-decoder.
+    the dense one); `document_lengths` are those of all sequences together, where attention stays
+    inside a document. `forward` alone is the cost of evaluation. Raises `UserError` for lengths
+    with another sum and for an encoder-decoder.
     """
     _check(arch, batch_size, sequence_length, attention)
     tokens = batch_size * sequence_length
     lengths = [sequence_length] * batch_size if document_lengths is None else document_lengths
     require_positive("document_lengths", min(lengths, default=0))
     if sum(lengths) != tokens:
-        raise UserError(
-            f"document_lengths: add up to {sum(lengths)}, not to batch_size * sequence_length = "
-            f"{tokens}; count padding as a document"
-        )
+        rule = f"sum to {sum(lengths)}, must sum to batch_size * sequence_length = {tokens}"
+        raise UserError("document_lengths", None, rule, "count padding as a document")
     run = _Pass(arch, method, tokens, frozenset(adapted_layers(arch, method)), layer_sizes(arch))
     embedding_trains = method.trains_embedding or (arch.tied_embeddings and method.trains_head)
     needs_grad = embedding_trains or method.recompute  # checkpointing forces it on
@@ -222,10 +221,10 @@ def step_flops(
 def flops_per_token(
     arch: Architecture, method: Method, sequence_length: int, convention: str = "exact"
 ) -> float:
-    """FLOPs of one trained token by a named convention.
+    """Return the training FLOPs of one token by a named convention.
 
-    `exact` is causal (dense for an encoder) and counts recomputation out (`StepFlops.model`); the
-    others are rules for a model that trains in full and take no notice of `method`.
+    `exact` is causal (dense for an encoder) and excludes recomputation (`StepFlops.model`); the
+    others are formulas for full training and ignore `method`.
     """
     require_choice("convention", convention, CONVENTIONS)
     if convention == "exact":
@@ -243,7 +242,7 @@ def flops_per_token(
     mlp = sum(sizes.pop(name) for name in (*mlp_inputs(arch), "down_proj"))
     experts = (arch.experts_per_token or 1) * mlp + arch.hidden_size * arch.num_experts
     body = arch.num_layers * (sum(sizes.values()) + experts)
-    reach = 12.0 if arch.kind == "encoder" else 6.0  # both sides, or half of the pairs
+    reach = 12.0 if arch.kind == "encoder" else 6.0  # all pairs, or half of them
     return 6.0 * (body + arch.hidden_size * arch.vocab_size) + reach * scores
 
 

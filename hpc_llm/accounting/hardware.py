@@ -1,7 +1,7 @@
-"""The catalogue of devices: `conf/hardware/*.yaml`, and which of them this machine has.
+"""The catalogue of devices in `conf/hardware/*.yaml`, and detection of this machine's device.
 
-Every figure there is dense (data sheets print twice as much, with 2:4 sparsity), carries its
-source, and is null where it is not known.
+All peaks are dense (data sheets list twice as much, with 2:4 sparsity); every entry has its source,
+and unknown values are null.
 """
 
 import re
@@ -27,21 +27,24 @@ OTHER_PRODUCT = r"(?! ?(?:ti|super|laptop|max|d|v|3e)\b)"
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Where a run runs: devices of one kind, how many, and in which precision."""
+    """The devices of a run: their kind, number and precision."""
 
     hardware: HardwareSettings
+    """One device."""
     cluster: ClusterSettings
+    """Nodes and devices of a node."""
     precision: str
+    """fp32 | bf16 | fp16."""
 
     @property
     def flops_per_second(self) -> float:
-        """Dense peak of all devices; `UserError` for a precision that they do not have."""
+        """Dense peak of all devices; `UserError` for a precision that they lack."""
         return self.cluster.devices * self.hardware.peak_flops_per_second(self.precision)
 
 
 @cache
 def read_catalogue(group: str) -> dict[str, dict[str, Any]]:
-    """Read the YAML files of one group of `conf/`, by their names, in plain PyYAML."""
+    """Return the YAML files of one group of `conf/` by name, read with PyYAML, not Hydra."""
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -53,20 +56,21 @@ def read_catalogue(group: str) -> dict[str, dict[str, Any]]:
 
 
 def device_catalogue() -> dict[str, HardwareSettings]:
-    """All devices of `conf/hardware/`, by the names of their files."""
+    """Return all devices of `conf/hardware/`, by the names of their files."""
     return {name: HardwareSettings(**entry) for name, entry in read_catalogue("hardware").items()}
 
 
 def cluster_catalogue() -> dict[str, ClusterSettings]:
-    """All systems of `conf/cluster/`, by the names of their files."""
+    """Return all clusters of `conf/cluster/`, by the names of their files."""
     return {name: ClusterSettings(**entry) for name, entry in read_catalogue("cluster").items()}
 
 
 def device(name: str) -> HardwareSettings:
-    """Return the catalogue entry `name`; raise `UserError` listing the known ones."""
+    """Return the catalogue entry `name`; raises `UserError` listing the known ones."""
     catalogue = device_catalogue()
     if name not in catalogue:
-        raise UserError(f"hardware={name}: not known; choose one of {', '.join(catalogue)}")
+        fix = f"choose one of {', '.join(catalogue)}"
+        raise UserError("hardware", name, "unknown device", fix)
     return catalogue[name]
 
 
@@ -77,8 +81,8 @@ def _plain(text: str) -> str:
 def find_device(reported_name: str) -> HardwareSettings | None:
     """Return the device whose `match` is in the name that the driver reports, or None.
 
-    The longest match wins: GH200 is not an H200, and an H200 is not an H20. A name that goes on as
-    that of another product (4090 Laptop, 3090 Ti) does not match.
+    The longest match wins: GH200 is not an H200, and an H200 is not an H20. A name with the suffix
+    of another product (4090 Laptop, 3090 Ti) does not match.
     """
     reported = _plain(reported_name)
     found = [

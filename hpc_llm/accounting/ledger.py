@@ -1,15 +1,15 @@
-"""What was spent, row by row, and how much of it is in the result.
+"""The ledger: costs of a run, row by row, and how much of them is useful work.
 
-Rank 0 appends one JSON line per logging interval. A run that is stopped and started again leaves
-everything it spent in the ledger, the work that was lost too: goodput = useful / spent. Rows that
-are written twice count once, a damaged line is passed over.
+Rank 0 appends one JSON line per logging interval. A run that is stopped and restarted keeps all its
+costs in the ledger, lost work included: goodput = useful / spent. Duplicate rows count once,
+damaged lines are skipped.
 
-Each start of a process is a segment. Where it takes up a checkpoint, its first row of the stage
-has `reason="resume"` and the checkpoint's step: what earlier segments did beyond that step is
-lost. A segment whose first row is another one began anew: all that earlier ones did is lost.
+Each start of a process is a segment. Where it resumes from a checkpoint, its first row of the stage
+has `reason="resume"` and the step of the checkpoint: work of earlier segments after that step is
+lost. A segment with another first row started from scratch: all work of earlier ones is lost.
 
-The rows of a segment follow each other without a gap, so that their seconds add up to the wall
-time of the process, or of the Slurm job where it is the job's first step.
+The rows of a segment have no gaps, so that their seconds sum to the wall time of the process, or of
+the Slurm job where it is the job's first step.
 """
 
 import math
@@ -28,26 +28,30 @@ JOULES_PER_KWH = 3.6e6
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerRow:
-    """What happened since the previous row of the same stage and segment."""
+    """Costs since the previous row of the same stage and segment."""
 
     run: str
+    """Name of the run."""
     stage: str
+    """Name of the stage."""
     segment: str
-    """A name that is new with each start of the process."""
+    """Unique name of the start of the process."""
     step: int
-    """Steps of the stage that are done."""
+    """Completed steps of the stage."""
     tokens: int = 0
+    """Tokens trained on, without padding."""
     padded_tokens: int = 0
-    """Tokens that were computed and carry no text."""
+    """Padding tokens that were computed."""
     squared_lengths: int = 0
-    """Sum of the squares of the documents' lengths: what attention costs."""
+    """Sum of squared document lengths, which the cost of attention depends on."""
     seconds: float = 0.0
+    """Wall time."""
     flops: int = 0
     """Model FLOPs, exact and causal."""
     hardware_flops: int = 0
-    """FLOPs as carried out, dense and with recomputation."""
+    """Hardware FLOPs: as executed, dense and with recomputation."""
     devices: int = 1
-    """Devices that are allocated, as billed, whether they work or not."""
+    """Allocated devices, as billed, busy or idle."""
     kind: str = "gpu"
     """gpu | cpu."""
     job: str | None = None
@@ -59,32 +63,37 @@ class LedgerRow:
     time: float = 0.0
     """When it was written, seconds since 1970."""
     device: str | None = None
-    """The catalogue's name of the device that was found; None: that of the configuration."""
+    """The detected device by its name in the catalogue; None: that of the configuration."""
     joules: float | None = None
-    """Energy of all devices since the last row that has it, measured; None: not measured."""
+    """Measured energy of all devices since the last row with it; None: not measured."""
     projected_seconds: float | None = None
-    """With reason=projection: what the stage still takes, by the rate measured so far."""
+    """With reason=projection: remaining time of the stage, by the speed measured so far."""
 
     def __post_init__(self) -> None:
-        """Check that nothing counts backwards."""
+        """Check that no count is negative."""
         for key in ("step", "tokens", "padded_tokens", "seconds", "flops", "hardware_flops"):
             if getattr(self, key) < 0:
-                raise UserError(f"ledger: {key}={getattr(self, key)}: must be 0 or above")
+                raise UserError(f"ledger: {key}", getattr(self, key), "must be 0 or above")
 
 
 @dataclass(kw_only=True)
 class Spending:
-    """A sum over rows."""
+    """Sums over rows of the ledger."""
 
     flops: int = 0
+    """Model FLOPs."""
     hardware_flops: int = 0
+    """FLOPs as executed."""
     tokens: int = 0
+    """Tokens trained on, without padding."""
     padded_tokens: int = 0
+    """Padding tokens."""
     seconds: float = 0.0
+    """Wall time."""
     device_hours: float = 0.0
     """Allocated devices x hours."""
     joules: float = 0.0
-    """Energy, where it was measured."""
+    """Measured energy."""
     unmeasured_hours: float = 0.0
     """Device-hours whose energy was not measured."""
 
@@ -106,7 +115,7 @@ class Spending:
             setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
 
     def energy_kwh(self, watts: float | None) -> float | None:
-        """Energy in kWh: measured where it was, else devices at `watts`; None where unknown."""
+        """Return kWh: measured where available, else devices at `watts`; None where unknown."""
         if self.unmeasured_hours and watts is None:
             return None
         return self.joules / JOULES_PER_KWH + self.unmeasured_hours * (watts or 0.0) / 1000
@@ -114,10 +123,12 @@ class Spending:
 
 @dataclass(kw_only=True)
 class LedgerTotals:
-    """Everything, and what is in the result."""
+    """Spent and useful sums of a ledger."""
 
     spent: Spending = field(default_factory=Spending)
+    """All rows, lost work included."""
     useful: Spending = field(default_factory=Spending)
+    """Rows whose work is in the result."""
 
     @property
     def goodput(self) -> float | None:
@@ -132,7 +143,7 @@ REQUIRED = [f.name for f in fields(LedgerRow) if f.default is MISSING]
 
 
 def _is_row(line: dict[str, Any]) -> bool:
-    """Tell a row from a line of something else, which a newer version may write."""
+    """Whether a line is a row; a newer version may write other lines."""
     return all(name in line for name in REQUIRED)
 
 
@@ -143,13 +154,13 @@ def _has_type(value: object, kind: Any) -> bool:
 
 
 def _row(line: dict[str, Any]) -> LedgerRow | None:
-    """Return the row of a line; None for something else, or values that cannot be."""
+    """Return the row of a line; None for another kind of line and for invalid values."""
     known = {key: value for key, value in line.items() if key in KINDS}
     if not _is_row(line) or not all(_has_type(known[key], KINDS[key]) for key in known):
         return None
     try:
         return LedgerRow(**known)
-    except UserError:  # counts backwards
+    except UserError:  # a negative count
         return None
 
 
@@ -162,7 +173,7 @@ def _deduplicated(rows: Iterable[LedgerRow]) -> list[LedgerRow]:
 
 
 def _surviving(rows: list[LedgerRow]) -> list[LedgerRow]:
-    """Leave out what a later segment of the same stage did again."""
+    """Exclude the work that a later segment of the same stage repeated."""
     kept: list[LedgerRow] = []
     begun: set[tuple[str, str]] = set()
     for row in rows:
@@ -181,16 +192,16 @@ class Ledger:
     path: Path
 
     def append(self, row: LedgerRow) -> None:
-        """Append a row, synced to the disk."""
+        """Append a row and fsync the file."""
         append_line(self.path, asdict(row))
 
     def rows(self, stage: str | None = None) -> list[LedgerRow]:
-        """Read the rows in order, each once; damaged lines are passed over."""
+        """Read the rows in order, without duplicates; damaged lines are skipped."""
         rows = [row for line in read_jsonl(self.path) if (row := _row(line)) is not None]
         return _deduplicated(row for row in rows if stage in (None, row.stage))
 
     def damaged(self) -> int:
-        """Count the lines that are torn or hold what cannot be; `rows` passes them over."""
+        """Count torn lines and lines with invalid values, which `rows` skips."""
         if not self.path.exists():
             return 0
         written = sum(bool(line.strip()) for line in self.path.read_bytes().splitlines())
@@ -199,7 +210,7 @@ class Ledger:
         return max(0, written - len(lines)) + wrong  # a running job may have added one since
 
     def useful_until(self, stage: str, step: int) -> Spending:
-        """Sum what a checkpoint of `stage` at `step` rests on."""
+        """Sum the work that a checkpoint of `stage` at `step` is based on."""
         spending = Spending()
         for row in _surviving(self.rows(stage)):
             if row.step <= step:
@@ -207,7 +218,7 @@ class Ledger:
         return spending
 
     def totals(self, stage: str | None = None) -> LedgerTotals:
-        """Sum what was spent and what of it is in the result, of one stage or of all."""
+        """Sum spent and useful work, of one stage or of all."""
         rows = self.rows(stage)
         totals = LedgerTotals()
         for row in rows:

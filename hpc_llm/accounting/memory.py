@@ -1,9 +1,9 @@
-"""Memory of one device by part, in bytes.
+"""Peak memory of one device by part, in bytes.
 
 States follow Rajbhandari et al. 2020 (ZeRO, arXiv 1910.02054, section 3): with 16-bit weights and
-fp32 Adam 2 N + 2 Nt + 12 Nt bytes for N parameters of which Nt train, divided among the ranks as
-far as the ZeRO stage says. Activations and logits are those of `activations.py`. What the CUDA
-context takes is an estimate, and fragmentation is not in it.
+fp32 Adam 2 N + 2 Nt + 12 Nt bytes for N parameters of which Nt train, partitioned among the ranks
+according to the ZeRO stage. Activations and logits are those of `activations.py`. The memory of the
+CUDA context is an estimate, and fragmentation is not included.
 """
 
 from dataclasses import dataclass, replace
@@ -20,27 +20,32 @@ __all__ = ["MemoryPlan", "TrainingSetup", "fits", "memory", "memory_plan", "tigh
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 OFFLOADS = ("none", "optimizer", "all")
 CONTEXT_BYTES = 1_500_000_000  # CUDA context, cuBLAS and NCCL: 1 to 2 GB, an estimate
-ROOM = 0.95  # of the memory may be filled by a plan: fragmentation is not counted
+ROOM = 0.95  # share of the memory that a plan may fill: fragmentation is not counted
 LIVE_ELEMENTS = 1_000_000_000  # DeepSpeed's default of stage3_max_live_parameters
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSetup:
-    """How a step is carried out on each device."""
+    """How each device executes a step."""
 
     precision: str
-    """fp32 | bf16 | fp16 (the last two with fp32 Adam and an fp32 copy of what trains)."""
+    """fp32 | bf16 | fp16 (the last two with fp32 Adam and fp32 master weights)."""
     sequence_length: int
+    """Tokens of a sequence."""
     micro_batch_size: int = 1
-    """Rows of one forward pass."""
+    """Sequences of one forward pass."""
     zero_stage: int = 0
+    """ZeRO stage: 0, 1, 2 or 3."""
     data_parallel: int = 1
-    """Ranks."""
+    """Data-parallel ranks."""
     offload_optimizer: bool = False
+    """Optimizer states are in host memory (ZeRO 1 and above)."""
     offload_parameters: bool = False
+    """Parameters are in host memory (ZeRO 3)."""
     bucket_elements: int = 50_000_000
+    """Elements of a communication bucket."""
     fused_loss: bool = True
-    """The loss is computed in chunks and never holds all logits."""
+    """The loss is computed in chunks, without all logits in memory."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -48,15 +53,17 @@ class TrainingSetup:
         for key in ("sequence_length", "micro_batch_size", "data_parallel", "bucket_elements"):
             require_positive(key, getattr(self, key))
         if self.zero_stage not in (0, 1, 2, 3):
-            raise UserError(f"zero_stage={self.zero_stage}: must be 0, 1, 2 or 3")
+            raise UserError("zero_stage", self.zero_stage, "must be 0, 1, 2 or 3")
         if self.offload_parameters and self.zero_stage != 3:
-            raise UserError("offload of parameters: needs zero_stage=3, that of the optimizer less")
+            rule, fix = "must be 3 to offload parameters", "or offload the optimizer only"
+            raise UserError("zero_stage", self.zero_stage, rule, fix)
         if self.offload_optimizer and self.zero_stage == 0:
-            raise UserError("offload of the optimizer: needs zero_stage=1, 2 or 3")
+            rule = "must be 1, 2 or 3 to offload the optimizer"
+            raise UserError("zero_stage", self.zero_stage, rule)
 
     @property
     def width(self) -> int:
-        """Bytes of a weight."""
+        """Bytes per weight."""
         return BYTES[self.precision]
 
     @property
@@ -70,24 +77,27 @@ class MemoryPlan:
     """Bytes on one device, by part."""
 
     weights: int
+    """Model weights."""
     gradients: int
+    """Gradients of the trainable parameters."""
     optimizer: int
-    """Adam's moments and the fp32 copy of what trains."""
+    """Adam's moments and fp32 master weights."""
     activations: int
-    """Held until the backward pass."""
+    """Activations saved for the backward pass."""
     logits: int
-    """What the loss needs on top while it is computed."""
+    """Temporary memory of the loss."""
     recomputed: int
-    """One layer's activations, made again in the backward pass."""
+    """One layer's activations, recomputed in the backward pass."""
     live_parameters: int
-    """Weights that ZeRO 3 has gathered at a time."""
+    """Weights gathered at a time by ZeRO 3."""
     buckets: int
     """Communication buffers."""
     context: int
+    """CUDA context, an estimate."""
 
     @property
     def states(self) -> int:
-        """What stays from step to step."""
+        """Model states: weights, gradients and optimizer."""
         return self.weights + self.gradients + self.optimizer
 
     @property
@@ -103,17 +113,17 @@ def _shared(count: int, ranks: int) -> int:
 
 
 def _logits(arch: Architecture, method: Method, setup: TrainingSetup) -> tuple[int, int]:
-    """Bytes held by the loss until the backward pass, and what it needs on top for a moment."""
+    """Bytes that the loss saves for the backward pass, and its temporary memory."""
     per_token = held_activations(arch, method, setup.width)
     if not per_token.logits:
         return 0, 0
     if not setup.fused_loss:
         held = per_token.logits * setup.tokens
-        return held, 2 * held  # two more of them in the backward pass of log softmax
+        return held, 2 * held  # two more copies in the backward pass of log softmax
     trained = method.trains_head or (arch.tied_embeddings and method.trains_embedding)
     head = arch.hidden_size * arch.vocab_size * trained
     hidden = setup.width * arch.hidden_size * setup.tokens
-    return hidden + setup.width * head, 4 * head  # the head's gradient is summed in fp32
+    return hidden + setup.width * head, 4 * head  # the head's gradient is accumulated in fp32
 
 
 def memory_plan(arch: Architecture, method: Method, setup: TrainingSetup) -> MemoryPlan:
@@ -153,9 +163,9 @@ def memory(  # noqa: PLR0913 (the public form: every choice by its own name)
     """Return the peak memory of one of `data_parallel` ranks in bytes, by part.
 
     `precision` is fp32, bf16 or fp16; `offload` moves nothing (none), the optimizer or all states
-    that ZeRO can move (all: parameters too, stage 3) to the host; `recompute` None: as `method`
-    says. The loss is fused, as in training; `memory_plan` takes the rest of the choices. Raises
-    `UserError` for values that are not known or do not go together.
+    that ZeRO can offload (all: parameters too, stage 3) to the host; `recompute` None: as in
+    `method`. The loss is fused, as in training; `memory_plan` has all choices. Raises `UserError`
+    for unknown values and combinations that are not possible.
     """
     require_choice("offload", offload, OFFLOADS)
     setup = TrainingSetup(
@@ -173,9 +183,9 @@ def memory(  # noqa: PLR0913 (the public form: every choice by its own name)
 
 
 def fits(plan: MemoryPlan, device: HardwareSettings) -> bool | None:
-    """Whether the plan fits into the device's memory, with room for what is not counted.
+    """Whether the plan fits into 95 % of the device's memory: fragmentation is not counted.
 
-    None where that is not known.
+    None where the memory of the device is unknown.
     """
     if device.memory_gib is None:
         return None
@@ -183,7 +193,7 @@ def fits(plan: MemoryPlan, device: HardwareSettings) -> bool | None:
 
 
 def tight(plan: MemoryPlan, device: HardwareSettings) -> bool | None:
-    """Whether the plan fits only if nothing but what is counted takes memory."""
+    """Whether the plan fits into the device's memory, but not into 95 % of it; None: unknown."""
     if device.memory_gib is None:
         return None
     return not fits(plan, device) and plan.total <= device.memory_gib * 2**30

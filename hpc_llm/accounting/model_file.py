@@ -1,6 +1,6 @@
-"""The `config.json` of a model as `plan` reads it: from its folder, else from its settings.
+"""The `config.json` of a model: from its folder, else from its settings; and its context length.
 
-The folder comes first, as it is what training loads.
+The folder comes first, because training loads it.
 """
 
 import json
@@ -13,22 +13,23 @@ from hpc_llm.accounting.families import fields_from_config
 from hpc_llm.errors import UserError
 from hpc_llm.settings import ModelSettings
 
-__all__ = ["model_config", "positions", "read_config"]
+__all__ = ["context_length", "model_config", "read_config"]
 
 ROBERTA = ("roberta", "xlm-roberta", "camembert")  # two of their positions hold no token
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """Return the content of a `config.json`; raises `UserError` where it is none."""
-    cure = "give the model's own file, or its sizes as model.architecture without model.path"
+    """Return the content of a `config.json`; raises `UserError` for an invalid file."""
+    fix = "give the model's own file, or its sizes as model.architecture without model.path"
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: is no UTF-8 text; {cure}") from error
+        raise UserError(str(file), None, "is not UTF-8 text", fix) from error
     except json.JSONDecodeError as error:
-        raise UserError(f"{file}: is no JSON (line {error.lineno}: {error.msg}); {cure}") from error
+        rule = f"is not valid JSON (line {error.lineno}: {error.msg})"
+        raise UserError(str(file), None, rule, fix) from error
     if not isinstance(config, dict):
-        raise UserError(f"{file}: must hold one object, as in {{...}}; {cure}")
+        raise UserError(str(file), None, "must hold one JSON object, as in {...}", fix)
     return config
 
 
@@ -37,10 +38,10 @@ def _looks_local(path: str) -> bool:
 
 
 def model_config(model: ModelSettings) -> tuple[Mapping[str, Any], list[str]]:
-    """Return the `config.json` of a model and remarks on where it comes from.
+    """Return the `config.json` of a model and remarks on its source.
 
-    Raises `UserError` where neither folder nor settings tell it, for a file that cannot be read
-    and for keys of `model.architecture` that the family does not have.
+    Raises `UserError` where neither folder nor settings have it, for an invalid file and for keys
+    of `model.architecture` that the family does not have.
     """
     architecture = model.architecture or {}
     file = None if model.path is None else Path(model.path).expanduser() / "config.json"
@@ -48,29 +49,34 @@ def model_config(model: ModelSettings) -> tuple[Mapping[str, Any], list[str]]:
         config = read_config(file)
         other = [key for key in architecture if key in config and config[key] != architecture[key]]
         remark = (
-            f"model.path={model.path}: its config.json is planned, as it is what training loads; "
-            f"model.architecture differs in {', '.join(other)} and is not used"
+            f"model.path={model.path}: planning uses its config.json, which training loads; "
+            f"model.architecture differs in {', '.join(other)} and is ignored"
         )
         return config, [remark] if other else []
     if architecture:
         check_names(fields_from_config, architecture)
         if file is None or not _looks_local(str(model.path)):
             return architecture, []
-        place = "holds no config.json" if file.parent.is_dir() else "is no folder here"
+        place = "holds no config.json" if file.parent.is_dir() else "no such folder"
         return architecture, [
             f"model.path={model.path}: {place}; the sizes are those of model.architecture"
         ]
     if model.path is None:
-        raise UserError("model.path=null: plan needs a model; give model=NAME or model.path=FOLDER")
-    raise UserError(
-        f"model.path={model.path}: plan finds no config.json there, and does not download one; "
-        "choose model=NAME out of conf/model/, or give its sizes as model.architecture"
-    )
+        fix = "give model=NAME or model.path=FOLDER"
+        raise UserError("model.path", "null", "plan needs a model", fix)
+    rule = "plan finds no config.json there, and does not download one"
+    fix = "choose model=NAME from conf/model/, or give its sizes as model.architecture"
+    raise UserError("model.path", model.path, rule, fix)
 
 
-def positions(config: Mapping[str, Any]) -> int | None:
-    """Return how many tokens a row of the model may have; None: any number."""
-    found = config.get("max_position_embeddings") or config.get("n_positions")
-    if found and config.get("model_type") in ROBERTA:
+def context_length(config: Mapping[str, Any]) -> int | None:
+    """Return the most tokens that a sequence of the model may have; None: no limit (ALiBi).
+
+    `config` is a `config.json`, or `model.config.to_dict()` of a loaded model; of a multimodal
+    model its text part counts.
+    """
+    text = config.get("text_config") or config
+    found = text.get("max_position_embeddings") or text.get("n_positions")
+    if found and text.get("model_type") in ROBERTA:
         return int(found) - 2
     return int(found) if found else None

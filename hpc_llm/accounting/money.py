@@ -1,4 +1,4 @@
-"""Money in the currency of the budget: prices of the catalogue, converted by a named rate."""
+"""Money in the currency of the budget: prices of the catalogue, by a documented exchange rate."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ __all__ = ["middle_price", "priced"]
 def priced(hardware: HardwareSettings, budget: BudgetSettings) -> HardwareSettings:
     """Return the device with its prices in `budget.currency`.
 
-    Raises `UserError` for a currency without a rate.
+    Raises `UserError` for a currency without an exchange rate.
     """
     if budget.currency in (None, hardware.currency):
         return hardware
@@ -24,7 +24,7 @@ def priced(hardware: HardwareSettings, budget: BudgetSettings) -> HardwareSettin
 
 
 def middle_price(hardware: HardwareSettings) -> float | None:
-    """Return the middle of the catalogue's prices for a device and hour; None without one."""
+    """Return the mean of the catalogue's lower and higher price per device-hour, or None."""
     if hardware.price_low is None or hardware.price_high is None:
         return None
     return (hardware.price_low + hardware.price_high) / 2

@@ -1,16 +1,16 @@
-"""Hours, money, energy and CO2 of a run that has not started: intervals, never one number.
+"""Projects hours, money, energy and CO2 of a run before it starts, as intervals.
 
-The time of a run is its FLOPs over the peak of all devices, over the share of the peak that
-training reaches, over the share of the time that ends up in the result, and what the network
-between nodes adds to that. The FLOPs are those that the machine carries out (dense attention,
-recomputation included), the share is a prior from published measurements of full training, which
-leave recomputation out of their FLOPs and have some network in their time: with both the hours are
-on the cautious side. Those of a whole run cannot be told better than to about 35 %.
+hours = hardware FLOPs / (peak of all devices x utilisation x goodput) + time of the network between
+nodes. Hardware FLOPs are those that the machine executes (dense attention, recomputation included);
+the utilisation is a prior from published measurements of full training, which exclude recomputation
+from their FLOPs and include some network time: with both the hours are conservative. The
+uncertainty of a whole run is about 35 %.
 
-A figure that is not in the catalogue stays None here and is printed as n/a.
+A value missing in the catalogue is None here and printed as n/a.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpc_llm.accounting.architecture import Architecture
@@ -29,9 +29,10 @@ __all__ = [
     "mean_utilisation",
     "project",
     "project_flops",
+    "sum_known",
 ]
 
-OVERLAPS = {"low": 1.0, "mid": 0.5, "high": 0.0}  # of the network's time, hidden behind computing
+OVERLAPS = {"low": 1.0, "mid": 0.5, "high": 0.0}  # share of network time overlapped by compute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,30 +42,42 @@ class Estimate:
     utilisation: float | None
     """Share of the dense peak."""
     hours: float | None
-    """From start to end."""
+    """Wall time."""
     device_hours: float | None
+    """Allocated devices x hours."""
     money: float | None
     """In the currency of the device's price."""
     energy_kwh: float | None
-    """Devices at their board power, without host and cooling (as Luccioni et al. 2022,
-    arXiv 2211.02001, count the dynamic part)."""
+    """Devices at their board power, without host and cooling (the dynamic part of Luccioni et al.
+    2022, arXiv 2211.02001)."""
     co2_kg: float | None
+    """By the carbon intensity of the cluster."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Projection:
-    """`low` is fast and cheap, `high` slow and dear; `mid` has the mean utilisation and price.
+    """An interval: `low` is the lowest cost, `high` the highest.
 
-    At `low` computing and the network overlap in full, at `mid` by half, at `high` not at all.
+    `low` has the highest utilisation, the lowest price and full overlap of compute and network;
+    `mid` mean utilisation and price and half the overlap; `high` the opposite of `low`.
     """
 
     flops: int
-    """FLOPs that the machine carries out."""
+    """Hardware FLOPs."""
     network_hours: float | None
-    """Time on the network between nodes; None: not known, and then in none of the hours."""
+    """Time of the network between nodes; None: unknown, and not included in the hours."""
     low: Estimate
+    """Fast and cheap."""
     mid: Estimate
+    """Mean utilisation and price."""
     high: Estimate
+    """Slow and expensive."""
+
+
+def sum_known(values: Sequence[float | None]) -> float | None:
+    """Return the sum; None where a value is unknown (None), or there is none."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None
 
 
 def _times(first: float | None, second: float | None) -> float | None:
@@ -72,7 +85,7 @@ def _times(first: float | None, second: float | None) -> float | None:
 
 
 def computing_hours(flops: int, machine: Machine, utilisation: float | None) -> float | None:
-    """Hours of `machine` for FLOPs carried out, without any network; None where not known."""
+    """Return the hours of `machine` for hardware FLOPs, without the network; None: unknown."""
     if utilisation is None:
         return None
     return flops / (machine.flops_per_second * utilisation * machine.cluster.goodput) / 3600
@@ -96,13 +109,13 @@ def _estimate(
 
 
 def project_flops(flops: int, machine: Machine, network_hours: float | None = 0.0) -> Projection:
-    """Project a run of that many FLOPs (as the machine carries them out) on `machine`.
+    """Project a run of `flops` (hardware FLOPs) on `machine`.
 
-    `network_hours` is what the network between nodes takes, where nothing overlaps. Raises
-    `UserError` for a precision that the device does not have.
+    `network_hours` is the time of the network between nodes without overlap. Raises `UserError` for
+    a precision that the device lacks.
     """
     hardware = machine.hardware
-    _ = machine.flops_per_second  # refuse the precision even where the utilisation is not known
+    _ = machine.flops_per_second  # refuse the precision even where the utilisation is unknown
     points = {
         "low": (hardware.utilisation_high, hardware.price_low),
         "mid": (mean_utilisation(hardware), middle_price(hardware)),
@@ -118,14 +131,14 @@ def project_flops(flops: int, machine: Machine, network_hours: float | None = 0.
 
 
 def mean_utilisation(hardware: HardwareSettings) -> float | None:
-    """Return the middle of the utilisation that the catalogue gives; None without one."""
+    """Return the mean of the catalogue's lower and higher utilisation, or None."""
     if hardware.utilisation_low is None or hardware.utilisation_high is None:
         return None
     return (hardware.utilisation_low + hardware.utilisation_high) / 2
 
 
 def hardware_flops(arch: Architecture, method: Method, tokens: int, sequence_length: int) -> int:
-    """FLOPs that a machine carries out for `tokens`: dense attention, recomputation included."""
+    """Return the hardware FLOPs of `tokens`: dense attention, recomputation included."""
     require_positive("tokens", tokens)
     step = step_flops(arch, method, 1, sequence_length, attention="dense")
     return math.ceil(step.total * tokens / sequence_length)
@@ -134,5 +147,5 @@ def hardware_flops(arch: Architecture, method: Method, tokens: int, sequence_len
 def project(
     arch: Architecture, method: Method, tokens: int, machine: Machine, sequence_length: int
 ) -> Projection:
-    """Project the training of `arch` by `method` on `tokens` tokens in rows of that length."""
+    """Project training of `arch` by `method` on `tokens` tokens in sequences of that length."""
     return project_flops(hardware_flops(arch, method, tokens, sequence_length), machine)

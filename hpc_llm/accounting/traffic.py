@@ -1,4 +1,4 @@
-"""What data parallelism and ZeRO send over the network in a step."""
+"""Network traffic of data parallelism and ZeRO in a step."""
 
 from hpc_llm.accounting.architecture import Architecture, parameter_count
 from hpc_llm.accounting.memory import TrainingSetup
@@ -10,7 +10,7 @@ __all__ = ["network_seconds", "zero_traffic"]
 
 
 def _volume(arch: Architecture, method: Method, setup: TrainingSetup, micro_steps: int) -> int:
-    """Bytes of all collectives of a step, counted once."""
+    """Return the bytes of all collectives of a step, counted once."""
     require_positive("micro_steps", micro_steps)
     trained = optimized_parameters(arch, method)
     if setup.zero_stage < 3:
@@ -21,10 +21,11 @@ def _volume(arch: Architecture, method: Method, setup: TrainingSetup, micro_step
 def zero_traffic(
     arch: Architecture, method: Method, setup: TrainingSetup, micro_steps: int = 1
 ) -> int:
-    """Bytes that one rank sends in an optimizer step of `micro_steps` forward passes.
+    """Return the bytes that one rank sends in a step of `micro_steps` gradient accumulation steps.
 
-    Stages 0 to 2 reduce the gradients once (2 w Nt); stage 3 gathers the weights twice in every
-    forward and backward pass and scatters the gradients (Rajbhandari et al. 2020, section 7).
+    Stages 0 to 2 all-reduce the gradients once (2 w Nt); stage 3 all-gathers the weights twice, for
+    every forward and backward pass, and reduce-scatters the gradients (Rajbhandari et al. 2020,
+    section 7).
     """
     ranks = setup.data_parallel
     return _volume(arch, method, setup, micro_steps) * (ranks - 1) // ranks
@@ -37,10 +38,10 @@ def network_seconds(
     cluster: ClusterSettings,
     micro_steps: int = 1,
 ) -> float | None:
-    """Seconds in which a node sends its part of one optimizer step to the others.
+    """Return the seconds in which a node sends its part of one optimizer step to the others.
 
-    What stays inside a node is not counted, and nothing is overlapped with computation. None
-    where the network's bandwidth is not known; 0 on one node.
+    Traffic inside a node is not counted, and nothing overlaps with compute. None where the
+    bandwidth of the network is unknown; 0 on one node.
     """
     if cluster.nodes == 1:
         return 0.0

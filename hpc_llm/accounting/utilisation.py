@@ -1,4 +1,4 @@
-"""How much of the peak a measured interval reached, by named conventions."""
+"""Utilisation of the peak in a measured interval: MFU and HFU by named conventions."""
 
 from hpc_llm.settings.checks import require_positive
 
@@ -10,9 +10,9 @@ def utilisation_metrics(
 ) -> dict[str, float]:
     """Return `perf/mfu_exact`, `perf/mfu_6n` and `perf/hfu` of an interval of all devices.
 
-    `exact` are the model FLOPs (causal, without recomputation), `six_n` 6 N D, `hardware` what was
-    carried out (dense, with recomputation); the peak is that of all devices together
-    (`Machine.flops_per_second`). Only equal conventions compare.
+    `exact` are the model FLOPs (causal, without recomputation), `six_n` 6 N D, `hardware` the FLOPs
+    as executed (dense, with recomputation); the peak is that of all devices together
+    (`Machine.flops_per_second`). Compare only numbers of the same convention.
     """
     require_positive("seconds", seconds)
     require_positive("peak_flops_per_second", peak_flops_per_second)

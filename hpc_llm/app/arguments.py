@@ -27,6 +27,8 @@ class Arguments:
     """-m: every combination of comma-separated values, one run each."""
     stages: list[str] | None
     """--stages A,B: no other stages of the verb."""
+    keep: str | None
+    """--keep SIZE of `cache`: remove the oldest entries until it is this small."""
     follow: bool
     """-f: go on printing what is added."""
 
@@ -46,6 +48,7 @@ def parse(argv: list[str]) -> Arguments:
     parser.add_argument("--config")
     parser.add_argument("--multirun", "-m", action="store_true")
     parser.add_argument("--stages")
+    parser.add_argument("--keep")
     parser.add_argument("--follow", "-f", action="store_true")
     # Some launchers add it; the environment says the same.
     parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
@@ -62,6 +65,7 @@ def parse(argv: list[str]) -> Arguments:
         config=found.config,
         multirun=found.multirun,
         stages=found.stages.split(",") if found.stages is not None else None,
+        keep=found.keep,
         follow=found.follow,
     )
 

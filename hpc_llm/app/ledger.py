@@ -11,11 +11,11 @@ __all__ = ["run_ledger"]
 
 def run_ledger(arguments: Arguments) -> int:
     """Print spent and useful work of each run folder named on the command line."""
-    from hpc_llm.accounting import ledger_report
+    from hpc_llm.accounting import cost_table
 
     if not arguments.overrides:
         raise UserError("ledger: no run folder; give some, for example hpc-llm ledger runs/*")
-    report = ledger_report([Path(word) for word in arguments.overrides])
+    report = cost_table([Path(word) for word in arguments.overrides])
     for remark in report.remarks:
         print(f"hpc-llm: {remark}", file=sys.stderr)
     print(report.text, end="")

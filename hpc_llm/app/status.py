@@ -173,15 +173,15 @@ def _seconds_left(
 
 def _spent(folder: RunFolder) -> str:
     """Return what the ledger says was spent until now."""
-    from hpc_llm.accounting import Ledger, middle_price, run_bill
+    from hpc_llm.accounting import Ledger, cost_report, middle_price
 
     if not Ledger(folder.ledger).rows():
         return "spent: nothing yet"
-    bill = run_bill(folder.path)
-    hours = bill.totals.spent.device_hours
-    if bill.hardware is None:
+    costs = cost_report(folder.path)
+    hours = costs.totals.spent.device_hours
+    if costs.hardware is None:
         return f"spent: {hours:.3g} device-hours"
-    unit = "GPU-hours" if bill.hardware.kind == "gpu" else "core-hours"
-    money = bill.money(middle_price(bill.hardware))
-    told = "" if money is None else f", {money:.3g} {bill.hardware.currency}"
+    unit = "GPU-hours" if costs.hardware.kind == "gpu" else "core-hours"
+    money = costs.money(middle_price(costs.hardware))
+    told = "" if money is None else f", {money:.3g} {costs.hardware.currency}"
     return f"spent: {hours:.3g} {unit}{told}"

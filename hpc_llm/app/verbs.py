@@ -97,6 +97,14 @@ VERBS: dict[str, Verb] = {
         "ledger:run_ledger",
         takes="RUN_FOLDER ...",
     ),
+    "cache": Verb(
+        "stages that runs share: size and cleaning",
+        "hpc-llm cache runs lists the finished stages that runs of a folder share (cache=true).\n"
+        "hpc-llm cache runs --keep 200G removes the ones unused for longest until 200 GiB are "
+        "left;\nnone that a run holds. --keep 0 removes all that no run holds.",
+        "cache:run_cache",
+        takes="[RUNS_DIR] [--keep SIZE]",
+    ),
     "diff": Verb(
         "where two runs part",
         "hpc-llm diff runs/A runs/B: settings, and the first step with another batch or loss.",

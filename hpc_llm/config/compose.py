@@ -41,7 +41,13 @@ __all__ = [
     "write",
 ]
 
-ELSEWHERE = ("run", "runs_dir", "rerun", "preflight")  # settings that do not change a result
+ELSEWHERE = (
+    "run",
+    "runs_dir",
+    "cache",
+    "rerun",
+    "preflight",
+)  # settings that do not change a result
 EXAMPLE_KEYS = ("model", "corpus", "experiment", "recipe")
 OPEN_STAGE = re.compile(r"stages\.[^.]+\.(schedule|text)\.")  # mappings of a stage that take keys
 

@@ -1,4 +1,4 @@
-"""Text: read from many kinds of files, cleaned, freed of copies and split for honest figures."""
+"""Corpora: read from many file formats, cleaned, deduplicated and split into train, tune, test."""
 
 from hpc_llm.corpus.clean import clean
 from hpc_llm.corpus.documents import expand_entries, read_documents

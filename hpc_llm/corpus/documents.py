@@ -1,8 +1,8 @@
-"""Documents from files, patterns, the sample corpus and the hub, one at a time.
+"""Streams documents from files, glob patterns, the sample corpus and the hub.
 
 A `.jsonl` line and a `.parquet` row are one document each. A `.txt` file of less than 64 KiB is one
-document; a larger one is cut at blank lines into documents of up to about 4,000 characters, or at
-line ends where it has no blank lines. `.gz` and `.zst` may follow `.jsonl` and `.txt`.
+document; a larger one is split at blank lines into documents of up to about 4,000 characters, or
+at line ends where it has no blank lines. `.gz` and `.zst` may follow `.jsonl` and `.txt`.
 """
 
 import glob
@@ -26,17 +26,18 @@ ENDINGS = (
 )
 SAMPLE_LANGUAGES = ("en", "ru")
 WHOLE_BYTES = 64 * 1024  # a text file below this size is one document
-DOCUMENT_CHARACTERS = 4_000  # larger ones are cut into documents of about this size ...
-LONGEST_CHARACTERS = 4 * DOCUMENT_CHARACTERS  # ... and cut inside a paragraph beyond this one
+DOCUMENT_CHARACTERS = 4_000  # larger ones are split into documents of about this size
+LONGEST_CHARACTERS = 4 * DOCUMENT_CHARACTERS  # a longer paragraph is split, too
 
 
 def _check_file(key: str, path: Path) -> str:
     if path.is_dir():
-        raise UserError(f"{key}={path}: is a folder; give its files, for example {path}/*.jsonl.gz")
+        raise UserError(key, path, "is a folder", f"give its files, for example {path}/*.jsonl.gz")
     if not path.exists():
-        raise UserError(f"{key}={path}: no such file; check the path (now in {Path.cwd()})")
+        raise UserError(key, path, "no such file", f"check the path (relative to {Path.cwd()})")
     if not path.name.endswith(ENDINGS):
-        raise UserError(f"{key}={path}: unknown ending; readable are {', '.join(ENDINGS)}")
+        rule = f"unknown extension; supported are {', '.join(ENDINGS)}"
+        raise UserError(key, path, rule, "convert the file to one of these formats")
     return str(path)
 
 
@@ -46,22 +47,23 @@ def _expand(key: str, entry: str) -> list[str]:
         return [entry]
     if kind == "sample":
         if name not in SAMPLE_LANGUAGES:
-            raise UserError(f"{key}={entry}: there are sample:en and sample:ru; give one of them")
+            known = ", ".join(f"sample:{language}" for language in SAMPLE_LANGUAGES)
+            raise UserError(key, entry, "no such sample corpus", f"choose one of {known}")
         return [entry]
     path = Path(entry).expanduser()
     if glob.has_magic(entry) and not path.exists():
         found = sorted(glob.glob(str(path), recursive=True))
         if not found:
-            raise UserError(f"{key}={entry}: no file matches; check the pattern")
+            raise UserError(key, entry, "no file matches", "check the pattern")
         return [_check_file(key, Path(name)) for name in found]
     return [_check_file(key, path)]
 
 
 def expand_entries(entries: list[str], key: str = "corpus") -> list[str]:
-    """Return the files and sources that `entries` stand for, each once, in order.
+    """Return the files and sources that `entries` expand to, each once, in order.
 
-    Patterns are expanded (`**` included) and sorted. Raises `UserError`, with `key` in front, for a
-    missing file, a folder, a pattern without a match and an ending that cannot be read.
+    Patterns are expanded (`**` included) and sorted. Raises `UserError` about `key` for a missing
+    file, a folder, a pattern without a match and an unknown extension.
     """
     found = [name for entry in entries for name in _expand(key, entry)]
     return list(dict.fromkeys(found))
@@ -70,18 +72,16 @@ def expand_entries(entries: list[str], key: str = "corpus") -> list[str]:
 def _text_of(record: Any, field: str, where: str) -> str:
     """Return the text of one record; null counts as empty."""
     if not isinstance(record, dict):
-        raise UserError(f"{where}: not a JSON object; write one object with a text on each line")
+        rule, fix = "not a JSON object", "write one object with a text on each line"
+        raise UserError(where, rule=rule, fix=fix)
     if field not in record:
-        raise UserError(
-            f"corpus.text_field={field}: {where} has no such field; "
-            f"there are {', '.join(map(str, record)) or 'none'}"
-        )
+        names = ", ".join(map(str, record)) or "none"
+        rule = f"{where} has no such field; its fields are {names}"
+        raise UserError("corpus.text_field", field, rule, "choose the field that holds the text")
     text = record[field]
     if text is not None and not isinstance(text, str):
-        raise UserError(
-            f"corpus.text_field={field}: {where} holds {type(text).__name__}, not text; "
-            "give the field that holds the text"
-        )
+        rule = f"{where} holds {type(text).__name__}, not text"
+        raise UserError("corpus.text_field", field, rule, "choose the field that holds the text")
     return text or ""
 
 
@@ -92,10 +92,8 @@ def _read_jsonl(path: Path, field: str) -> Iterator[str]:
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path}:{number}: broken JSON ({error.msg} at character {error.pos + 1}); "
-                "mend or remove the line"
-            ) from error
+            rule = f"invalid JSON ({error.msg} at character {error.pos + 1})"
+            raise UserError(f"{path}:{number}", None, rule, "fix or remove the line") from error
         yield _text_of(record, field, f"{path}:{number}")
 
 
@@ -122,7 +120,7 @@ def _read_txt(path: Path) -> Iterator[str]:
 
 
 def _paragraphs(path: Path) -> Iterator[str]:
-    """Yield stretches of lines that end with a blank line, or at 16,000 characters."""
+    """Yield runs of lines that end with a blank line, or at 16,000 characters."""
     lines: list[str] = []
     size = 0
     for line in read_lines(path):
@@ -148,7 +146,8 @@ def _read_parquet(path: Path, field: str) -> Iterator[str]:
                 for text in batch.column(0).to_pylist():
                     yield _text_of({field: text}, field, str(path))
     except pyarrow.ArrowException as error:
-        raise UserError(f"{path}: not a readable parquet file ({error}); copy it again") from error
+        rule = f"not a readable parquet file ({error})"
+        raise UserError(str(path), None, rule, "copy it again") from error
 
 
 def _read_sample(language: str) -> Iterator[str]:
@@ -167,20 +166,19 @@ def _read_hub(entry: str, settings: CorpusSettings) -> Iterator[str]:
         first = next(iter(rows), None)
     except Exception as error:  # the library raises its own, the hub's and the network's kinds
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise UserError(
-            f"{entry}: split {settings.hub_split!r} cannot be read from the hub ({reason}); "
-            "check the name, corpus.hub_split and the network, or give files"
-        ) from error
+        rule = f"cannot read split {settings.hub_split!r} from the hub ({reason})"
+        fix = "check the name, corpus.hub_split and the network, or give files"
+        raise UserError(entry, None, rule, fix) from error
     if first is not None:
         for row in rows:
             yield _text_of(row, settings.text_field, entry)
 
 
 def read_documents(entry: str, settings: CorpusSettings) -> Iterator[str]:
-    """Yield the documents of one entry as they are written, one string each.
+    """Yield the documents of one entry unchanged, one string each.
 
     `entry` comes from `expand_entries`; `settings.text_field` names the field of `.jsonl`,
-    `.parquet` and hub records. Raises `UserError` that names the file, the line and the cure.
+    `.parquet` and hub records. Raises `UserError` about the file and line that cannot be read.
     """
     kind, _, name = entry.partition(":")
     if kind == "sample":

@@ -1,9 +1,9 @@
-"""One pass over all documents: clean, drop copies, hold documents out, write three files.
+"""One pass over all documents: clean, deduplicate, split into train, tune and test.
 
 A document is held out when the keyed hash of its text is among the smallest of the corpus. So the
 split depends on the texts and the seed only, never on the order, the names or the number of the
-files; and since copies are dropped first, no held-out document is trained on. Memory: 16 bytes of
-digest for each document (about 100 with Python's set) and the held-out texts.
+files; and since duplicates are dropped first, no held-out document is trained on. Memory: 16 bytes
+of digest for each document (about 100 with Python's set) and the held-out texts.
 """
 
 import heapq
@@ -21,14 +21,12 @@ from hpc_llm.settings import CorpusSettings
 
 __all__ = ["CorpusCounts", "build_corpus", "load_texts", "read_texts"]
 
-TEST_SHARE = (
-    2 / 3
-)  # of the held-out documents, when the corpus is too small for all that were asked
+TEST_SHARE = 2 / 3  # of the held-out documents, when the corpus is too small for all requested
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusCounts:
-    """What a corpus holds; bytes are those of UTF-8, words are separated by white space."""
+    """Statistics of a corpus; bytes are those of UTF-8, words are separated by white space."""
 
     documents: int
     """Kept documents: train + tune + test."""
@@ -37,19 +35,23 @@ class CorpusCounts:
     bytes: int
     """Of the kept documents."""
     duplicates: int
-    """Dropped as exact copies after cleaning."""
+    """Documents dropped as exact duplicates after cleaning."""
     dropped: int
-    """Dropped as shorter than corpus.min_characters."""
+    """Documents dropped as shorter than corpus.min_characters."""
     train: int
+    """Training documents."""
     tune: int
+    """Held-out documents on which the merging factor is chosen."""
     test: int
+    """Held-out documents on which bits per byte are reported."""
     test_bytes: int
+    """Of the test documents."""
     words: int
     """Of the training documents."""
 
 
 class _Corpus:
-    """The pass: what was seen, what is held out so far, and the counts."""
+    """State of the pass: digests seen, documents held out so far, and the counts."""
 
     def __init__(self, settings: CorpusSettings, seed: int) -> None:
         self.settings = settings
@@ -61,7 +63,7 @@ class _Corpus:
         self.characters = self.bytes = self.duplicates = self.dropped = self.words = 0
 
     def train_texts(self, documents: Iterable[str]) -> Iterator[str]:
-        """Yield the training part of `documents`; `test` and `tune` are there when it ends."""
+        """Yield the training part of `documents`; `test` and `tune` are set when it ends."""
         for document in documents:
             if (text := self._admit(clean(document))) is not None:
                 self.words += len(text.split())
@@ -74,7 +76,7 @@ class _Corpus:
             yield text
 
     def _admit(self, text: str) -> str | None:
-        """Take one cleaned document; return one that belongs to the training text, or None."""
+        """Add one cleaned document; return one that belongs to the training text, or None."""
         if len(text) < self.settings.min_characters:
             self.dropped += 1
             return None
@@ -93,7 +95,7 @@ class _Corpus:
         return heapq.heappushpop(self.heap, item)[1]
 
     def _heldout_numbers(self) -> tuple[int, int]:
-        """Return the numbers of test and tune documents: as asked, or fewer of a small corpus."""
+        """Return the numbers of test and tune documents: as set, or fewer of a small corpus."""
         test, tune = self.settings.test_documents, self.settings.tune_documents
         most = int(len(self.seen) * self.settings.max_heldout_share)
         most = max(2, min(most, len(self.seen) - 1))
@@ -118,7 +120,7 @@ def build_corpus(
 ) -> CorpusCounts:
     """Write `train.jsonl`, `tune.jsonl` and `test.jsonl` into `folder`; return the counts.
 
-    `entries` are files, patterns, samples and hub sets (`CorpusSettings`); `key` names them in
+    `entries` are files, patterns, samples and hub data sets (`CorpusSettings`); `key` names them in
     errors (`corpus.target`). At most `test_documents + tune_documents`, and no larger share than
     `max_heldout_share`, are held out, but always one for each. Raises `UserError` for what cannot
     be read and for fewer than three documents; a full disk raises `OSError`.
@@ -130,12 +132,12 @@ def build_corpus(
     texts = corpus.train_texts(islice(documents, settings.max_documents))
     train = _write(folder / "train.jsonl", texts)
     if len(corpus.seen) < 3:
-        raise UserError(
-            f"{key}={','.join(entries) or '[]'}: documents of at least "
-            f"{settings.min_characters} characters: {len(corpus.seen)} (dropped: "
-            f"{corpus.duplicates} copies, {corpus.dropped} shorter); give at least 3 documents "
-            "(a .txt below 64 KiB is one document, a line of .jsonl is one)"
+        rule = (
+            f"has {len(corpus.seen)} documents of at least {settings.min_characters} characters "
+            f"(dropped: {corpus.duplicates} duplicates, {corpus.dropped} shorter)"
         )
+        fix = "give at least 3 (a .txt below 64 KiB is one document, a line of .jsonl is one)"
+        raise UserError(key, ",".join(entries) or "[]", rule, fix)
     return CorpusCounts(
         documents=len(corpus.seen),
         characters=corpus.characters,

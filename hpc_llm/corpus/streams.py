@@ -1,4 +1,4 @@
-"""Lines of text files, plain or compressed, with errors that say where a file is wrong."""
+"""Lines of text files, plain or compressed, with errors that name the file and the line."""
 
 import gzip
 import zlib
@@ -16,7 +16,7 @@ UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open `path` for reading bytes, decompressed by its ending; damage becomes a `UserError`."""
+    """Open `path` for reading bytes, decompressed by its ending; corruption raises `UserError`."""
     try:
         if path.suffix == ".gz":
             with gzip.open(path, "rb") as stream:
@@ -26,7 +26,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
             import pyarrow
 
-            # Unlike the zstandard package, Arrow notices a file that was cut off.
+            # Unlike the zstandard package, Arrow detects a truncated file.
             with pyarrow.input_stream(str(path), compression="zstd") as stream:
                 yield cast(BinaryIO, BufferedReader(stream))
         else:
@@ -35,9 +35,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     except (EOFError, zlib.error, OSError) as error:
         if getattr(error, "errno", None) is not None:  # the disk, not the data
             raise
-        raise UserError(
-            f"{path}: damaged or cut-off {path.suffix[1:]} file ({error}); copy it again"
-        ) from error
+        rule = f"corrupt or truncated {path.suffix[1:]} file ({error})"
+        raise UserError(str(path), None, rule, "copy it again") from error
 
 
 def _decode(line: bytes, path: Path, number: int) -> str:
@@ -45,16 +44,15 @@ def _decode(line: bytes, path: Path, number: int) -> str:
         return line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         guess = "UTF-16" if number == 1 and line.startswith(UTF16_MARKS) else "WINDOWS-1251"
-        raise UserError(
-            f"{path}: line {number}, byte {error.start + 1}: not UTF-8; "
-            f"convert it: iconv -f {guess} -t UTF-8 OLD > NEW (your encoding after -f)"
-        ) from error
+        fix = f"convert it: iconv -f {guess} -t UTF-8 OLD > NEW (your encoding after -f)"
+        rule = f"line {number}, byte {error.start + 1} is not UTF-8"
+        raise UserError(str(path), None, rule, fix) from error
 
 
 def read_lines(path: Path) -> Iterator[str]:
     r"""Yield the lines of a UTF-8 file with their `\n`; `.gz` and `.zst` are decompressed.
 
-    Raises `UserError` for damaged compression and for bytes that are not UTF-8.
+    Raises `UserError` for corrupt compression and for bytes that are not UTF-8.
     """
     with _opened(path) as stream:
         for number, line in enumerate(stream, 1):

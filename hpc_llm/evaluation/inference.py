@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import torch
 
+from hpc_llm.accounting import context_length
+
 __all__ = ["inference", "positions_of"]
 
 
@@ -27,5 +29,4 @@ def inference(model: torch.nn.Module) -> Iterator[None]:
 
 def positions_of(model: torch.nn.Module) -> int | None:
     """Return the maximum number of positions of the model; None: no limit (ALiBi)."""
-    config = model.config.get_text_config()
-    return getattr(config, "max_position_embeddings", None)
+    return context_length(model.config.to_dict())

@@ -3,8 +3,10 @@
 from hpc_llm.pipeline.checks import check_start
 from hpc_llm.pipeline.context import Context, commit
 from hpc_llm.pipeline.fingerprints import Stage, choose, pipeline
-from hpc_llm.pipeline.runner import open_context, run, run_rerun, unfinished
+from hpc_llm.pipeline.open import open_context
+from hpc_llm.pipeline.runner import run, run_rerun
 from hpc_llm.pipeline.table import stage_names
+from hpc_llm.pipeline.todo import unfinished
 
 __all__ = [
     "Context",

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hpc_llm.accounting.model_file import positions, read_config
+from hpc_llm.accounting.model_file import context_length, read_config
 from hpc_llm.pipeline.changed import refuse_changed
 from hpc_llm.pipeline.fingerprints import Stage
-from hpc_llm.pipeline.runner import refuse_missing, unfinished
 from hpc_llm.pipeline.table import point_of
+from hpc_llm.pipeline.todo import refuse_missing, unfinished
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
 from hpc_llm.training.data.batches import plan_batches
@@ -35,7 +35,7 @@ def check_start(
         refuse_changed(folder, todo)
     refuse_missing(todo, {stage.name for stage in unfinished(folder, stages, "adapt")})
     if any(stage.all_ranks for stage in todo):
-        longest = positions(_model_config(cfg))
+        longest = context_length(_model_config(cfg))
         for stage in todo:
             if stage.all_ranks:
                 plan_batches(cfg.for_stage(point_of(stage.name)).train, world_size, longest)
@@ -47,4 +47,4 @@ def _model_config(cfg: RunConfig) -> dict[str, Any]:
     if cfg.model.path is not None:
         file = Path(cfg.model.path).expanduser() / "config.json"
         found = read_config(file) if file.is_file() else {}
-    return dict(found.get("text_config", found))
+    return found

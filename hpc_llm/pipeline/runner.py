@@ -2,86 +2,31 @@
 
 import importlib
 import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from hpc_llm.distributed import Ranks, StopFlag, say, unreached
-from hpc_llm.errors import BudgetSpent, FirstRankFailed, Stopped, UserError, exit_code
-from hpc_llm.pipeline.account import Account, measure_energy
+from hpc_llm.distributed import say
+from hpc_llm.errors import BudgetSpent, FirstRankFailed, Stopped, exit_code
+from hpc_llm.pipeline.account import measure_energy
+from hpc_llm.pipeline.cache import SharedCache
 from hpc_llm.pipeline.changed import is_begun, move_changed_aside
 from hpc_llm.pipeline.context import Context, commit, versions
 from hpc_llm.pipeline.crash_loop import refuse_no_progress
 from hpc_llm.pipeline.fingerprints import Stage
-from hpc_llm.pipeline.lock import begun_here, hold_folder
-from hpc_llm.rundir import RunFolder, Start, join_start, note_start, start_number
-from hpc_llm.settings import RunConfig
-from hpc_llm.tracking import EventLog, NoView, WandbView, open_view
+from hpc_llm.pipeline.todo import refuse_missing, unfinished, wanted
+from hpc_llm.rundir import RunFolder, join_start, start_number
 
-__all__ = ["open_context", "refuse_missing", "run", "run_rerun", "unfinished"]
-
-
-@contextmanager
-def open_context(
-    cfg: RunConfig,
-    stages: Sequence[Stage],
-    folder: RunFolder,
-    ranks: Ranks,
-    verb: str,
-    chosen: Sequence[Stage] | None = None,
-) -> Iterator[Context]:
-    """Give the surroundings of a run; inside the block its folder is locked.
-
-    `chosen`: no other stages are to be run. W&B is open too, where `verb` has something to do.
-    """
-    chosen = stages if chosen is None else chosen
-    stop_file = folder.path / "stop" if ranks.is_first else None
-    hours = cfg.train.max_hours
-    deadline = None if hours is None else time.time() + 3600 * hours
-    flag = StopFlag(
-        stop_file=stop_file,
-        deadline=deadline,
-        deadline_name="train.max_hours",
-        told=_note_request(folder) if ranks.is_first else None,
-    )
-    todo = unfinished(folder, chosen, verb)
-    start = begun_here(cfg, folder, ranks, todo) if ranks.is_first else Start()
-    with hold_folder(folder, ranks, start), flag:
-        view: WandbView | NoView = NoView()
-        if ranks.is_first and todo:
-            with unreached():
-                name = cfg.run or folder.path.name
-                view = open_view(cfg.tracking, folder.path, name, asdict(cfg))
-        try:
-            yield Context(
-                stages=tuple(stages),
-                chosen=tuple(chosen),
-                cfg=cfg,
-                folder=folder,
-                ranks=ranks,
-                events=EventLog(folder.events),
-                view=view,
-                stop_reason=lambda: flag.reason,
-                base=cfg.model.path or folder.path / f"train/{cfg.pretraining}" / "model",
-                account=Account(cfg, folder.ledger, ranks, uuid.uuid4().hex[:12]),
-            )
-        finally:
-            view.close()
-
-
-def _note_request(folder: RunFolder) -> Callable[[str], None]:
-    return lambda reason: note_start(folder.starts, "asked", reason=reason)
+__all__ = ["run", "run_rerun"]
 
 
 def run(context: Context, verb: str) -> int:
     """Run the chosen stages of `verb` (adapt: all) that are not done; return how many were run."""
-    wanted = _wanted(context.chosen, verb)
+    asked = wanted(context.chosen, verb)
     todo = unfinished(context.folder, context.chosen, verb)
     refuse_missing(todo, {s.name for s in unfinished(context.folder, context.stages, "adapt")})
-    _say_plan(context, wanted, todo)
+    _say_plan(context, asked, todo)
     if context.ranks.world_size == 1 and all(stage.row.light for stage in todo):
         _run_stages(context, todo)
     else:
@@ -132,26 +77,6 @@ def _billed(context: Context, stage: Stage) -> Iterator[None]:
             context.account.add(stage.name, reason=reason)
 
 
-def _wanted(stages: Sequence[Stage], verb: str) -> list[Stage]:
-    return [stage for stage in stages if verb in ("adapt", stage.verb)]
-
-
-def refuse_missing(todo: Sequence[Stage], undone: set[str]) -> None:
-    """Raise `UserError` where a stage reads the result of one that is neither done nor to be."""
-    missing = undone - {stage.name for stage in todo}
-    for stage in todo:
-        if needs := [need for need in stage.needs if need in missing]:
-            raise UserError(
-                f"{stage.name}: needs {', '.join(needs)} first; run hpc-llm adapt, or those verbs, "
-                "with the same settings"
-            )
-
-
-def unfinished(folder: RunFolder, stages: Sequence[Stage], verb: str) -> list[Stage]:
-    """Return the stages of `verb` (adapt: all) that are not done with these settings."""
-    return [stage for stage in _wanted(stages, verb) if not _is_done(folder, stage)]
-
-
 @contextmanager
 def _met(context: Context) -> Iterator[None]:
     """Start torch and the process group, in which ranks wait for the work of rank 0.
@@ -172,15 +97,6 @@ def _met(context: Context) -> Iterator[None]:
     process_group.end()
 
 
-def _is_done(folder: RunFolder, stage: Stage) -> bool:
-    record = folder.finished(stage.name)
-    return (
-        record is not None
-        and record["fingerprint"] == stage.fingerprint
-        and all((folder.path / output).exists() for output in stage.outputs)
-    )
-
-
 def _say_plan(context: Context, wanted: list[Stage], todo: list[Stage]) -> None:
     folder = context.folder
     if not todo:
@@ -191,22 +107,19 @@ def _say_plan(context: Context, wanted: list[Stage], todo: list[Stage]) -> None:
 
 
 def _run_stage(context: Context, stage: Stage) -> None:
-    work: Callable[[Context, str], dict[str, Any]]
-    work = importlib.import_module(f"hpc_llm.stages.{stage.row.module}").run
     if context.ranks.is_first:
         _set_aside(context.folder, stage)
         move_changed_aside(context.folder, stage)
     began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
-    if stage.all_ranks:
-        result = work(context, stage.name)
-    else:
-        result = _on_first_rank(context, lambda: work(context, stage.name))
-    measure_energy(context.account, context.ranks)
-    seconds = time.monotonic() - began
-    if not context.ranks.is_first:
-        return
-    context.folder.write_record(
-        {
+    with ExitStack() as held:
+        result = _linked(context, stage, held)
+        computed = result is None
+        if result is None:
+            result = _compute(context, stage)
+        seconds = time.monotonic() - began
+        if not context.ranks.is_first:
+            return
+        record = {
             "stage": stage.name,
             "fingerprint": stage.fingerprint,
             "started": started,
@@ -215,12 +128,55 @@ def _run_stage(context: Context, stage: Stage) -> None:
             "versions": versions(),
             "commit": commit(),
         }
-    )
+        context.folder.write_record(record)
+        if computed and _is_shared(context, stage):
+            SharedCache.of(context.cfg.runs_dir).keep(stage, context.folder, record)
     context.events.append(
         "stage", stage=stage.name, axes={"wall_seconds": seconds}, metrics={"seconds": seconds}
     )
     context.view.update()
     say(f"{stage.name:<20} {_line(result):<60} {seconds:7.1f} s")
+
+
+def _compute(context: Context, stage: Stage) -> dict[str, Any]:
+    work: Callable[[Context, str], dict[str, Any]]
+    work = importlib.import_module(f"hpc_llm.stages.{stage.row.module}").run
+    if stage.all_ranks:
+        result = work(context, stage.name)
+    else:
+        result = _on_first_rank(context, lambda: work(context, stage.name))
+    measure_energy(context.account, context.ranks)
+    return result
+
+
+def _is_shared(context: Context, stage: Stage) -> bool:
+    return context.cfg.cache and stage.row.shared
+
+
+def _linked(context: Context, stage: Stage, held: ExitStack) -> dict[str, Any] | None:
+    """Take a stage from the shared cache and return its result; None: it is to be computed.
+
+    Rank 0 looks, and holds the lock of the entry until `held` ends. Collective.
+    """
+    if not _is_shared(context, stage):
+        return None
+    cache = SharedCache.of(context.cfg.runs_dir)
+
+    def look() -> dict[str, Any]:
+        held.enter_context(cache.hold(stage, context.stop_reason))
+        record = cache.take(stage, context.folder)
+        if record is None:
+            return {}
+        line = _line(record["result"])
+        return {"result": {**record["result"], "linked": True, "line": f"{line} (linked)"}}
+
+    found = _on_first_rank(context, look)
+    is_found = bool(found)
+    if context.ranks.world_size > 1:
+        from hpc_llm.training import process_group
+
+        is_found = bool(process_group.broadcast_status(int(is_found)))
+    return found.get("result", {}) if is_found else None
 
 
 def _on_first_rank(context: Context, work: Callable[[], dict[str, Any] | None]) -> dict[str, Any]:

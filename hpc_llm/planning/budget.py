@@ -1,6 +1,6 @@
-"""A plan beside the budget: what share of each limit it takes, and what the limit buys.
+"""Compares a plan with the budget: the share of each limit it takes, and what the limit buys.
 
-Stages are paid for in their order, as in a run. What lasts beyond the last stage buys more of it.
+Stages are paid for in order, as in a run. What is left after the last stage buys more of it.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ class Bought:
     """A limit at one point of the interval."""
 
     share: float | None
-    """Cost of the plan relative to the limit; None where that is not known."""
+    """Cost of the plan relative to the limit; None: unknown."""
     tokens: int | None
     """Tokens of all stages together that the limit buys."""
     stage: str | None
-    """The stage in which it is spent; None: it lasts."""
+    """The stage in which the limit is reached; None: it is not reached."""
     step: int | None
-    """And at which of its steps."""
+    """The step of that stage at which it is reached."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,15 @@ class BudgetLine:
     key: str
     """money | gpu_hours | pf_days."""
     limit: float
+    """Value of the limit."""
     unit: str
+    """Currency, GPU-hours or PF-days."""
     low: Bought
+    """At the lowest cost."""
     mid: Bought
+    """At the mean cost."""
     high: Bought
+    """At the highest cost."""
 
 
 UNKNOWN = Bought(share=None, tokens=None, stage=None, step=None)
@@ -61,7 +66,7 @@ def plan_budget(cfg: RunConfig, rows: Sequence[PlanRow]) -> list[BudgetLine]:
 
 
 def _costs(cfg: RunConfig, rows: Sequence[PlanRow], key: str, end: str) -> list[float] | None:
-    """Return what each stage takes of a limit; None where that is not known, or nothing."""
+    """Return the cost of each stage in the unit of a limit; None: unknown, or no stages."""
     if key == "gpu_hours" and cfg.hardware.kind != "gpu":
         return None
     sources = [row if key == "pf_days" else getattr(row.projection, end) for row in rows]

@@ -1,9 +1,9 @@
-"""What would make the stages of a recipe fit into the devices' memory.
+"""Suggests settings with which all stages of a recipe fit into device memory.
 
-The search is small: ZeRO stage, recomputation, rows of a forward pass, and more nodes. On a given
-number of nodes hours and money go together, so one way is the best there; more nodes are shown
-where they save hours or money. Every way is an override of the same configuration, and costs what
-a plan made with it says.
+The search is over ZeRO stage, recomputation, micro-batch size and more nodes. On a given number of
+nodes hours and money are proportional, so one suggestion is the best there; more nodes are shown
+where they save hours or money. Every suggestion is a list of overrides of the same configuration,
+and its costs are those of a plan with these overrides.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,31 +22,36 @@ MOST = 4  # suggestions
 
 @dataclass(frozen=True, kw_only=True)
 class Suggestion:
-    """One way of carrying out all stages so that each fits, and what they take then."""
+    """Settings with which every stage fits, and the costs of all stages (`mid`)."""
 
     overrides: str
-    """What to add to the command line."""
+    """Overrides to add to the command line."""
     nodes: int
+    """Nodes of the job."""
     memory_bytes: int
     """Peak of one device in the largest stage."""
     hours: float | None
-    """This and the rest at `mid`."""
+    """Wall time; None: unknown."""
     device_hours: float | None
+    """Allocated devices x hours."""
     money: float | None
+    """In the currency of the device's price."""
 
 
 def suggestions(cfg: RunConfig, works: Sequence[Work]) -> list[Suggestion]:
-    """Return at most four ways in which every stage fits, from the nodes of `cfg` up.
+    """Return at most four suggestions with which every stage fits, from the nodes of `cfg` up.
 
-    None of them is beaten in hours and in money by one that needs no more nodes; where hours are
-    not known it is one way. [] where nothing fits.
+    None of them is dominated in hours and money by one with as many nodes or fewer; where hours are
+    unknown it is one suggestion. [] where nothing fits.
     """
     found: list[tuple[float, float, Suggestion]] = []
     counts = list(node_counts(cfg)) or list(node_counts(cfg, least=1))[-1:]
     for nodes in counts:
         ways = [_suggestion(cfg, other, works) for other in _ways(cfg, nodes, works)]
         if ways:
-            best = min(ways, key=lambda way: way[0])  # the first of equals changes and sends least
+            best = min(
+                ways, key=lambda way: way[0]
+            )  # ties: the first changes and communicates least
             if not any(hours <= best[0] and cost <= best[1] for hours, cost, _ in found):
                 found.append(best)
         if len(found) == MOST or (found and mean_utilisation(cfg.hardware) is None):
@@ -55,7 +60,7 @@ def suggestions(cfg: RunConfig, works: Sequence[Work]) -> list[Suggestion]:
 
 
 def node_counts(cfg: RunConfig, least: int | None = None) -> Iterator[int]:
-    """Yield the numbers of nodes, from those of `cfg` up, that divide the rows of a step."""
+    """Yield the numbers of nodes, from those of `cfg` up, that divide the sequences of a step."""
     rows = cfg.train.batch_tokens // cfg.train.sequence_length
     each = cfg.cluster.devices_per_node
     for nodes in range(least or cfg.cluster.nodes, rows // each + 1):
@@ -64,10 +69,10 @@ def node_counts(cfg: RunConfig, least: int | None = None) -> Iterator[int]:
 
 
 def _ways(cfg: RunConfig, nodes: int, works: Sequence[Work]) -> Iterator[RunConfig]:
-    """Yield configurations in which every stage fits, on that many nodes.
+    """Yield configurations with which every stage fits, on that many nodes.
 
     Each ZeRO stage, with and without recomputation, with the micro-batch of `cfg` or the largest
-    below it that fits. ZeRO 3 sends the weights once for each micro-batch, so there also with the
+    below it that fits. ZeRO 3 sends the weights for each micro-batch, so there also with the
     largest above it.
     """
     cfg = replace(cfg, cluster=replace(cfg.cluster, nodes=nodes))
@@ -90,7 +95,7 @@ def _ways(cfg: RunConfig, nodes: int, works: Sequence[Work]) -> Iterator[RunConf
 
 
 def _with_rows(cfg: RunConfig, rows: int) -> RunConfig:
-    """Return `cfg` with so many rows in a micro-batch."""
+    """Return `cfg` with micro-batches of `rows` sequences."""
     tokens = rows * cfg.train.sequence_length
     return replace(cfg, train=replace(cfg.train, micro_batch_tokens=tokens))
 
@@ -102,9 +107,9 @@ def _fit(cfg: RunConfig, works: Sequence[Work]) -> bool:
 def _suggestion(
     cfg: RunConfig, other: RunConfig, works: Sequence[Work]
 ) -> tuple[float, float, Suggestion]:
-    """Return hours and device-hours to compare by, and the suggestion of `other` beside `cfg`.
+    """Return hours and device-hours to compare by, and the suggestion of `other` for `cfg`.
 
-    Where the utilisation is not known, those to compare by are the hours at the peak.
+    Where the utilisation is unknown, the comparison uses the hours at the peak.
     """
     known = mean_utilisation(other.hardware) is not None
     at_peak = replace(other.hardware, utilisation_low=1.0, utilisation_high=1.0)
@@ -124,7 +129,7 @@ def _suggestion(
 
 
 def _overrides(cfg: RunConfig, other: RunConfig) -> str:
-    """Write what `other` changes as overrides; values, as a group cannot be chosen twice."""
+    """Return the changes of `other` as overrides of values: a group cannot be chosen twice."""
     pairs = {
         "cluster.nodes": (cfg.cluster.nodes, other.cluster.nodes),
         "zero.stage": (cfg.zero.stage, other.zero.stage),

@@ -1,4 +1,4 @@
-"""What the figures of a plan rest on, in sentences: conventions, priors, prices, sources."""
+"""Notes of a plan: conventions, utilisation priors, prices and sources of its numbers."""
 
 from collections.abc import Sequence
 
@@ -14,24 +14,24 @@ def _hours(cfg: RunConfig) -> list[str]:
     hardware, cluster = cfg.hardware, cfg.cluster
     if hardware.utilisation_low is None:
         return [
-            "hours n/a: no published utilisation of this device; give hardware.utilisation_low "
+            "hours n/a: no published utilisation of this device; set hardware.utilisation_low "
             "and hardware.utilisation_high"
         ]
     network = "the network between nodes overlaps in full (low), by half (mid), not at all (high)"
     if cluster.nodes == 1:
-        network = "one node, without a network"
+        network = "one node, no network"
     elif cluster.link_gb_per_second is None:
-        network = "without the network between nodes: give cluster.link_gb_per_second"
+        network = "without the network between nodes: set cluster.link_gb_per_second"
     notes = [
         f"time: hardware FLOPs at {hardware.utilisation_high:.0%} to "
         f"{hardware.utilisation_low:.0%} of the peak, goodput {cluster.goodput:.0%}; {network}; "
-        "a prior, good to about 35 %",
-        "hours are of training: tokenizer, evaluation and waiting for the job are not in them",
+        "a prior, accurate to about 35 %",
+        "hours are those of training: tokenizer, evaluation and queue time are not included",
     ]
     if cfg.train.precision == "fp32" and hardware.precision != "fp32":
         notes.append(
-            f"utilisation was measured in {hardware.precision}; it is taken for fp32 too, which "
-            "nobody measured"
+            f"utilisation was measured in {hardware.precision}; it is assumed for fp32 too, where "
+            "there is no measurement"
         )
     return notes
 
@@ -39,11 +39,11 @@ def _hours(cfg: RunConfig) -> list[str]:
 def _prices(cfg: RunConfig, catalogue: HardwareSettings) -> str:
     hardware = cfg.hardware
     if hardware.price_low is None:
-        return "money n/a: no price; give hardware.price_low and hardware.price_high"
+        return "money n/a: no price; set hardware.price_low and hardware.price_high"
     prices = " to ".join(
         dict.fromkeys(f"{price:.4g}" for price in (hardware.price_low, hardware.price_high))
     )
-    text = f"prices: {prices} {hardware.currency} for one device and hour, {hardware.price_date}"
+    text = f"prices: {prices} {hardware.currency} per device-hour, {hardware.price_date}"
     if hardware.currency == catalogue.currency:
         return text
     rate = cfg.budget.rate(hardware.currency) / cfg.budget.rate(catalogue.currency)
@@ -52,7 +52,7 @@ def _prices(cfg: RunConfig, catalogue: HardwareSettings) -> str:
 
 
 def _rates_source(budget: BudgetSettings, *currencies: str) -> str:
-    """Say where rates come from; the source of `conf/budget/` speaks for its own rates alone."""
+    """Return the source of exchange rates; that of `conf/budget/` covers its own rates only."""
     own = read_catalogue("budget")["default"]
     kept = all(budget.rates[name] == own["rates"].get(name) for name in currencies)
     return (
@@ -76,16 +76,16 @@ def _adapters(works: Sequence[Work]) -> list[str]:
     if not any(adapter and adapter.targets == ALL_LAYERS for adapter in adapters):
         return []
     return [
-        "LoRA on all linear layers of a mixture of experts is on its attention alone: to PEFT "
-        "experts are no linear layers"
+        "LoRA on all linear layers of a mixture of experts adapts its attention only: PEFT does "
+        "not treat experts as linear layers"
     ]
 
 
 def plan_notes(asked: RunConfig, cfg: RunConfig, works: Sequence[Work]) -> list[str]:
-    """Return the notes of a plan; `cfg` is what `asked` becomes for this model and budget."""
+    """Return the notes of a plan; `cfg` is `asked` as adjusted to the model and the budget."""
     return [
         "GF/token and PF-days: exact FLOPs with causal attention, without recomputation; "
-        "hardware: PF-days carried out, with dense attention and recomputation",
+        "hardware: PF-days as executed, with dense attention and recomputation",
         *_hours(cfg),
         _prices(cfg, asked.hardware),
         f"device: {cfg.hardware.source}",

@@ -1,7 +1,7 @@
-"""What a recipe will cost, stage by stage, before anything is spent: `hpc-llm plan`.
+"""Plans the costs of a recipe, stage by stage, before it runs: `hpc-llm plan`.
 
 Needs no weights and no torch: the model is the `config.json` of its settings or of its folder,
-and the vocabulary is the one that the adapted model will have.
+with the vocabulary size of the adapted model.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Any
 from hpc_llm.accounting.architecture import Architecture, ParameterCount, parameter_count
 from hpc_llm.accounting.flops import PF_DAY, flops_per_token
 from hpc_llm.accounting.method import stage_method
-from hpc_llm.accounting.model_file import model_config, positions
+from hpc_llm.accounting.model_file import context_length, model_config
 from hpc_llm.accounting.money import priced
 from hpc_llm.planning.budget import BudgetLine, plan_budget
 from hpc_llm.planning.fitting import Suggestion, suggestions
@@ -27,68 +27,86 @@ __all__ = ["Plan", "make_plan"]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The bill of a recipe as intervals, and what it rests on."""
+    """Estimated costs of a recipe as intervals, with their assumptions."""
 
     model: str
+    """Name of the model."""
     recipe: str
+    """Name of the recipe."""
     parameters: ParameterCount
     """Of the adapted model, with its new vocabulary."""
     vocab_size_old: int
+    """Of the base model."""
     vocab_size_new: int
+    """Of the adapted model."""
     token_ratio: float | None
-    """New tokens over old ones on the same text."""
+    """New tokens / old tokens on the same text."""
     token_cost_ratio: float | None
-    """What a token costs in the stages that adapt, relative to the same with the old vocabulary."""
+    """Cost of a token in the adapting stages, relative to the same with the old vocabulary."""
     text_cost_ratio: float | None
-    """The same for one text, which has fewer tokens then."""
+    """The same for a text, which has fewer tokens with the new vocabulary."""
     nodes: int
+    """Nodes of the job."""
     devices: int
-    """Of all nodes."""
+    """Devices of all nodes."""
     device: str
+    """Name of the device."""
     kind: str
     """gpu | cpu; a `cpu` device is one core."""
     cluster: str
     """Its name, nodes x devices of a node."""
     precision: str
+    """fp32 | bf16 | fp16."""
     peak_tflops: float
     """Dense, of one device."""
     utilisation_low: float | None
-    """Shares of the peak, of the catalogue."""
+    """Lower share of the peak in the catalogue."""
     utilisation_high: float | None
+    """Higher share of the peak in the catalogue."""
     goodput: float
+    """Useful share of the allocated time."""
     link_gb_per_second: float | None
-    """Between nodes, of one node."""
+    """Bandwidth of a node to the others."""
     batch_tokens: int
+    """Tokens of an optimizer step."""
     sequence_length: int
+    """Tokens of a sequence."""
     micro_batch_tokens: int
-    """Of one forward pass of a rank."""
+    """Tokens of one forward pass of a rank."""
     micro_steps: int
-    """Forward passes in an optimizer step."""
+    """Gradient accumulation steps of an optimizer step."""
     zero_stage: int
+    """ZeRO stage: 0, 1, 2 or 3."""
     recompute: bool
+    """Activations are recomputed in the backward pass."""
     memory_gib: float | None
-    """What one device has."""
+    """Memory of one device."""
     watts: float | None
     """Board power of one device."""
     currency: str
+    """Currency of money and prices."""
     price_low: float | None
-    """One device for one hour, in `currency`."""
+    """Lower price of a device-hour, in `currency`."""
     price_high: float | None
+    """Higher price of a device-hour, in `currency`."""
     price_date: str
+    """When the prices were collected."""
     tokens_each: bool
-    """`plan.tokens` is given: every stage has as many."""
+    """Whether `plan.tokens` sets the tokens of every stage."""
     rows: list[PlanRow]
+    """One row per training stage."""
     total: PlanRow
+    """Their sum."""
     budget: list[BudgetLine]
-    """What the plan takes of each limit that is set."""
+    """Costs relative to each limit that is set."""
     problems: list[str]
-    """Why training would refuse or fail; [] if nothing is known."""
+    """Reasons why training would refuse or fail; [] if none is known."""
     warnings: list[str]
-    """What may go wrong."""
+    """Possible problems."""
     suggestions: list[Suggestion] | None
-    """Ways in which all stages fit, where one does not; [] if none was found."""
+    """Settings with which all stages fit, where one does not; [] if none was found."""
     notes: list[str]
-    """Conventions, sources and dates of the figures."""
+    """Conventions, sources and dates of the numbers."""
 
 
 def _work(cfg: RunConfig, name: str, arch: Architecture) -> Work:
@@ -106,7 +124,7 @@ def _work(cfg: RunConfig, name: str, arch: Architecture) -> Work:
 
 
 def _as_trained(cfg: RunConfig, longest: int | None) -> RunConfig:
-    """Return `cfg` with rows that the model takes and prices in the currency of the budget."""
+    """Return `cfg` with sequences within the context length and prices in the budget's currency."""
     train = cfg.train
     if longest is not None and longest < train.sequence_length:
         tokens = train.batch_tokens - train.batch_tokens % longest
@@ -115,7 +133,7 @@ def _as_trained(cfg: RunConfig, longest: int | None) -> RunConfig:
 
 
 def _token_ratio(cfg: RunConfig) -> float | None:
-    """New tokens over old ones: as given, else as the run's own tokenizer stage measured it."""
+    """New tokens / old tokens: as set, else as measured by the tokenizer stage of the run."""
     record = RunFolder(cfg.folder).finished("tokenizer")
     if cfg.plan.token_ratio is not None or record is None:
         return cfg.plan.token_ratio
@@ -127,13 +145,13 @@ def _token_ratio(cfg: RunConfig) -> float | None:
 
 
 def _token_cost_ratio(cfg: RunConfig, works: Sequence[Work], base: Architecture) -> float | None:
-    """What the stages that adapt cost, relative to the same with the old vocabulary."""
+    """Cost of the adapting stages, relative to the same with the old vocabulary."""
     adapting = [work for work in works if work.stage in cfg.adaptation]
     return relative_cost(cfg, adapting, [replace(work, arch=base) for work in adapting])
 
 
 def _machine(cfg: RunConfig) -> dict[str, Any]:
-    """Return the fields of `Plan` that tell of the devices and of their prices."""
+    """Return the fields of `Plan` about devices and prices."""
     hardware, cluster = cfg.hardware, cfg.cluster
     same = ["kind", "utilisation_low", "utilisation_high", "memory_gib", "watts"]
     same += ["currency", "price_low", "price_high", "price_date"]
@@ -149,7 +167,7 @@ def _machine(cfg: RunConfig) -> dict[str, Any]:
 
 
 def _step(cfg: RunConfig) -> dict[str, Any]:
-    """Return the fields of `Plan` that tell how a step is carried out."""
+    """Return the fields of `Plan` about the execution of a step."""
     setup, micro_steps = run_setup(cfg)
     return {
         "precision": cfg.train.precision,
@@ -165,12 +183,12 @@ def _step(cfg: RunConfig) -> dict[str, Any]:
 def make_plan(cfg: RunConfig) -> Plan:
     """Plan every training stage; one from scratch has the base model's own vocabulary.
 
-    Raises `UserError` for a model whose sizes are not known, a precision that the device lacks,
-    a currency without a rate and a micro-batch that holds no row.
+    Raises `UserError` for a model of unknown sizes, a precision that the device lacks, a currency
+    without an exchange rate and a micro-batch below one sequence.
     """
     config, remarks = model_config(cfg.model)
     asked, base = cfg, Architecture.from_config(config)
-    longest = positions(config)
+    longest = context_length(config)
     cfg = _as_trained(asked, longest)
     adapted = replace(base, vocab_size=cfg.tokenizer.vocab_size)
     works = [

@@ -1,7 +1,7 @@
-"""Published figures of training cost, computed again: the numbers that people quote.
+"""Published numbers of training cost, recomputed: those that are widely cited.
 
-Each function gives the exact value; `plan.table=NAME` prints them beside what was published, with
-what is wrong there.
+Each function returns the exact value; `plan.table=NAME` prints it next to the published one, with
+errata.
 """
 
 import math
@@ -32,20 +32,24 @@ class PublishedTraining:
     """One row of table D.1 of Brown et al. 2020 (arXiv 2005.14165)."""
 
     name: str
+    """Name of the model."""
     parameters: int
-    """As the table has them; the names are rounder (2.7B is 2.65e9)."""
+    """As in the table; the names are rounded (2.7B is 2.65e9)."""
     tokens: int
+    """Training tokens."""
     published_pf_days: str
+    """PF-days as printed in the table."""
     published_flops: str
+    """FLOPs as printed in the table."""
 
     @property
     def flops(self) -> int:
-        """6 N D."""
+        """Training FLOPs: 6 N D."""
         return 6 * self.parameters * self.tokens
 
     @property
     def pf_days(self) -> Decimal:
-        """The same in petaFLOP/s-days, exact."""
+        """Training FLOPs in petaFLOP/s-days, exact."""
         return Decimal(self.flops) / Decimal(int(PF_DAY))
 
 
@@ -79,7 +83,7 @@ MPT_TOKENS_PER_SECOND = {
 
 
 def half_up(value: Decimal | int, digits: int = 3) -> str:
-    """Write with so many significant digits, halves rounded up as on paper: 5.325e20 is 5.33E+20.
+    """Format with `digits` significant digits, halves rounded up: 5.325e20 is 5.33E+20.
 
     Binary rounding would print 5.32E+20.
     """
@@ -90,10 +94,11 @@ def half_up(value: Decimal | int, digits: int = 3) -> str:
 def lecture_memory(
     arch: Architecture, trainable: int, length: int, heads: bool
 ) -> dict[str, float]:
-    """Bytes of 16-bit training of one row, by the textbook formula, without the context.
+    """Return the bytes of 16-bit training of one sequence, by the textbook formula, by part.
 
     Hidden states are 2 L (20 h s + 3 s^2); with `heads` 2 L (20 h s + 3 a s^2), as every head has
-    its own scores. Weights 2 N, gradients 2 Nt, two 16-bit moments 4 Nt.
+    its own scores. Weights 2 N, gradients 2 Nt, two 16-bit moments 4 Nt. The CUDA context is not
+    included.
     """
     require_positive("sequence_length", length)
     scores = 3 * length**2 * (arch.num_heads if heads else 1)
@@ -108,8 +113,8 @@ def lecture_memory(
 def inference_devices(parameters: int) -> tuple[str, int]:
     """Return the smallest machine for 16-bit inference, and a recommended number of A100-80.
 
-    Smallest: 2 N with a tenth on top fits into an RTX 4090 (24 GB) or 1, 2, 4, 8 A100-80.
-    Recommended: the weights fill half of the memory at most, in a power of two of A100-80.
+    Smallest: 1.1 x 2 N bytes fit into an RTX 4090 (24 GB) or 1, 2, 4, 8 A100-80. Recommended: the
+    weights fill half of the memory at most, on a power of two of A100-80.
     """
     require_positive("parameters", parameters)
     needed, sizes = 2 * parameters * 1.1, [1, 2, 4, 8, 16, 32, 64]
@@ -119,17 +124,17 @@ def inference_devices(parameters: int) -> tuple[str, int]:
 
 
 def training_devices(parameters: int) -> int:
-    """A100-80 that hold the states of training alone: 16 N bytes."""
+    """Return the number of A100-80 that hold the states of training: 16 N bytes."""
     return math.ceil(16 * parameters / 80e9)
 
 
 def tokenizer_saving(
     arch: Architecture, vocab_size: int, tokens: tuple[int, int], sequence_length: int
 ) -> float:
-    """Cost of the same text with another vocabulary, relative to the old one.
+    """Return the training cost of the same text with another vocabulary, relative to the old one.
 
     `tokens` are the old and the new count on one text: a third fewer and "35 % better" are not
-    the same. The larger head costs more a token: ratio = new / old * f(V new) / f(V old).
+    the same. The larger head costs more per token: ratio = new / old * f(V new) / f(V old).
     """
     old, new = tokens
     require_positive("tokens", min(tokens))

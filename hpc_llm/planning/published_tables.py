@@ -1,4 +1,4 @@
-"""`hpc-llm plan plan.table=NAME`: published tables and claims, beside what the formulas give."""
+"""`hpc-llm plan plan.table=NAME`: published tables and claims, next to recomputed values."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -20,8 +20,8 @@ from hpc_llm.settings.plan import TABLES
 __all__ = ["published_table"]
 
 DAY, YEAR_HOURS = 86_400, 8_766
-CONTEXT_GB = 1.0  # what the textbook example adds for the CUDA context
-MEASURED_GB = (11.0, 5.7)  # what it reports for training all of OPT-1.3B, and 0.2M parameters
+CONTEXT_GB = 1.0  # CUDA context of the textbook example
+MEASURED_GB = (11.0, 5.7)  # its measurements for training all of OPT-1.3B, and 0.2M parameters
 
 
 def _catalogue_model(name: str) -> Architecture:
@@ -61,7 +61,7 @@ def _memory() -> list[str]:
     rows.append(["context", *(figure(CONTEXT_GB) for _ in cells)])
     rows.append(["sum", *(figure(sum(cell.values()) / 1e9 + CONTEXT_GB) for cell in cells)])
     return [
-        f"OPT-1.3B, N = {count:,} (tied), 16 bits, one row of {length} tokens",
+        f"OPT-1.3B, N = {count:,} (tied), 16 bits, one sequence of {length} tokens",
         *columns([heads, *rows]),
         "lecture: hidden states 2 L (20 h s + 3 s^2); exact: 2 L (20 h s + 3 a s^2), as each of "
         f"the a = {opt.num_heads} heads has its own scores",
@@ -71,16 +71,16 @@ def _memory() -> list[str]:
 
 
 def _measured(full: dict[str, float], frozen: dict[str, float]) -> list[str]:
-    """Say which parts of the exact columns come near the memory that was measured."""
+    """Compare parts of the exact columns with the measured memory."""
     parts = ("weights", "Adam", "hidden states")
     near = [sum(cell[part] for part in parts) / 1e9 + CONTEXT_GB for cell in (full, frozen)]
     last = near[0] + (full["gradients"] - full["hidden states"]) / 1e9
     return [
         f"measured: {MEASURED_GB[0]} and {MEASURED_GB[1]} GB; exact without the gradients: "
-        f"{near[0]:.2f} and {near[1]:.2f} GB (within 3 %), the moment when the forward pass ends",
-        "  our reading: how they were measured is not known, and the sum of all parts is no peak, "
-        f"as the gradients come while the hidden states go; when they are complete it is {last:.2f}"
-        f" GB, {last / MEASURED_GB[0] - 1:.0%} above",
+        f"{near[0]:.2f} and {near[1]:.2f} GB (within 3 %), at the end of the forward pass",
+        "  our reading: the method of measurement is unknown, and the sum of all parts is not the "
+        "peak, as hidden states are freed while gradients are computed; with all gradients it is "
+        f"{last:.2f} GB, {last / MEASURED_GB[0] - 1:.0%} above",
     ]
 
 
@@ -93,8 +93,8 @@ def _inference() -> list[str]:
             [f"{billions}B", smallest, str(recommended), str(training_devices(billions * 10**9))]
         )
     return [
-        "16-bit inference: smallest holds 2 N and a tenth; recommended is half full at most; "
-        "training holds 16 N",
+        "16-bit inference: smallest holds 1.1 x 2 N; recommended is half full at most; training "
+        "holds 16 N",
         *columns([heads, *rows]),
     ]
 
@@ -129,7 +129,7 @@ def _claims() -> list[str]:
         ["InstructGPT: 4.9 PF-days for SFT", f"{4.9 / 3640:.3%} of GPT-3"],
         ["InstructGPT: 60 PF-days for PPO", f"{60 / 3640:.2%} of GPT-3"],
         ["  both are quoted constants; GPT-3 is 3640 PF-days", ""],
-        ["Tokenizer of 128k pieces with 1.35 times fewer tokens, SOLAR-10.7B", f"x{solar:.3f}"],
+        ["Tokenizer of 128k tokens with 1.35 times fewer tokens, SOLAR-10.7B", f"x{solar:.3f}"],
         ['  "35 % fewer" could be x0.741 or x0.65 tokens: count both on one text', ""],
     ]
     return columns([["claim", "computed"], *rows])

@@ -1,4 +1,4 @@
-"""One stage of a plan, and the sum of all."""
+"""Rows of a plan: one per training stage, and their sum."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from hpc_llm.accounting.architecture import Architecture, parameter_count
 from hpc_llm.accounting.flops import flops_per_token, pf_days
 from hpc_llm.accounting.memory import MemoryPlan, fits, tight
 from hpc_llm.accounting.method import Method, trainable_parameters
-from hpc_llm.accounting.projection import Estimate, Projection, computing_hours
+from hpc_llm.accounting.projection import Estimate, Projection, computing_hours, sum_known
 from hpc_llm.methods import ALL_LAYERS
 from hpc_llm.planning.work import Work, run_machine, run_memory, run_method, run_projection
 from hpc_llm.settings import RunConfig
@@ -18,48 +18,51 @@ __all__ = ["PlanRow", "plan_row", "sum_rows"]
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRow:
-    """One stage, or the sum of all."""
+    """Costs of one stage, or of all."""
 
     stage: str
+    """Name of the stage, or `sum`."""
     method: str
+    """Label of the training method; empty in the sum."""
     trainable: int | None
-    """Parameters that receive a gradient; None in the sum."""
+    """Trainable parameters; None in the sum."""
     parameters: int | None
-    """Parameters of the model in this stage."""
+    """Parameters of the model in this stage; None in the sum."""
     tokens: int
+    """Training tokens."""
     flops_per_token: float | None
     """Exact and causal, without recomputation."""
     share_of_full: float | None
-    """`flops_per_token` relative to training everything."""
+    """`flops_per_token` relative to full training."""
     flops: int
     """Exact and causal, of the whole stage."""
     pf_days: float
     """The same in PF-days."""
     flops_6n: int
-    """6 N D, which takes no notice of the method."""
+    """6 N D, which ignores the method."""
     projection: Projection
-    """Time, money and energy of the FLOPs that the machine carries out."""
+    """Time, money and energy of the hardware FLOPs."""
     memory: MemoryPlan | None
     """Peak of one device; None in the sum."""
     fits: bool | None
-    """Whether that leaves some room in the device; None where it is not known."""
+    """Whether the peak fits with a margin for fragmentation; None: unknown."""
     tight: bool | None
-    """Whether it is less than the device has, and leaves no room."""
+    """Whether the peak fits without that margin only; None: unknown."""
     network_hours: float | None
-    """Time on the network between nodes, where nothing overlaps; None: not known."""
+    """Time of the network between nodes without overlap; None: unknown."""
     network_share: float | None
-    """The same relative to the time of computing, at `mid`."""
+    """The same relative to the compute time, at `mid`."""
 
 
 def _label(arch: Architecture, method: Method) -> str:
-    """Name the method; "all" linear layers of a mixture of experts are those of its attention."""
+    """Label the method; "all" linear layers of a mixture of experts are those of its attention."""
     if method.adapter and arch.num_experts and method.adapter.targets == ALL_LAYERS:
         return method.label.replace(" all", " attention", 1)
     return method.label
 
 
 def plan_row(cfg: RunConfig, work: Work) -> PlanRow:
-    """Plan one stage."""
+    """Return the costs of one stage."""
     arch, length = work.arch, cfg.for_stage(work.stage).train.sequence_length
     method = run_method(cfg, work)
     projection = run_projection(cfg, work)
@@ -89,22 +92,16 @@ def plan_row(cfg: RunConfig, work: Work) -> PlanRow:
     )
 
 
-def _sum(values: Sequence[float | None]) -> float | None:
-    """Add up; None where one is not known, or there is none."""
-    known = [value for value in values if value is not None]
-    return sum(known) if known and len(known) == len(values) else None
-
-
 def _sum_estimates(estimates: Sequence[Estimate]) -> Estimate:
     names = [f.name for f in fields(Estimate) if f.name != "utilisation"]
-    sums = {name: _sum([getattr(estimate, name) for estimate in estimates]) for name in names}
+    sums = {name: sum_known([getattr(estimate, name) for estimate in estimates]) for name in names}
     return Estimate(utilisation=estimates[0].utilisation if estimates else None, **sums)
 
 
 def sum_rows(rows: Sequence[PlanRow]) -> PlanRow:
-    """Add the stages up; a figure that one of them lacks is None."""
+    """Add up the stages; a number that one of them lacks is None."""
     projections = [row.projection for row in rows]
-    network = _sum([row.network_hours for row in rows])
+    network = sum_known([row.network_hours for row in rows])
     return PlanRow(
         stage="sum",
         method="",

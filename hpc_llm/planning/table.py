@@ -1,4 +1,4 @@
-"""A plan as text for people; a figure that is not known is `n/a`."""
+"""A plan as a table for the console; an unknown number is `n/a`."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from hpc_llm.planning.rows import PlanRow
 
 __all__ = ["plan_table"]
 
-LONG_HOURS = 100.0  # what takes longer is told in days
+LONG_HOURS = 100.0  # longer runs are printed in days
 GIB = 2**30
 MEMORY_PARTS = {
     "weights": "weights",
@@ -30,7 +30,7 @@ DEVICE = {"gpu": "GPU", "cpu": "core"}
 
 
 def _unit(plan: Plan) -> tuple[str, float]:
-    """Return hours or days, and how many hours that is."""
+    """Return the unit of time, hours or days, and its length in hours."""
     hours = plan.total.projection.mid.hours
     return ("days", 24.0) if hours is not None and hours > LONG_HOURS else ("hours", 1.0)
 
@@ -43,12 +43,12 @@ def _span(estimates: Sequence[Estimate], key: str, unit: float = 1.0) -> str:
 
 
 def _joined(written: Sequence[str]) -> str:
-    """Join low, mid and high; one is enough where all are the same."""
+    """Join low, mid and high; one where all are equal."""
     return written[0] if len(set(written)) == 1 else " / ".join(written)
 
 
 def _head(plan: Plan) -> list[str]:
-    """Return what must be known first, then model and machine."""
+    """Return problems and warnings, then model and machine."""
     count = plan.parameters
     return [
         *(f"CANNOT RUN as it is: {problem}" for problem in plan.problems),
@@ -58,8 +58,8 @@ def _head(plan: Plan) -> list[str]:
         f"recipe {plan.recipe}, vocabulary {plan.vocab_size_old:,} -> {plan.vocab_size_new:,}",
         f"{plan.devices} x {plan.device} ({plan.cluster}), {plan.peak_tflops:.4g} TFLOP/s "
         f"{plan.precision} each",
-        f"batch {plan.batch_tokens:,} tokens in rows of {plan.sequence_length:,}, micro-batch "
-        f"{plan.micro_batch_tokens:,}, micro-steps {plan.micro_steps:,}",
+        f"batch {plan.batch_tokens:,} tokens in sequences of {plan.sequence_length:,}, micro-batch "
+        f"{plan.micro_batch_tokens:,}, gradient accumulation steps {plan.micro_steps:,}",
     ]
 
 
@@ -99,12 +99,12 @@ def _costs(plan: Plan) -> list[str]:
         network = "n/a" if row.network_share is None else f"+{row.network_share:.1%}"
         spans = [_span(ends, key, unit) for key, _, unit in kinds]
         lines.append([row.stage, *spans, network if row.method else ""])
-    note = "network: time between nodes relative to computing (mid), where nothing overlaps"
+    note = "network: time between nodes relative to compute (mid), without overlap"
     return ["", *columns(lines), note]
 
 
 def _budget(plan: Plan) -> list[str]:
-    """Return a sentence for each limit: how much of it the plan takes, and what it buys."""
+    """Return a line for each limit: the share that the plan takes, and what the limit buys."""
     units = {"money": f" {plan.currency}"}
     return [
         f"budget.{line.key}={line.limit:g}{units.get(line.key, '')}: {_spent(plan, line)}"
@@ -115,21 +115,21 @@ def _budget(plan: Plan) -> list[str]:
 def _spent(plan: Plan, line: BudgetLine) -> str:
     points = (line.low, line.mid, line.high)
     if line.mid.share is None:
-        return "what the plan takes of it is not known"
+        return "the share that the plan takes is unknown"
     word, unit = ("billion", 1e9) if plan.total.tokens >= 1e9 else ("million", 1e6)
     shares = _joined([f"{point.share:.0%}" for point in points])
     bought = _joined([figure((point.tokens or 0) / unit) for point in points])
-    end = "lasts"
+    end = "is not reached"
     if line.mid.stage is not None:
         end = f"ends in {line.mid.stage} at step {line.mid.step:,}"
     return (
-        f"the plan takes {shares} (low/mid/high), it buys {bought} of "
-        f"{figure(plan.total.tokens / unit)} {word} tokens, and {end} (mid)"
+        f"the plan takes {shares} (low/mid/high), the limit buys {bought} of "
+        f"{figure(plan.total.tokens / unit)} {word} tokens and {end} (mid)"
     )
 
 
 def _memory(plan: Plan) -> list[str]:
-    """Return a line for each stage: GiB of one device by part."""
+    """Return a row for each stage: GiB of one device by part."""
     rows = [row for row in plan.rows if row.memory is not None]
     parts = {
         key: name
@@ -144,18 +144,18 @@ def _memory(plan: Plan) -> list[str]:
         lines.append([row.stage, *cells, figure(row.memory.total / GIB), verdict])
     again = "with" if plan.recompute else "without"
     note = (
-        f"ZeRO {plan.zero_stage}, {again} recomputation, fragmentation not counted; fits: in "
+        f"ZeRO {plan.zero_stage}, {again} recomputation, fragmentation not counted; fits: into "
         f"{ROOM:.0%} of the memory"
     )
     return ["", *columns(lines), note] if rows else []
 
 
 def _suggestions(plan: Plan) -> list[str]:
-    """Return what would make every stage fit, one way a line."""
+    """Return the suggestions with which every stage fits, one a line."""
     if plan.suggestions is None:
         return []
     if not plan.suggestions:
-        return ["", "nothing that was tried fits: take larger devices, or a smaller model"]
+        return ["", "no suggestion: nothing fits; use larger devices, or a smaller model"]
     name, unit = _unit(plan)
     lines = [["nodes", name, f"{DEVICE[plan.kind]}-hours", plan.currency, "GiB", "overrides"]]
     for way in plan.suggestions:
@@ -169,29 +169,29 @@ def _suggestions(plan: Plan) -> list[str]:
 
 
 def _tokenizer(plan: Plan) -> str:
-    text = f"tokenizer {plan.vocab_size_new:,} pieces"
+    text = f"tokenizer with {plan.vocab_size_new:,} tokens"
     if plan.token_cost_ratio is None:
-        return f"{text}: no stage of this recipe trains with them"
+        return f"{text}: not used by a stage of this recipe"
     text += f": a token costs x{plan.token_cost_ratio:.3f} in these stages"
     if plan.text_cost_ratio is None:
-        return f"{text}; a text: n/a before plan.token_ratio (new tokens / old tokens)"
+        return f"{text}; a text: n/a without plan.token_ratio (new tokens / old tokens)"
     return f"{text}; with tokens x{plan.token_ratio:.3f} a text costs x{plan.text_cost_ratio:.3f}"
 
 
 def _energy(plan: Plan) -> str:
     points = [plan.total.projection.low, plan.total.projection.mid, plan.total.projection.high]
     if plan.watts is None:
-        return "energy n/a: give hardware.watts"
+        return "energy n/a: set hardware.watts"
     if points[0].energy_kwh is None:
-        return "energy n/a: hours are not known"
+        return "energy n/a: hours are unknown"
     energy = f"energy {_span(points, 'energy_kwh')} kWh (modelled: devices at board power)"
     if points[0].co2_kg is None:
-        return f"{energy}, CO2 n/a: give cluster.carbon_g_per_kwh"
+        return f"{energy}, CO2 n/a: set cluster.carbon_g_per_kwh"
     return f"{energy}, {_span(points, 'co2_kg')} kg CO2"
 
 
 def plan_table(plan: Plan) -> str:
-    """Return the plan as lines: what cannot run, stages, costs, memory, what would fit, notes."""
+    """Return the plan as text: problems, stages, costs, memory, suggestions, notes."""
     lines = [
         *_head(plan),
         "",
@@ -204,6 +204,6 @@ def plan_table(plan: Plan) -> str:
         _energy(plan),
         _tokenizer(plan),
         f"6 N D, which counts every parameter as trained: {figure(pf_days(plan.total.flops_6n))} "
-        "PF-days in all",
+        "PF-days in total",
     ]
     return "\n".join([*lines, *plan.notes])

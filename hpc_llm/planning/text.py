@@ -1,4 +1,4 @@
-"""A plan as JSON, as CSV or as the table of `plan_table.py`; what is not known is null or empty."""
+"""A plan as JSON, CSV or the table of `table.py`; unknown values are null, empty or n/a."""
 
 import csv
 import io
@@ -17,11 +17,12 @@ __all__ = ["PlanJob", "join_plans", "plan_answer", "render_plan"]
 
 @dataclass(frozen=True, kw_only=True)
 class PlanJob:
-    """A job that would be submitted, and what Slurm says about it."""
+    """A Slurm job that would be submitted."""
 
     script: str
+    """The job script."""
     answer: str
-    """Of `sbatch --test-only`."""
+    """Output of `sbatch --test-only`."""
 
 
 def _json(plan: Plan, jobs: Sequence[PlanJob]) -> str:
@@ -67,7 +68,7 @@ def _csv(plan: Plan) -> str:
 
 
 def render_plan(plan: Plan, format: str = "table", jobs: Sequence[PlanJob] = ()) -> str:
-    """Return the plan as a text of `format`: table, json or csv; csv leaves the jobs out."""
+    """Return the plan as text in `format`: table, json or csv (without the jobs)."""
     require_choice("plan.format", format, ("table", "json", "csv"))
     if format == "json":
         return _json(plan, jobs)
@@ -77,7 +78,7 @@ def render_plan(plan: Plan, format: str = "table", jobs: Sequence[PlanJob] = ())
 
 
 def jobs_text(jobs: Sequence[PlanJob], noun: str = "job") -> str:
-    """Return the scripts of jobs, or of arrays of them, with what Slurm says about each."""
+    """Return the scripts of jobs, or of job arrays, with the answer of Slurm to each."""
     texts = []
     for number, job in enumerate(jobs, start=1):
         head = f"{noun} {number} of {len(jobs)}"
@@ -86,7 +87,7 @@ def jobs_text(jobs: Sequence[PlanJob], noun: str = "job") -> str:
 
 
 def join_plans(answers: Mapping[str, str], format: str) -> str:
-    """Join the plans of a sweep, by their trials, into one text of `format`."""
+    """Join the plans of a sweep (text by overrides of the trial) into one text in `format`."""
     texts = list(answers.values())
     if format == "json":
         return "[\n" + ",\n".join(text.rstrip() for text in texts) + "\n]\n"
@@ -96,7 +97,7 @@ def join_plans(answers: Mapping[str, str], format: str) -> str:
 
 
 def plan_answer(cfg: RunConfig, jobs: Sequence[PlanJob] = ()) -> str:
-    """Return what `hpc-llm plan` prints: the plan of `cfg`, or a published table."""
+    """Return the output of `hpc-llm plan`: the plan of `cfg`, or a published table."""
     if cfg.plan.table is not None:
         return published_table(cfg.plan.table)
     return render_plan(make_plan(cfg), cfg.plan.format, jobs)

@@ -1,4 +1,4 @@
-"""What must be known of a plan before its figures: what cannot run, and what may go wrong."""
+"""Problems and warnings of a plan, printed before its numbers."""
 
 from collections.abc import Sequence
 
@@ -19,10 +19,10 @@ GIB = 2**30
 def plan_problems(
     asked: RunConfig, cfg: RunConfig, rows: Sequence[PlanRow], longest: int | None
 ) -> list[str]:
-    """Return why training would refuse or fail, one sentence each; [] if nothing is known.
+    """Return the reasons why training would refuse or fail, one sentence each; [] if none is known.
 
-    `cfg` is what `asked` becomes for this model and budget; `longest` is the longest sequence that
-    the model takes (None: any).
+    `cfg` is `asked` as adjusted to the model and the budget; `longest` is the context length of the
+    model (None: any).
     """
     return [*_rows(cfg), *_length(asked, cfg, longest), *_memory(cfg, rows), *_uncounted(cfg)]
 
@@ -44,33 +44,33 @@ def _uneven(cfg: RunConfig, key: str) -> str | None:
     rows = train.batch_tokens // train.sequence_length
     if rows % ranks == 0:
         return None
-    cure = f"give {key}.batch_tokens=(a multiple of {ranks * train.sequence_length})"
+    fix = f"use {key}.batch_tokens=(a multiple of {ranks * train.sequence_length})"
     if cfg.hardware.kind == "gpu":
         fewer = [nodes for nodes in node_counts(cfg, least=1) if nodes < cfg.cluster.nodes]
-        cure += f" or cluster.nodes={fewer[-1]}" if fewer else ""
+        fix += f" or cluster.nodes={fewer[-1]}" if fewer else ""
     return (
-        f"{key}.batch_tokens={train.batch_tokens}: its {rows} rows cannot be divided among {ranks} "
-        f"ranks; {cure}"
+        f"{key}.batch_tokens={train.batch_tokens}: its {rows} sequences cannot be split among "
+        f"{ranks} ranks; {fix}"
     )
 
 
 def _length(asked: RunConfig, cfg: RunConfig, longest: int | None) -> list[str]:
-    """Sequences that are longer than what the model takes."""
+    """Sequences above the context length of the model."""
     found = [
-        f"stages.{name}.sequence_length={stage.sequence_length}: the model takes no longer rows "
-        f"than {longest}"
+        f"stages.{name}.sequence_length={stage.sequence_length}: the context length of the model "
+        f"is {longest}; use that or less"
         for name, stage in cfg.stages.items()
         if longest is not None and (stage.sequence_length or 0) > longest
     ]
     train = cfg.train
     if train.sequence_length == asked.train.sequence_length:
         return found
-    cure = f"train.sequence_length={train.sequence_length}"
+    fix = f"train.sequence_length={train.sequence_length}"
     if train.batch_tokens != asked.train.batch_tokens:
-        cure += f" train.batch_tokens={train.batch_tokens}"
+        fix += f" train.batch_tokens={train.batch_tokens}"
     return [
-        f"train.sequence_length={asked.train.sequence_length}: the model takes no longer rows than "
-        f"{train.sequence_length}, which are planned; give {cure}",
+        f"train.sequence_length={asked.train.sequence_length}: the context length of the model is "
+        f"{train.sequence_length}, which is planned; use {fix}",
         *found,
     ]
 
@@ -85,22 +85,22 @@ def _memory(cfg: RunConfig, rows: Sequence[PlanRow]) -> list[str]:
 
 
 def _uncounted(cfg: RunConfig) -> list[str]:
-    """Limits of the budget that training refuses, as it could not count them."""
+    """Limits of the budget that training refuses, because it cannot measure them."""
     budget, hardware, found = cfg.budget, cfg.hardware, []
     if budget.money is not None and hardware.price_low is None:
         found.append(
-            f"budget.money={budget.money:g}: {hardware.name} has no price; give "
+            f"budget.money={budget.money:g}: {hardware.name} has no price; set "
             "hardware.price_low and hardware.price_high"
         )
     if budget.gpu_hours is not None and hardware.kind != "gpu":
-        found.append(f"budget.gpu_hours={budget.gpu_hours:g}: {hardware.name} is no GPU")
+        found.append(f"budget.gpu_hours={budget.gpu_hours:g}: {hardware.name} is not a GPU")
     return found
 
 
 def plan_warnings(
     cfg: RunConfig, rows: Sequence[PlanRow], budget: Sequence[BudgetLine]
 ) -> list[str]:
-    """Return what may go wrong, one sentence each."""
+    """Return possible problems, one sentence each."""
     found = [
         f"{row.stage} is tight: it needs {figure(row.memory.total / GIB)} of "
         f"{figure(cfg.hardware.memory_gib)} GiB of a device, fragmentation not counted"
@@ -108,12 +108,12 @@ def plan_warnings(
         if row.memory is not None and row.tight
     ]
     if cfg.train.recompute and any(_head_alone(stage) for stage in cfg.stages.values()):
-        found.append("train.recompute=true makes training of the head alone almost 3 times dearer")
+        found.append("train.recompute=true makes training the head alone cost almost 3 times more")
     cluster = cfg.cluster
     if cfg.zero.stage == 3 and cluster.nodes > 1 and cluster.link_gb_per_second is None:
         found.append(
-            "zero.stage=3 sends all weights between nodes, and their network is not known: it is "
-            "in no figure before cluster.link_gb_per_second is given"
+            "zero.stage=3 sends all weights between nodes over a network of unknown bandwidth, "
+            "which is not included in the costs; set cluster.link_gb_per_second"
         )
     return [*found, *_over_budget(budget), *_time_limit(cfg, rows)]
 
@@ -126,14 +126,14 @@ def _head_alone(stage: StageSettings) -> bool:
 def _over_budget(budget: Sequence[BudgetLine]) -> list[str]:
     return [
         f"budget.{line.key}={line.limit:g} is less than the plan takes"
-        + ("" if line.mid.stage else ", if it comes dear")
+        + ("" if line.mid.stage else " (high)")
         for line in budget
         if line.high.stage
     ]
 
 
 def _time_limit(cfg: RunConfig, rows: Sequence[PlanRow]) -> list[str]:
-    """The time limit of all starts of a job together, where the run may take longer."""
+    """Warn where the run may exceed the time limit of all starts of its job together."""
     launch, total = cfg.launch, sum_rows(rows).projection
     minutes = None if launch.time is None else walltime_minutes(launch.time)
     if minutes is None or total.high.hours is None or total.mid.hours is None:

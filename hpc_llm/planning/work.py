@@ -1,4 +1,4 @@
-"""A training stage on the machine of a configuration: how a step is divided, what it takes."""
+"""A training stage on the machine of a configuration: split of a step, memory, time and money."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,25 +26,29 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """One training stage: its model, what trains (recomputation left open) and its tokens."""
+    """One training stage: model, method (without the choice of recomputation) and tokens."""
 
     stage: str
+    """Name of the stage."""
     arch: Architecture
+    """Sizes of the model."""
     method: Method
+    """Trainable parameters; see `run_method` for recomputation."""
     tokens: int
+    """Training tokens."""
 
 
 def planned_ranks(cfg: RunConfig) -> int:
-    """Return the ranks of `cfg`: one for each GPU, or `launch.processes` of each node."""
+    """Return the number of ranks of `cfg`: one per GPU, or `launch.processes` per node."""
     if cfg.hardware.kind == "cpu":
         return cfg.cluster.nodes * cfg.launch.processes
     return cfg.cluster.devices
 
 
 def run_setup(cfg: RunConfig) -> tuple[TrainingSetup, int]:
-    """Return how the trainer divides a step of `cfg` on the cluster, and its micro-steps.
+    """Return how the trainer splits a step of `cfg`, and its gradient accumulation steps.
 
-    Raises `UserError` for a micro-batch that holds no row, as training does.
+    Raises `UserError` for a micro-batch below one sequence, as training does.
     """
     train, ranks = cfg.train, planned_ranks(cfg)
     rows = max(1, train.batch_tokens // train.sequence_length // ranks)
@@ -52,10 +56,9 @@ def run_setup(cfg: RunConfig) -> tuple[TrainingSetup, int]:
     if train.micro_batch_tokens is not None:
         limit = min(rows, train.micro_batch_tokens // train.sequence_length)
     if limit < 1:
-        raise UserError(
-            f"train.micro_batch_tokens={train.micro_batch_tokens}: holds no row of "
-            f"{train.sequence_length} tokens; give at least train.sequence_length"
-        )
+        rule = f"must be at least train.sequence_length={train.sequence_length}"
+        fix = f"use train.micro_batch_tokens={train.sequence_length}"
+        raise UserError("train.micro_batch_tokens", train.micro_batch_tokens, rule, fix)
     micro = max(size for size in range(1, limit + 1) if rows % size == 0)
     setup = TrainingSetup(
         precision=train.precision,
@@ -71,12 +74,12 @@ def run_setup(cfg: RunConfig) -> tuple[TrainingSetup, int]:
 
 
 def run_method(cfg: RunConfig, work: Work) -> Method:
-    """Return the method of `work`, with recomputation as `cfg` says."""
+    """Return the method of `work`, with recomputation as in `cfg`."""
     return replace(work.method, recompute=cfg.train.recompute)
 
 
 def run_machine(cfg: RunConfig) -> Machine:
-    """Return the devices that `cfg` asks for."""
+    """Return the devices of `cfg`."""
     return Machine(hardware=cfg.hardware, cluster=cfg.cluster, precision=cfg.train.precision)
 
 
@@ -87,7 +90,7 @@ def run_memory(cfg: RunConfig, work: Work) -> MemoryPlan:
 
 
 def _network_hours(cfg: RunConfig, work: Work) -> float | None:
-    """Return the hours on the network between nodes; None where its bandwidth is not known."""
+    """Return the hours of the network between nodes; None: unknown bandwidth."""
     cfg = cfg.for_stage(work.stage)
     setup, micro_steps = run_setup(cfg)
     seconds = network_seconds(work.arch, run_method(cfg, work), setup, cfg.cluster, micro_steps)
@@ -97,16 +100,16 @@ def _network_hours(cfg: RunConfig, work: Work) -> float | None:
 
 
 def run_projection(cfg: RunConfig, work: Work) -> Projection:
-    """Return time, money and energy of `work`, the network between nodes included where known."""
+    """Return time, money and energy of `work`; includes the network between nodes where known."""
     length = cfg.for_stage(work.stage).train.sequence_length
     flops = hardware_flops(work.arch, run_method(cfg, work), work.tokens, length)
     return project_flops(flops, run_machine(cfg), _network_hours(cfg, work))
 
 
 def relative_cost(cfg: RunConfig, works: Sequence[Work], others: Sequence[Work]) -> float | None:
-    """Return what `works` cost relative to `others`: in hours, else in FLOPs carried out.
+    """Return the cost of `works` / that of `others`: in hours, else in hardware FLOPs.
 
-    None where there is no work.
+    None where `works` is empty.
     """
     both = [[run_projection(cfg, work) for work in each] for each in (works, others)]
     if not works:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hpc_llm.accounting import middle_price, run_bill
+from hpc_llm.accounting import cost_report, middle_price
 from hpc_llm.report.measures import in_order, is_better, measure_text, read_measures
 from hpc_llm.report.text import NOT_KNOWN, interval, money
 from hpc_llm.rundir import RunFolder, Trial, read_json
@@ -74,12 +74,12 @@ def read_results(folder: RunFolder, trial: Trial) -> TrialResults:
 def _spent(folder: RunFolder) -> dict[str, Any]:
     if not folder.ledger.is_file():
         return {}
-    bill = run_bill(folder.path, ask_slurm=False)
-    known: dict[str, Any] = {"hours": bill.totals.spent.device_hours, "unit": "device-hours"}
-    if bill.hardware is not None:
-        known["unit"] = "GPU-hours" if bill.hardware.kind == "gpu" else "core-hours"
-        known["amount"] = bill.money(middle_price(bill.hardware))
-        known["currency"] = bill.hardware.currency
+    costs = cost_report(folder.path, ask_slurm=False)
+    known: dict[str, Any] = {"hours": costs.totals.spent.device_hours, "unit": "device-hours"}
+    if costs.hardware is not None:
+        known["unit"] = "GPU-hours" if costs.hardware.kind == "gpu" else "core-hours"
+        known["amount"] = costs.money(middle_price(costs.hardware))
+        known["currency"] = costs.hardware.currency
     return known
 
 

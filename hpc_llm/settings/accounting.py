@@ -1,4 +1,4 @@
-"""Settings of the accountant (`conf/accounting/`)."""
+"""Settings of the cost accounting (`conf/accounting/`)."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ __all__ = ["AccountingSettings"]
 
 @dataclass(kw_only=True)
 class AccountingSettings:
-    """How the bill is checked."""
+    """How counted costs are verified."""
 
     verify: bool
-    """Before a training stage: compare its FLOPs with a count on the model itself, once."""
+    """Before each training stage, compare its FLOPs with a count on the model itself, once."""

@@ -1,4 +1,4 @@
-"""Settings of the text (`conf/corpus/`)."""
+"""Settings of the corpora (`conf/corpus/`)."""
 
 from dataclasses import dataclass
 
@@ -9,17 +9,17 @@ __all__ = ["CorpusSettings"]
 
 @dataclass(kw_only=True)
 class CorpusSettings:
-    """Text in the new (target) language and in the model's own (source) language.
+    """Corpora of the new (target) language and of the model's own (source) language.
 
     Each entry of `target` and `source` is a file (.jsonl or .txt, also with .gz or .zst, .parquet),
-    a glob pattern, `sample:en` / `sample:ru` (the corpus that comes with the package),
+    a glob pattern, `sample:en` / `sample:ru` (the corpus shipped with the package),
     `hub:OWNER/NAME` or `hub:OWNER/NAME:CONFIG` (read by the `datasets` library).
     """
 
     target: list[str]
     """Text of the new language."""
     source: list[str]
-    """Text of the language the model knows; it measures forgetting. May be empty."""
+    """Text of the language the model knows, to measure forgetting. May be empty."""
     text_field: str
     """The column or JSON key that holds the text."""
     hub_split: str
@@ -27,7 +27,7 @@ class CorpusSettings:
     min_characters: int
     """Shorter documents are dropped after cleaning."""
     max_documents: int | None
-    """Read no more than this many documents a language; null: all."""
+    """Documents read per language at most; null: all."""
     test_documents: int
     """Held-out documents on which bits per byte are reported."""
     tune_documents: int

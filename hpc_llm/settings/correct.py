@@ -13,21 +13,21 @@ class CorrectSettings:
     """How the merging factor phi of `W = W0 + phi * (alpha / r) * B A` is chosen."""
 
     grid: list[float]
-    """Values of phi that are tried first; golden-section search goes on between them."""
+    """Values of phi of the grid search; golden-section search refines between them."""
     beta: float
     """Weight of forgetting: J = BPB_target + beta * max(0, BPB_source(phi) - BPB_source(0))."""
     tolerance: float
-    """The search ends when phi is known to this."""
+    """The search ends when phi is known to this precision."""
     bootstrap_samples: int
-    """Resamplings of the held-out documents behind the interval of phi."""
+    """Bootstrap samples of the held-out documents for the interval of phi."""
 
     def __post_init__(self) -> None:
         """Check the values."""
         if len(self.grid) < 3 or sorted(set(self.grid)) != self.grid or self.grid[0] < 0:
-            raise UserError(
-                f"correct.grid={self.grid}: must be three or more rising values of 0 and above"
-            )
+            rule = "must be three or more increasing values, each 0 or above"
+            raise UserError("correct.grid", self.grid, rule, "for example correct.grid=[0.5,1,1.5]")
         if self.beta < 0:
-            raise UserError(f"correct.beta={self.beta}: must be 0 or above")
+            rule, fix = "must be 0 or above", "0 ignores forgetting"
+            raise UserError("correct.beta", self.beta, rule, fix)
         require_positive("correct.tolerance", self.tolerance)
         require_positive("correct.bootstrap_samples", self.bootstrap_samples)

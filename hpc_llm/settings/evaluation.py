@@ -1,4 +1,4 @@
-"""Settings of the held-out measurements (`conf/evaluation/`)."""
+"""Settings of the evaluation on held-out text (`conf/evaluation/`)."""
 
 from dataclasses import dataclass
 
@@ -9,18 +9,18 @@ __all__ = ["EvaluationSettings"]
 
 @dataclass(kw_only=True)
 class EvaluationSettings:
-    """How bits per byte are measured: whole documents, sliding window, each token once."""
+    """How bits per byte are measured: sliding window over whole documents, each token once."""
 
     window: int
-    """Tokens the model sees at once; never above its own positions."""
+    """Context length in tokens; never above the positions of the model."""
     stride: int
-    """Tokens by which the window moves on; the rest of it is context."""
+    """Tokens by which the window advances; the rest of it is context."""
     batch_tokens: int
     """Tokens of one forward pass."""
     test_bytes: int
-    """Test documents of each language are measured up to this many bytes."""
+    """Bytes of the test documents of each language that are measured at most."""
     tune_bytes: int
-    """The same for the tune documents, which are measured once for every phi."""
+    """The same for the tune documents, which are measured once for each phi."""
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -10,16 +10,16 @@ __all__ = ["ModelSettings"]
 
 @dataclass(kw_only=True)
 class ModelSettings:
-    """Which model is adapted, and how it is loaded."""
+    """The pretrained model to adapt, and how it is loaded."""
 
     name: str | None
-    """What reports call it; null: the last part of `path`."""
+    """Name in reports; null: the last part of `path`."""
     path: str | None
-    """Local folder in the Hugging Face layout, or a hub id; null: no weights exist yet."""
+    """Local folder in the Hugging Face layout, or a hub id; null: no weights yet."""
     revision: str | None
     """Branch, tag or commit on the hub; null: its default."""
     trust_remote_code: bool
-    """Run code that comes with the model. Off unless you have read that code."""
+    """Run code shipped with the model. Keep off unless you have read that code."""
     attention: str
     """Attention implementation of transformers: sdpa, eager or flash_attention_2."""
     architecture: dict[str, Any] | None
@@ -32,5 +32,5 @@ class ModelSettings:
 
     @property
     def label(self) -> str:
-        """The name that reports show."""
+        """Name shown in reports."""
         return self.name or (self.path or "model").rstrip("/").rsplit("/", 1)[-1]

@@ -12,19 +12,19 @@ TABLES = ("training", "memory", "inference", "claims", "h100")
 
 @dataclass(kw_only=True)
 class PlanSettings:
-    """What `plan` is asked."""
+    """What `hpc-llm plan` computes, and its output format."""
 
     tokens: int | None
-    """Training tokens of each stage; null: what the stage's steps amount to."""
+    """Training tokens of each stage; null: steps x train.batch_tokens of the stage."""
     token_ratio: float | None
-    """New tokens over old ones on the same text; null: what this run's tokenizer measured."""
+    """New tokens / old tokens on the same text; null: as the tokenizer stage measured."""
     format: str
     """table | json | csv."""
     table: str | None
     """Print a published table instead: training | memory | inference | claims | h100."""
 
     only: bool
-    """For the verbs that work: print the plan, with launch=slurm the job scripts too, and stop."""
+    """Dry run of other verbs: print the plan, with launch=slurm the job scripts too, and exit."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -35,7 +35,5 @@ class PlanSettings:
         if self.table is not None:
             require_choice("plan.table", self.table, TABLES)
             if self.format != "table":
-                raise UserError(
-                    f"plan.format={self.format}: published tables are text; leave plan.format or "
-                    "plan.table out"
-                )
+                rule = "must be table for published tables (plan.table)"
+                raise UserError("plan.format", self.format, rule, "drop plan.format or plan.table")

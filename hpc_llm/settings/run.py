@@ -40,6 +40,8 @@ class RunConfig:
     """Folder of all run folders."""
     seed: int
     """Seed of every random choice."""
+    cache: bool
+    """Share finished stages with the runs of `runs_dir` that have equal settings for them."""
     model: ModelSettings
     corpus: CorpusSettings
     tokenizer: TokenizerSettings

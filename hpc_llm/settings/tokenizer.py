@@ -7,7 +7,7 @@ from hpc_llm.settings.checks import require_choice, require_fraction, require_po
 
 __all__ = ["SMALLEST_VOCABULARY", "TokenizerSettings"]
 
-SMALLEST_VOCABULARY = 384  # 256 byte pieces, the special tokens and an alphabet
+SMALLEST_VOCABULARY = 384  # 256 byte tokens, the special tokens and an alphabet
 
 
 @dataclass(kw_only=True)
@@ -17,11 +17,11 @@ class TokenizerSettings:
     model_type: str
     """unigram (Kudo 2018) or bpe, for comparison."""
     vocab_size: int
-    """Pieces, special tokens and bytes included."""
+    """Tokens, special tokens and bytes included."""
     source_share: float
     """Share of source-language characters in the training text, so that it stays readable."""
     max_characters: int
-    """Training text is sampled down to this many characters (memory grows with it)."""
+    """Characters of the training text at most; more is subsampled (memory grows with it)."""
     threads: int
     """Threads of the trainer; the vocabulary does not depend on it."""
 
@@ -32,7 +32,5 @@ class TokenizerSettings:
         require_positive("tokenizer.threads", self.threads)
         require_fraction("tokenizer.source_share", self.source_share)
         if self.vocab_size < SMALLEST_VOCABULARY:
-            raise UserError(
-                f"tokenizer.vocab_size={self.vocab_size}: must be at least {SMALLEST_VOCABULARY} "
-                "(256 byte pieces and the alphabet); give a larger one"
-            )
+            rule = f"must be at least {SMALLEST_VOCABULARY} (256 byte tokens and the alphabet)"
+            raise UserError("tokenizer.vocab_size", self.vocab_size, rule, "use a larger one")

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from hpc_llm.accounting import context_length
 from hpc_llm.corpus import read_texts
 from hpc_llm.pipeline.context import Context
 from hpc_llm.pipeline.table import point_of
@@ -75,7 +76,7 @@ def _vocabulary(context: Context, work: Path, architecture: dict[str, Any]) -> N
     specials = SpecialTokens(unk="<unk>", bos="<s>", eos="</s>", pad=None, additional=())
     with replaced_folder(work) as folder:
         model_file = train_vocabulary(read_texts(texts), [], settings, specials, cfg.seed, folder)
-        positions = architecture["max_position_embeddings"]
+        positions = context_length(architecture)
         kind = architecture["model_type"]
         export_fast(model_file, None, specials, positions, folder, kind)
         threads = cfg.tokenizer.threads

@@ -32,7 +32,7 @@ def rerun(context: Context) -> tuple[str, bool]:
     before = recorded_step(context.folder.events, stage, step)
     model, text = starting_point(context, stage)
     job = build_job(context, stage, model, text, context.stage_folder(f"train/{stage}"))
-    architecture = Architecture.from_config(model.config.to_dict())
+    architecture = Architecture.of(model)
     flops = stage_flops(context, stage, architecture, job.plan)
     again, began = rerun_step(job, step, flops.model)
     lines = [f"{stage}, step {step}, done again from step {began}"]

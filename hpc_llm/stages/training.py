@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from hpc_llm.accounting import PF_DAY, Architecture, stage_method
+from hpc_llm.accounting import PF_DAY, Architecture, context_length, stage_method
 from hpc_llm.errors import UserError
 from hpc_llm.methods import trains
 from hpc_llm.pipeline.context import Context
@@ -38,9 +38,9 @@ def build_job(
     """
     cfg = context.cfg.for_stage(name)
     stage = cfg.stages[name]
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    positions = context_length(model.config.to_dict())
     plan = plan_batches(cfg.train, context.ranks.world_size, positions)
-    architecture = Architecture.from_config(model.config.to_dict())
+    architecture = Architecture.of(model)
     reader = open_reader(cfg, text, plan, architecture.vocab_size)
     length = _stage_length(stage, stage_steps(stage, plan, reader.rows_per_epoch))
     flops = stage_flops(context, name, architecture, plan)
@@ -77,7 +77,7 @@ def train_stage(
 ) -> tuple[TrainedStage, StageJob]:
     """Train `model` by the stage `train/<name>` on `text`; checkpoints lie in `folder`."""
     cfg, job = context.cfg, build_job(context, name, model, text, folder)
-    plan, architecture = job.plan, Architecture.from_config(model.config.to_dict())
+    plan, architecture = job.plan, Architecture.of(model)
     method = stage_method(job.stage, recompute=cfg.train.recompute, key=f"stages.{name}")
     if cfg.accounting.verify:
         verify_flops(job.trainable.model, architecture, method, plan)

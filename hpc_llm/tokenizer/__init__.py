@@ -1,4 +1,4 @@
-"""The new vocabulary: trained, measured, exported for transformers, and text encoded with it."""
+"""The new tokenizer: training, fertility, export to transformers, and encoding of token shards."""
 
 from hpc_llm.tokenizer.encode import ShardCounts, encode_shards, open_shards
 from hpc_llm.tokenizer.export import export_fast

@@ -1,9 +1,9 @@
-"""`AutoTokenizer` must load the new tokenizer, also beside the base model's `config.json`.
+"""Makes `AutoTokenizer` load the new tokenizer, also next to the base model's `config.json`.
 
-For a few model types (Qwen2, Qwen3.5 ...) transformers 5 does not believe `tokenizer_config.json`
-and loads the class of the model type, which silently drops the text it cannot spell. An `auto_map`
-switches that off (`transformers/models/auto/tokenization_auto.py`, "V5: Skip remote tokenizer").
-The file it names is one empty subclass; it is run only where a user asks for `trust_remote_code`.
+For a few model types (Qwen2, Qwen3.5 ...) transformers 5 ignores `tokenizer_config.json` and loads
+the class of the model type, which silently drops text it cannot represent. An `auto_map` disables
+that (`transformers/models/auto/tokenization_auto.py`, "V5: Skip remote tokenizer"). The file it
+names is one empty subclass; it runs only where a user sets `trust_remote_code`.
 """
 
 from pathlib import Path
@@ -34,7 +34,7 @@ def _is_overruled(model_type: str) -> bool:
 
 
 def keep_class(folder: Path, model_type: str | None) -> None:
-    """Make `AutoTokenizer` read `tokenizer.json` in `folder` as it is, for this model type."""
+    """Make `AutoTokenizer` load `tokenizer.json` in `folder` unchanged, for this model type."""
     if model_type is None or not _is_overruled(model_type):
         return
     settings = read_json(folder / "tokenizer_config.json")

@@ -1,9 +1,9 @@
-"""Text to token shards: Megatron's indexed format, which DeepSpeed's data pipeline reads.
+"""Encodes text into token shards: Megatron's indexed format, read by DeepSpeed's data pipeline.
 
-`PREFIX.bin` holds the ids, `PREFIX.idx` where each document starts, `PREFIX.bytes.npy` the UTF-8
-bytes of each document (for bits per byte and tokens per byte), `PREFIX.json` what they were made
-with (see `shard_files`). One entry is one document: BOS, ids, EOS. Sentencepiece encodes, several
-times as fast as the transformers tokenizer, with the same ids.
+`PREFIX.bin` holds the ids, `PREFIX.idx` the offsets of the documents, `PREFIX.bytes.npy` the UTF-8
+bytes of each document (for bits per byte and tokens per byte), `PREFIX.json` the vocabulary and
+checksums (see `shard_files`). One entry is one document: BOS, ids, EOS. Sentencepiece encodes,
+several times as fast as the transformers tokenizer, with the same ids.
 """
 
 import contextlib
@@ -28,17 +28,18 @@ SMALL_VOCABULARY = 65_500  # below it an id fits uint16; the bound that DeepSpee
 
 @dataclass(frozen=True, kw_only=True)
 class ShardCounts:
-    """What a set of shards holds."""
+    """Size of a set of shards."""
 
     documents: int
+    """Entries of the shards."""
     tokens: int
-    """BOS and EOS included."""
+    """Token ids, BOS and EOS included."""
     bytes: int
     """UTF-8 bytes of the text."""
 
 
 def frame_ids(processor: Any) -> tuple[int, int]:
-    """Return the ids (BOS, EOS) around a document; a vocabulary without BOS uses EOS for both."""
+    """Return the ids (BOS, EOS) around a document; without a BOS token, EOS is used for both."""
     eos = processor.eos_id()
     bos = processor.bos_id()
     return (eos if bos < 0 else bos), eos
@@ -47,7 +48,7 @@ def frame_ids(processor: Any) -> tuple[int, int]:
 def _encode_batch(processor: Any, texts: list[str], threads: int) -> Iterator[list[int]]:
     """Yield the ids of each text; long texts are encoded in chunks, with the same result.
 
-    Sentencepiece adds scores up in 32-bit floats, which are exact only up to 65,536 (see
+    Sentencepiece sums scores in 32-bit floats, which are exact only up to 65,536 (see
     `unigram.SCORE_STEPS`): some tens of thousands of characters.
     """
     chunks = [list(chunks_of(text)) for text in texts]
@@ -59,10 +60,10 @@ def _encode_batch(processor: Any, texts: list[str], threads: int) -> Iterator[li
 def encode_shards(
     texts: Iterable[str], sentencepiece_model: Path, prefix: Path, threads: int = 2
 ) -> ShardCounts:
-    """Write `texts` as token shards at `prefix`, in their order; replace what is there.
+    """Write `texts` as token shards at `prefix`, in their order; replace existing shards.
 
-    The ids take two bytes each for vocabularies below 65,500 pieces, else four. Raises `UserError`
-    when there is no text. The description is put in place last: with it there, they are whole.
+    Ids take two bytes each for vocabularies below 65,500 tokens, else four. Raises `UserError`
+    when there is no text. `PREFIX.json` is moved into place last and marks complete shards.
     """
     import sentencepiece
     from deepspeed.runtime.data_pipeline.data_sampling.indexed_dataset import (
@@ -86,7 +87,8 @@ def encode_shards(
                 tokens += len(ids) + 2
             sizes += [len(text.encode()) for text in batch]
         if not sizes:
-            raise UserError(f"{prefix}: there is no text to encode; give at least one document")
+            rule = "there is no text to encode"
+            raise UserError(str(prefix), None, rule, "give at least one document")
         builder.finalize(str(temporary[".idx"]))
         with temporary[".bytes.npy"].open("wb") as handle:
             np.save(handle, np.array(sizes, dtype=np.int32))
@@ -103,12 +105,12 @@ def encode_shards(
 def open_shards(prefix: Path) -> Any:
     """Return the `MMapIndexedDataset` at `prefix`: `dataset[i]` is the ids of document i.
 
-    Nothing is read ahead and nothing is printed. An entry is a view into the file, valid only
-    while the dataset lives: copy what outlives it. Raises `FileNotFoundError` where there is none.
+    The file is memory-mapped without a warm-up read. An entry is a view into it, valid only while
+    the dataset lives: copy what outlives it. Raises `FileNotFoundError` where there is none.
     """
     if not part(prefix, ".idx").exists():
         raise FileNotFoundError(f"{prefix}.idx: no token shards here; encode the corpus first")
     from deepspeed.runtime.data_pipeline.data_sampling.indexed_dataset import MMapIndexedDataset
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells each of its steps
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints each of its steps
         return MMapIndexedDataset(str(prefix), skip_warmup=True)

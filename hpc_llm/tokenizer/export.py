@@ -1,12 +1,12 @@
-"""The vocabulary as a transformers tokenizer that gives the same ids as sentencepiece.
+"""Exports the vocabulary as a transformers tokenizer with the same ids as sentencepiece.
 
-Transformers' own readers of a unigram `tokenizer.model` do not: `LlamaTokenizer` makes a BPE of it,
-`XLMRobertaTokenizer` shifts the ids, `T5Tokenizer` adds some and loses the byte pieces. So the fast
-tokenizer is put together here, part by part, and a test compares ids on real text.
+The transformers loaders of a unigram `tokenizer.model` change ids: `LlamaTokenizer` converts it to
+BPE, `XLMRobertaTokenizer` shifts the ids, `T5Tokenizer` adds some and loses the byte tokens. So the
+fast tokenizer is built here from its components, and a test compares ids on real text.
 
-One difference is wanted: a special token's string in a text (`</s>`) is that special token here, as
-in every transformers tokenizer and as chat templates need; sentencepiece, which encodes the corpus,
-takes it for the letters it is written with.
+One difference is intended: a special token's string in a text (`</s>`) is that special token here,
+as in every transformers tokenizer and as chat templates need; sentencepiece, which encodes the
+corpus, reads it as plain characters.
 """
 
 import shutil
@@ -44,8 +44,8 @@ def _model_of(proto: Any) -> Any:
 def _assemble(proto: Any) -> Any:
     """Return a `tokenizers.Tokenizer` that encodes and decodes as sentencepiece does.
 
-    Digits and newlines are cut off before the model: they are pieces of their own (`unigram.py`),
-    so no id changes, but a literal `<0x0A>` in a text cannot be taken for the byte piece.
+    Digits and newlines are split before the model: they are tokens of their own (`unigram.py`),
+    so no id changes, but a literal `<0x0A>` in a text is not read as the byte token.
     """
     from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 
@@ -59,7 +59,7 @@ def _assemble(proto: Any) -> Any:
 
 
 def _added_tokens(proto: Any, base_tokenizer: Any | None) -> list[Any]:
-    """Return the control pieces as added tokens, with the marks that the base gives them."""
+    """Return the control tokens as added tokens, with the flags that the base gives them."""
     from tokenizers import AddedToken
 
     known = {} if base_tokenizer is None else base_tokenizer.added_tokens_decoder.values()
@@ -72,7 +72,7 @@ def _added_tokens(proto: Any, base_tokenizer: Any | None) -> list[Any]:
 
 
 def _framing(base_tokenizer: Any | None, specials: SpecialTokens) -> tuple[bool, bool]:
-    """Return whether a text gets BOS in front and EOS behind: as the base does, else BOS alone."""
+    """Return whether a text gets BOS before and EOS after it: as the base does, else BOS alone."""
     if base_tokenizer is None:
         return specials.bos is not None, False
     ids = base_tokenizer("a")["input_ids"]
@@ -87,15 +87,15 @@ def _post_processor(tokenizer: Any, specials: SpecialTokens, framing: tuple[bool
     from tokenizers.processors import TemplateProcessing
 
     front = f"{specials.bos} " if framing[0] else ""
-    behind = f" {specials.eos}" if framing[1] else ""
+    end = f" {specials.eos}" if framing[1] else ""
     used = {
         token
         for token, is_used in zip((specials.bos, specials.eos), framing, strict=True)
         if is_used and token is not None
     }
     return TemplateProcessing(
-        single=f"{front}$A{behind}",
-        pair=f"{front}$A{behind} {front}$B{behind}",
+        single=f"{front}$A{end}",
+        pair=f"{front}$A{end} {front}$B{end}",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in sorted(used)],
     )
 
@@ -104,16 +104,17 @@ def export_fast(
     model_file: Path,
     base_tokenizer: Any | None,
     specials: SpecialTokens,
-    model_max_length: int,
+    model_max_length: int | None,
     folder: Path,
     model_type: str | None = None,
 ) -> Any:
     """Write the vocabulary `model_file` as a fast tokenizer into `folder`, and return it.
 
-    `AutoTokenizer.from_pretrained(folder)` gives the same. BOS and EOS are added as the base
-    tokenizer adds them (without a base: BOS alone); its chat template, padding side and the marks
-    of its special tokens are carried over. `sentencepiece.model` is kept beside it. `model_type`
-    is that of the `config.json` beside which the tokenizer will lie (see `autoload.py`).
+    `AutoTokenizer.from_pretrained(folder)` loads the same. BOS and EOS are added as the base
+    tokenizer adds them (without a base: BOS alone); its chat template, padding side and the flags
+    of its special tokens are kept. `sentencepiece.model` is copied next to it. `model_max_length`
+    None: no limit. `model_type` is that of the `config.json` in whose folder the tokenizer will be
+    (see `autoload.py`).
     """
     from sentencepiece import sentencepiece_model_pb2
     from transformers import PreTrainedTokenizerFast

@@ -1,7 +1,7 @@
-"""What a vocabulary does to a text: how short it becomes, and how whole its words stay.
+"""Tokenizer metrics: fertility (tokens per word), compression and the share of unsplit words.
 
-Two vocabularies are compared on equal text only; from their token ratio follow training time,
-generation time and the key-value cache for that text (a token rate tells nothing across them).
+Vocabularies are compared on equal text only; their token ratio gives training time, generation
+time and key-value cache for that text (tokens per second do not compare across vocabularies).
 """
 
 import re
@@ -22,8 +22,8 @@ LETTERS = re.compile(r"[^\W\d_]+")
 def _one_token_share(encode: Encode, texts: list[str]) -> float:
     """Return the share of the 10,000 most frequent words (runs of letters) that are one token.
 
-    A word counts in either of its forms, with the space in front of it or without: some
-    tokenizers put that space there themselves.
+    A word counts with or without the space in front of it: some tokenizers add that space
+    themselves.
     """
     counts = Counter(word for text in texts for word in LETTERS.findall(text))
     words = [word for word, _ in counts.most_common(FREQUENT_WORDS)]
@@ -34,17 +34,17 @@ def _one_token_share(encode: Encode, texts: list[str]) -> float:
 
 
 def measure(encode: Encode, texts: list[str], decode: Decode | None = None) -> dict[str, float]:
-    """Return the measures of a vocabulary on `texts`; words are separated by white space.
+    """Return the metrics of a vocabulary on `texts`; words are separated by white space.
 
-    With `decode`, `round_trip` is the share of texts that come back exactly (it must be 1).
-    Raises `ValueError` when the texts have no word.
+    Fertility is `tokens_per_word`. With `decode`, `round_trip` is the share of texts that decode
+    exactly (it must be 1). Raises `ValueError` when the texts have no word.
     """
     words = sum(len(text.split()) for text in texts)
     if not words:
-        raise ValueError("texts: there is no word in them; give some text")
+        raise ValueError("texts: contain no word; give some text")
     ids = encode(texts)
     tokens = sum(map(len, ids))
-    figures = {
+    metrics = {
         "tokens": float(tokens),
         "tokens_per_word": tokens / words,
         "characters_per_token": sum(map(len, texts)) / tokens,
@@ -53,17 +53,13 @@ def measure(encode: Encode, texts: list[str], decode: Decode | None = None) -> d
     }
     if decode is not None:
         same = sum(a == b for a, b in zip(decode(ids), texts, strict=True))
-        figures["round_trip"] = same / len(texts)
-    return figures
+        metrics["round_trip"] = same / len(texts)
+    return metrics
 
 
 def compare(
     old: Encode, new: Encode, texts: list[str], decode_new: Decode | None = None
 ) -> dict[str, Any]:
-    """Return `old` and `new` measures on equal texts, and `token_ratio`: new tokens per old one."""
-    figures_old, figures_new = measure(old, texts), measure(new, texts, decode_new)
-    return {
-        "old": figures_old,
-        "new": figures_new,
-        "token_ratio": figures_new["tokens"] / figures_old["tokens"],
-    }
+    """Return `old` and `new` metrics on equal texts, and `token_ratio`: new / old tokens."""
+    of_old, of_new = measure(old, texts), measure(new, texts, decode_new)
+    return {"old": of_old, "new": of_new, "token_ratio": of_new["tokens"] / of_old["tokens"]}

@@ -1,7 +1,7 @@
-"""The text a vocabulary is trained on: pieces of all documents, drawn evenly and cut to a budget.
+"""Training text of the tokenizer: a uniform random sample of chunks of all documents.
 
-Memory grows with the text (sentencepiece holds all of it), so there is a budget of characters; and
-the head of a corpus is not the corpus, so what exceeds the budget is left out by lot, not by place.
+Memory grows with the text (sentencepiece holds all of it), so the number of characters is limited;
+the head of a corpus does not represent it, so the sample is random over the whole corpus.
 """
 
 import heapq
@@ -16,8 +16,8 @@ CHUNK_CHARACTERS = 4096  # 8 KiB of Cyrillic, at most 16 KiB
 def chunks_of(text: str) -> Iterator[str]:
     """Yield `text` in consecutive chunks of whole lines, of at most 4,096 characters each.
 
-    Newlines are kept; a longer line is cut in front of spaces. No piece of a vocabulary lies
-    across such a cut, so the chunks' ids, joined, are the text's ids.
+    Newlines are kept; a longer line is split before spaces. No token spans such a boundary, so the
+    ids of the chunks, concatenated, are the ids of the text.
     """
     start = 0
     while len(text) - start > CHUNK_CHARACTERS:
@@ -34,13 +34,13 @@ def chunks_of(text: str) -> Iterator[str]:
 
 
 def draw(texts: Iterable[str], most_characters: int, seed: int) -> list[str]:
-    """Return chunks of `texts` in their order, at most `most_characters` in all, drawn by lot.
+    """Return a random sample of the chunks of `texts`, in order, of at most `most_characters`.
 
-    Each chunk draws a number from (seed, its place); while there are too many characters, the
-    chunk with the largest number leaves. Holds at most `most_characters` at a time.
+    Each chunk gets a key, the hash of (seed, its index); while there are too many characters, the
+    chunk with the largest key is dropped. Holds at most `most_characters` at a time.
     """
     salt = seed.to_bytes(8, "little", signed=True)
-    heap: list[tuple[int, int, str]] = []  # (-number, place, chunk): the largest number on top
+    heap: list[tuple[int, int, str]] = []  # (-key, place, chunk): the largest key on top
     characters = 0
     chunks = (chunk for text in texts for chunk in chunks_of(text))
     for place, chunk in enumerate(chunks):

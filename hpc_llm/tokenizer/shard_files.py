@@ -1,7 +1,7 @@
-"""What stands beside token shards, so that wrong ones are refused before a step is paid for.
+"""The description of token shards, which verifies them before training starts.
 
-`PREFIX.json` tells the vocabulary that the text was encoded with, and size and fingerprint of the
-other files. Large files are sampled, so that checking takes a second however long the text is.
+`PREFIX.json` records the vocabulary that the text was encoded with, and size and fingerprint of the
+other files. Large files are sampled, so that verification takes a second for any corpus size.
 """
 
 from dataclasses import asdict, dataclass
@@ -27,7 +27,7 @@ class _Description:
     vocabulary: str
     """Fingerprint of the sentencepiece model."""
     sizes: dict[str, int]
-    """Bytes of the files, by their ending."""
+    """Bytes of the files, by their extension."""
     data: str
     """Fingerprint of the files' content."""
 
@@ -35,7 +35,7 @@ class _Description:
 def describe_shards(
     files: dict[str, Path], sentencepiece_model: Path, pieces: int, target: Path
 ) -> None:
-    """Write to `target` what is to be known of a shard's `files` (by ending)."""
+    """Write the description of a shard's `files` (by extension) to `target`."""
     description = _Description(
         pieces=pieces,
         vocabulary=fingerprint_path(sentencepiece_model),
@@ -52,32 +52,34 @@ def _data_fingerprint(files: dict[str, Path]) -> str:
 def check_shards(prefix: Path, sentencepiece_model: Path, rows: int) -> str:
     """Return the fingerprint of the shards at `prefix`, for a model with `rows` embeddings.
 
-    Raises `UserError` where they are not whole, have changed, or were encoded with another
-    vocabulary than `sentencepiece_model`, or one of more pieces than the model has rows.
+    Raises `UserError` where they are incomplete, have changed, or were encoded with another
+    vocabulary than `sentencepiece_model`, or one of more tokens than the model has embeddings.
     """
-    cure = f"remove {prefix.parent} and run hpc-llm adapt again: it encodes the text anew"
+    fix = f"remove {prefix.parent} and run hpc-llm adapt again to re-encode the text"
     try:
         known = _Description(**read_json(part(prefix, ".json")))
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{prefix}: no token shards here, or not whole ones; {cure}") from error
+        raise UserError(str(prefix), None, "token shards are missing or incomplete", fix) from error
     files = {ending: part(prefix, ending) for ending in ENDINGS}
     for ending, path in files.items():
         size = path.stat().st_size if path.exists() else 0
         if size != known.sizes[ending]:
-            raise UserError(
-                f"{path}: has {size:,} bytes, not the {known.sizes[ending]:,} that were written; "
-                f"{cure}"
-            )
+            rule = f"has {size:,} bytes, {known.sizes[ending]:,} were written"
+            raise UserError(str(path), None, rule, fix)
     if _data_fingerprint(files) != known.data:
-        raise UserError(f"{prefix}: the shards have changed since the text was encoded; {cure}")
+        rule = "the shards have changed since the text was encoded"
+        raise UserError(str(prefix), None, rule, fix)
     if fingerprint_path(sentencepiece_model) != known.vocabulary:
-        raise UserError(
-            f"{prefix}: was encoded with another vocabulary (of {known.pieces:,} pieces) than "
-            f"{sentencepiece_model}; {cure}"
+        rule = (
+            f"was encoded with another vocabulary ({known.pieces:,} tokens) than "
+            f"{sentencepiece_model}"
         )
+        raise UserError(str(prefix), None, rule, fix)
     if known.pieces > rows:
-        raise UserError(
-            f"{prefix}: has {known.pieces:,} pieces, the model only {rows:,} rows: it is of "
-            "another vocabulary; start again with the model of the stage transplant"
+        rule = (
+            f"its vocabulary has {known.pieces:,} tokens, the model only {rows:,} embeddings: the "
+            "model has another vocabulary"
         )
+        fix = "start again with the model of the stage transplant"
+        raise UserError(str(prefix), None, rule, fix)
     return known.data

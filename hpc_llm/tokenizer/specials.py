@@ -1,6 +1,6 @@
-"""The special tokens of a vocabulary, which move from the base tokenizer to the new one by string.
+"""Special tokens, which the new vocabulary keeps from the base tokenizer by string.
 
-A chat template, a stop condition and a data pipeline name special tokens by their strings; so the
+Chat templates, stop conditions and data pipelines refer to special tokens by their strings; so the
 new vocabulary holds the same strings, and only their ids differ.
 """
 
@@ -15,19 +15,20 @@ class SpecialTokens:
     """Special tokens by role; the defaults are those of a vocabulary without a base model."""
 
     unk: str | None = "<unk>"
-    """None: the base has none. The vocabulary has a piece for it all the same, which never comes
-    up, because bytes spell everything."""
+    """None: the base has none. The vocabulary has an unknown token all the same, which is never
+    used, because byte tokens cover every text."""
     bos: str | None = "<s>"
     """Begins a document; may equal `eos`, as in GPT-2."""
     eos: str = "</s>"
     """Ends a document."""
     pad: str | None = None
+    """Padding; None: the base has none."""
     additional: tuple[str, ...] = ()
     """All others: chat roles, tools, reserved ones."""
 
     @property
     def unk_piece(self) -> str:
-        """The piece of the unknown; its own one where the base shares it with another role."""
+        """The unknown token; a separate one where the base shares it with another role."""
         shared = self.unk is None or self.unk in (self.bos, self.eos, self.pad, *self.additional)
         return "<unk>" if shared or self.unk is None else self.unk
 
@@ -35,9 +36,9 @@ class SpecialTokens:
 def special_tokens_of(tokenizer: Any) -> SpecialTokens:
     """Return the special tokens of a transformers tokenizer.
 
-    Tokens that were added without the special mark are carried only when the chat template names
-    them (`<tool_call>`); the others (runs of spaces, say) belong to the old vocabulary.
-    A base without an end-of-text token ends with its beginning-of-text token, or with `</s>`.
+    Added tokens without the special flag are kept only when the chat template contains them
+    (`<tool_call>`); the others (runs of spaces, say) belong to the old vocabulary. For a base
+    without EOS, EOS is its BOS, or `</s>`.
     """
     roles = {
         name: None if (token := getattr(tokenizer, f"{name}_token", None)) is None else str(token)

@@ -1,10 +1,10 @@
-"""A new vocabulary: Kudo's unigram language model (2018, arXiv 1804.10959) by sentencepiece.
+"""Trains the vocabulary: Kudo's unigram language model (2018, arXiv 1804.10959), sentencepiece.
 
 Settings that would lose text are not options. The text is not normalised; spaces are kept, single
-or in runs; no space is put in front; newline and tab are pieces of their own that no other piece
-crosses; digits stand alone; and what no piece covers is written in byte pieces. So
-`decode(encode(text)) == text` for every text, but for U+2581 itself, sentencepiece's sign for a
-space, which comes back as a space.
+or in runs; no space is prepended; newline and tab are tokens of their own that no other token
+spans; digits are split; and characters without a token fall back to bytes. So
+`decode(encode(text)) == text` for every text, except for U+2581 itself, sentencepiece's sign for a
+space, which decodes to a space.
 """
 
 import io
@@ -38,19 +38,19 @@ LOSSLESS: dict[str, Any] = {
 LARGE_CHARACTERS = 2**30
 """From here on the trainer counts in 64 bits; 32 overflow at 2^31 (sentencepiece issue 405)."""
 PARTS = 16
-"""The trainer splits its sums into this many parts, on however many cores. The vocabulary depends
+"""The trainer splits its sums into this many parts, on any number of cores. The vocabulary depends
 on the number of parts (in floating point a + (b + c) != (a + b) + c), so it must not vary."""
 SCORE_STEPS = 256
 """Scores (log-probabilities) are rounded to 1/256. Sums of them up to 65,536 are then exact in 32
-and in 64 bits, so that sentencepiece and the transformers tokenizer cut every text alike; unrounded
+and in 64 bits, so that sentencepiece and the transformers tokenizer agree on every text; unrounded
 they differ in nearly tied words (about one Russian text of 3,000 characters in 1,500)."""
 BYTES_PER_CHARACTER = 40
-"""Memory of the trainer. Measured on Russian prose (sentencepiece 0.2.3, 32,768 pieces): 39 at
+"""Memory of the trainer. Measured on Russian prose (sentencepiece 0.2.3, 32,768 tokens): 39 at
 4 M characters, 37 at 16 M. Sentencepiece issue 702 reports 70 GB for 10 M sentences."""
 
 
 def _available_bytes() -> int | None:
-    """Return the memory that this process may still take, or None where Linux does not tell."""
+    """Return the memory available to this process; None where Linux does not report it."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -68,16 +68,17 @@ def _require_memory(characters: int, available: int | None) -> None:
     needed = characters * BYTES_PER_CHARACTER
     if available is not None and needed > available:
         most = available // BYTES_PER_CHARACTER
-        raise UserError(
-            f"tokenizer.max_characters: {characters:,} characters need about "
-            f"{needed / 2**30:.1f} GiB of memory, {available / 2**30:.1f} GiB are free; "
-            f"give max_characters={most} or less, or a node with more memory"
+        rule = (
+            f"{characters:,} characters need about {needed / 2**30:.1f} GiB of memory, "
+            f"{available / 2**30:.1f} GiB are available"
         )
+        fix = f"use tokenizer.max_characters={most} or less, or a node with more memory"
+        raise UserError("tokenizer.max_characters", None, rule, fix)
 
 
 @contextmanager
 def _on_cores(count: int) -> Iterator[None]:
-    """Let threads that start in the block run on at most `count` cores."""
+    """Pin threads that start in the block to at most `count` cores."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(allowed)[:count])
     try:
@@ -87,7 +88,7 @@ def _on_cores(count: int) -> Iterator[None]:
 
 
 def _special_arguments(specials: SpecialTokens) -> dict[str, Any]:
-    """Return the trainer's arguments that give each special string one control piece."""
+    """Return the trainer's arguments that define one control token for each special string."""
     arguments: dict[str, Any] = {"unk_id": 0, "unk_piece": specials.unk_piece}
     taken = [specials.unk_piece]
     bos = None if specials.bos == specials.eos else specials.bos
@@ -101,20 +102,19 @@ def _special_arguments(specials: SpecialTokens) -> dict[str, Any]:
 
 
 def _explain(error: RuntimeError, settings: TokenizerSettings) -> UserError | None:
-    """Return the user's version of the trainer's message, or None for one that is not known."""
+    """Return a `UserError` for the trainer's message, or None for one that is not known."""
     message, size = str(error), settings.vocab_size
     if found := re.search(r"Vocabulary size too high.*<= (\d+)", message):
         most = int(found[1])
-        less = f"tokenizer.vocab_size={most} or " if most >= SMALLEST_VOCABULARY else ""
-        return UserError(
-            f"tokenizer.vocab_size={size}: the text supports at most {most} pieces; "
-            f"give {less}more text"
-        )
+        less = f"use tokenizer.vocab_size={most} or " if most >= SMALLEST_VOCABULARY else ""
+        rule = f"the text supports at most {most} tokens"
+        return UserError("tokenizer.vocab_size", size, rule, f"{less}give more text")
     if found := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
-        return UserError(
-            f"tokenizer.vocab_size={size}: the letters of the text, the bytes and the special "
-            f"tokens alone are {found[1]} pieces; give a larger vocab_size"
+        rule = (
+            f"the characters of the text, the bytes and the special tokens alone need {found[1]} "
+            "tokens"
         )
+        return UserError("tokenizer.vocab_size", size, rule, "use a larger one")
     return None
 
 
@@ -147,17 +147,18 @@ def train_vocabulary(
     seed: int,
     folder: Path,
 ) -> Path:
-    """Train a vocabulary of exactly `settings.vocab_size` pieces; return `folder/tokenizer.model`.
+    """Train a vocabulary of exactly `settings.vocab_size` tokens; return `folder/tokenizer.model`.
 
-    Equal texts, settings and seed give equal bytes, whatever `settings.threads` is. Raises
-    `UserError` when the text supports fewer pieces, or when memory would not suffice.
+    Equal texts, settings and seed give equal bytes for any `settings.threads`. Raises `UserError`
+    when the text supports fewer tokens, or when there is not enough memory.
     """
     import sentencepiece
 
     chunks = _training_text(target_texts, source_texts, settings, seed)
     characters = sum(map(len, chunks))
     if not characters:
-        raise UserError("tokenizer: there is no text to train a vocabulary on; give corpus.target")
+        rule = "there is no text to train a vocabulary on"
+        raise UserError("tokenizer", None, rule, "give corpus.target")
     _require_memory(characters, _available_bytes())
     model = io.BytesIO()
     try:
@@ -167,7 +168,7 @@ def train_vocabulary(
                 model_writer=model,
                 model_type=settings.model_type,
                 vocab_size=settings.vocab_size,
-                hard_vocab_limit=True,  # exactly that size, or an error that tells the largest
+                hard_vocab_limit=True,  # exactly that size, or an error with the largest one
                 num_threads=PARTS,
                 train_extremely_large_corpus=characters >= LARGE_CHARACTERS,
                 minloglevel=2,

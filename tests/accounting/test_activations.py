@@ -1,4 +1,4 @@
-"""Activation bytes against `saved_tensors_hooks` on real models, unique storages, with `==`."""
+"""Activation bytes equal those of `saved_tensors_hooks` on real models (unique storages)."""
 
 import random
 

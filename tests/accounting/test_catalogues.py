@@ -1,4 +1,4 @@
-"""The catalogues against references written by hand: devices, systems, models, sources, dates.
+"""The catalogues against hand-written references: devices, clusters, models, sources, dates.
 
 The peaks are dense. What data sheets print larger holds only with 2:4 sparsity, which training does
 not have, so the sparse figure stands beside each dense one and must not be found.
@@ -81,7 +81,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize("name", DEVICES)
-def test_devices_have_the_figures_of_their_data_sheets(name: str) -> None:
+def test_devices_have_the_numbers_of_their_data_sheets(name: str) -> None:
     entry, (dense, sparse, *memory_and_power) = device(name), DEVICES[name]
     assert entry.peak_tflops["fp16"] == dense
     assert entry.peak_tflops.get("bf16", dense) == dense
@@ -111,7 +111,7 @@ def dated(source: str, subject: str) -> bool:
     return any(re.search(r"\b20[12]\d\b", part) for part in parts)
 
 
-def test_every_figure_of_a_device_has_a_dated_source() -> None:
+def test_every_number_of_a_device_has_a_dated_source() -> None:
     for name, entry in device_catalogue().items():
         assert dated(entry.source, ""), name
         assert re.fullmatch(r"20[12]\d-[01]\d", entry.price_date), name
@@ -125,7 +125,7 @@ def test_every_figure_of_a_device_has_a_dated_source() -> None:
             assert not figure or dated(entry.source, subject), (name, subject)
 
 
-def test_every_figure_of_a_system_has_a_dated_source() -> None:
+def test_every_number_of_a_cluster_has_a_dated_source() -> None:
     clusters = cluster_catalogue()
     assert clusters.pop("local").source  # what it is by definition has no date
     assert set(clusters) == set(SYSTEMS)
@@ -145,7 +145,7 @@ def test_systems_stand_on_their_devices(name: str) -> None:
     assert composed.cluster.carbon_g_per_kwh == carbon
 
 
-def test_an_announced_figure_of_sparse_fp8_is_not_projected_with(capsys) -> None:
+def test_an_announced_peak_of_sparse_fp8_is_not_used(capsys) -> None:
     words = ["plan", "model=solar-10.7b", "cluster=msu270"]
     assert main(words) == EXIT_USER
     said = capsys.readouterr()
@@ -245,7 +245,7 @@ def test_every_cluster_composes_with_its_device(path: Path) -> None:
     assert (cfg.hardware.kind == "cpu") == (path.stem == "local")
 
 
-def test_every_system_says_what_it_knows_of_its_slurm() -> None:
+def test_every_cluster_documents_its_slurm_limits() -> None:
     known = {"partition", "max_hours", "cores_per_node", "memory_gib_per_node", "address_suffix"}
     for name in SYSTEMS:
         entry = read_catalogue("cluster")[name]
@@ -255,7 +255,7 @@ def test_every_system_says_what_it_knows_of_its_slurm() -> None:
     assert cluster_catalogue()["juwels_booster"].address_suffix == "i"
 
 
-def test_the_page_for_slurm_has_the_figures_of_the_sites() -> None:
+def test_the_slurm_page_has_the_numbers_of_the_clusters() -> None:
     page = (Path(__file__).parents[2] / "slurm" / "README.md").read_text(encoding="utf-8")
     table = page.split("## Sites")[1].split("## ")[0]
     rows = dict(re.findall(r"^\| `(\w+)` (\|.*\|) .*\|$", table, re.MULTILINE))

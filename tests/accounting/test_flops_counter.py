@@ -1,4 +1,4 @@
-"""The closed forms against `FlopCounterMode` on real transformers and PEFT models, with `==`."""
+"""Closed-form FLOPs equal `FlopCounterMode` on real transformers and PEFT models."""
 
 import random
 

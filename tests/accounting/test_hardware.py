@@ -1,6 +1,7 @@
-"""Devices: found by the name that the driver reports, and refused where they make no sense."""
+"""Devices: found by the name that the driver reports; invalid ones are refused."""
 
 import pytest
+from errors import user_error
 
 from hpc_llm.accounting import device, find_device
 from hpc_llm.accounting.hardware import (
@@ -55,7 +56,7 @@ def test_an_unknown_device_is_none_by_its_name_and_an_error_by_its_key() -> None
         assert find_device(f"NVIDIA GeForce {other}") is None
     assert find_device("NVIDIA H20-3e") is None  # 141 GB, not 96
     assert find_device("NVIDIA GH200 144G HBM3e") is None  # neither the 96 GB part nor an H200
-    with pytest.raises(UserError, match=r"hardware=a100: not known.*a100_sxm_80gb"):
+    with user_error("hardware", "a100_sxm_80gb", value="a100"):
         device("a100")
 
 
@@ -69,7 +70,7 @@ def test_a_precision_that_the_device_lacks_is_refused() -> None:
     volta = Machine(
         hardware=device("v100_sxm2_32gb"), cluster=cluster_catalogue()["volta1"], precision="bf16"
     )
-    with pytest.raises(UserError, match=r"train.precision=bf16: V100.*fp32, fp16"):
+    with pytest.raises(UserError, match=r"train\.precision=bf16: .*fp32, fp16"):
         _ = volta.flops_per_second
 
 
@@ -83,7 +84,7 @@ def test_a_precision_that_the_device_lacks_is_refused() -> None:
         ({"memory_gib": 0}, "memory_gib=0"),
     ],
 )
-def test_impossible_devices_are_refused(change: dict, said: str) -> None:
+def test_invalid_devices_are_refused(change: dict, said: str) -> None:
     entry = read_catalogue("hardware")["a100_sxm_80gb"]
     with pytest.raises(UserError, match=said):
         type(device("a100_sxm_80gb"))(**(entry | change))

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from errors import user_error
 
 from hpc_llm.accounting import (
     Architecture,
@@ -17,7 +18,6 @@ from hpc_llm.accounting import (
     zero_traffic,
 )
 from hpc_llm.accounting.hardware import cluster_catalogue
-from hpc_llm.errors import UserError
 
 SOLAR = Architecture(
     hidden_size=4096, num_layers=48, num_heads=32, num_kv_heads=8, ffn_size=14336, vocab_size=32000
@@ -111,21 +111,21 @@ def test_memory_by_its_own_names_is_that_of_the_setup() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "key", "value", "mention"),
     [
-        ({"offload": "disk"}, "offload=disk.*all, none, optimizer"),
-        ({"offload": "all"}, "zero_stage=3"),
-        ({"offload": "optimizer", "zero_stage": 0}, "zero_stage=1"),
-        ({"precision": "fp8"}, "precision=fp8.*bf16"),
-        ({"zero_stage": -1}, "zero_stage=-1"),
-        ({"data_parallel": 0}, "data_parallel=0"),
-        ({"sequence_length": -4096}, "sequence_length=-4096"),
+        ({"offload": "disk"}, "offload", "disk", "all, none, optimizer"),
+        ({"offload": "all"}, "zero_stage", 2, "must be 3"),
+        ({"offload": "optimizer", "zero_stage": 0}, "zero_stage", 0, "1, 2 or 3"),
+        ({"precision": "fp8"}, "precision", "fp8", "bf16"),
+        ({"zero_stage": -1}, "zero_stage", -1, "0, 1, 2 or 3"),
+        ({"data_parallel": 0}, "data_parallel", 0, "above 0"),
+        ({"sequence_length": -4096}, "sequence_length", -4096, "above 0"),
     ],
 )
-def test_impossible_choices_of_memory_are_refused(change: dict, said: str) -> None:
+def test_invalid_choices_are_refused(change: dict, key: str, value: object, mention: str) -> None:
     choices = {"zero_stage": 2, "data_parallel": 8, "micro_batch_size": 1}
     choices |= {"sequence_length": 4096, "precision": "bf16"}
-    with pytest.raises(UserError, match=said):
+    with user_error(key, mention, value=value):
         memory(SOLAR, Method.full(), **choices | change)
 
 
@@ -152,17 +152,17 @@ def test_seconds_on_the_network_of_the_worked_example(link: float, seconds: floa
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "key", "value", "mention"),
     [
-        ({"precision": "int8"}, "bf16"),
-        ({"zero_stage": 4}, "zero_stage=4"),
-        ({"micro_batch_size": 0}, "micro_batch_size=0"),
-        ({"offload_parameters": True, "zero_stage": 2}, "zero_stage=3"),
-        ({"offload_optimizer": True}, "zero_stage=1"),
+        ({"precision": "int8"}, "precision", "int8", "bf16"),
+        ({"zero_stage": 4}, "zero_stage", 4, "0, 1, 2 or 3"),
+        ({"micro_batch_size": 0}, "micro_batch_size", 0, "above 0"),
+        ({"offload_parameters": True, "zero_stage": 2}, "zero_stage", 2, "must be 3"),
+        ({"offload_optimizer": True}, "zero_stage", 0, "1, 2 or 3"),
     ],
 )
-def test_impossible_setups_are_refused(change: dict, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_invalid_setups_are_refused(change: dict, key: str, value: object, mention: str) -> None:
+    with user_error(key, mention, value=value):
         replace(SETUP, **change)
 
 

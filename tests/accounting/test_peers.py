@@ -1,4 +1,4 @@
-"""The figures of docs/accounting.md: what others count for one run, beside the exact count.
+"""The numbers of docs/accounting.md: counts of other tools for one run, and the exact count.
 
 The formulas of other trainers are written out here, by hand, as their code has them (the page
 names function and version). Those that are installed are asked themselves, on models without
@@ -275,7 +275,7 @@ def with_recomputation(method: Method) -> Method:
     return Method(**{**vars(method), "recompute": True})
 
 
-def test_figures_in_the_text() -> None:
+def test_numbers_in_the_text() -> None:
     text = re.sub(r"\s+", " ", PAGE.read_text(encoding="utf-8"))
     causal, again = (
         exact("lora", CAUSAL),

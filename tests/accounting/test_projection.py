@@ -1,4 +1,4 @@
-"""Time, money and energy against hand arithmetic and the figures of published runs."""
+"""Time, money and energy against hand arithmetic and published runs."""
 
 from dataclasses import replace
 

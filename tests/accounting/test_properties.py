@@ -1,4 +1,4 @@
-"""What must hold for every model, method and setup, as hypothesis draws them."""
+"""Property-based tests: invariants for every model, method and setup (hypothesis)."""
 
 from dataclasses import asdict, replace
 from itertools import pairwise

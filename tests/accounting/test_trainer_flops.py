@@ -1,4 +1,4 @@
-"""What the trainer runs (its freezing, its adapters, its fused loss) costs what is accounted."""
+"""The FLOPs of the trainer (freezing, adapters, fused loss) equal the accounted ones."""
 
 from dataclasses import replace
 from functools import cache

@@ -1,4 +1,4 @@
-"""Tiny real models and random configurations that several tests of accounting share."""
+"""Tiny real models and random configurations, shared by tests of accounting."""
 
 import random
 from collections.abc import Sequence

@@ -15,7 +15,7 @@ from hpc_llm.corpus import clean
         ("ёж\x85ёлка", "ёж\nёлка"),
     ],
 )
-def test_what_nobody_sees_goes(dirty: str, expected: str) -> None:
+def test_invisible_characters_are_removed(dirty: str, expected: str) -> None:
     assert clean(dirty) == expected
     assert clean(expected) == expected
 
@@ -33,5 +33,5 @@ def test_what_nobody_sees_goes(dirty: str, expected: str) -> None:
         "«ёлка» — да",
     ],
 )
-def test_what_the_text_says_stays(text: str) -> None:
+def test_visible_text_is_unchanged(text: str) -> None:
     assert clean(text) == text

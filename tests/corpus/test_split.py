@@ -6,9 +6,9 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+from errors import user_error
 
 from hpc_llm.corpus import build_corpus, clean, load_texts, read_texts
-from hpc_llm.errors import UserError
 from hpc_llm.settings import CorpusSettings
 
 Settings = Callable[..., CorpusSettings]
@@ -103,10 +103,8 @@ def test_a_small_corpus_holds_less_out(
 @pytest.mark.parametrize("texts", [[], ["ab", " "], ["один и тот же"] * 9, documents(2)])
 def test_too_little_text(texts: list[str], tmp_path: Path, settings: Settings) -> None:
     entry = write(tmp_path / "a.jsonl", texts)
-    with pytest.raises(UserError) as error:
+    with user_error("corpus.source", "at least 3 ", value=entry):
         build_corpus([entry], "corpus.source", settings(), 1, tmp_path / "out")
-    assert str(error.value).startswith(f"corpus.source={entry}: ")
-    assert "give at least 3" in str(error.value)
 
 
 def test_no_more_than_max_documents(tmp_path: Path, settings: Settings) -> None:

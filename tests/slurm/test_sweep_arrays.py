@@ -79,9 +79,9 @@ def sacct(cluster, array: str) -> dict[str, str]:
 BILLED = """
 import sys
 from pathlib import Path
-from hpc_llm.accounting import run_bill
+from hpc_llm.accounting import cost_report
 for number in range(4):
-    print(run_bill(Path(f"runs/four/{number}")).slurm_hours)
+    print(cost_report(Path(f"runs/four/{number}")).slurm_hours)
 """
 
 

@@ -1,4 +1,4 @@
-"""The bill while a run runs: whose devices, whose clock, measured energy, the pace of the rest."""
+"""Cost accounting of a running run: devices, clock, measured energy, pace of the rest."""
 
 import os
 import time
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hpc_llm.accounting import EnergyCounter, Ledger, LedgerRow, run_bill
+from hpc_llm.accounting import EnergyCounter, Ledger, LedgerRow, cost_report
 from hpc_llm.config import compose, typed, write
 from hpc_llm.distributed import Ranks
 from hpc_llm.pipeline.account import Account, allocated_devices
@@ -84,9 +84,9 @@ def test_the_ledger_verb_takes_the_device_that_was_found(tmp_path):
     found = account(tmp_path)
     found.found("NVIDIA H200", None)
     found.add("start")
-    bill = run_bill(tmp_path)
-    assert bill.hardware.name == "H200-SXM-141GB"
-    assert bill.energy_source == "model"
+    report = cost_report(tmp_path)
+    assert report.hardware.name == "H200-SXM-141GB"
+    assert report.energy_source == "model"
 
 
 def test_measured_energy_takes_the_place_of_the_model(tmp_path, monkeypatch):

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from errors import user_error
 from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 
-from hpc_llm.errors import UserError
 from hpc_llm.settings import TokenizerSettings
 from hpc_llm.tokenizer import (
     SpecialTokens,
@@ -46,7 +46,7 @@ def test_old_shards_are_replaced(vocabulary: Path, sample: Sample, tmp_path: Pat
     for texts in (sample["ru"], sample["en"][:3]):
         encode_shards(texts, vocabulary, tmp_path / "train")
         assert len(entries(tmp_path / "train")) == len(texts)
-    with pytest.raises(UserError, match="no text to encode"):
+    with user_error(str(tmp_path / "train")):
         encode_shards([], vocabulary, tmp_path / "train")
     assert len(entries(tmp_path / "train")) == 3
     assert len(list(tmp_path.iterdir())) == 4

@@ -50,7 +50,7 @@ def test_ids_on_real_text(
         require_equal(loaded, vocabulary, texts)
 
 
-def test_what_the_tokenizer_tells_of_itself(vocabulary: Path, tmp_path: Path) -> None:
+def test_attributes_of_the_tokenizer(vocabulary: Path, tmp_path: Path) -> None:
     export_fast(vocabulary, None, SpecialTokens(), 512, tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert (loaded.unk_token_id, loaded.bos_token_id, loaded.eos_token_id) == (0, 1, 2)

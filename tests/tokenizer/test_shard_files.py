@@ -1,12 +1,12 @@
-"""Shards that are cut, changed or of another vocabulary are refused by name."""
+"""Truncated and changed shards, and those of another vocabulary, are refused with their path."""
 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from errors import user_error
 
-from hpc_llm.errors import UserError
 from hpc_llm.settings import TokenizerSettings
 from hpc_llm.tokenizer import SpecialTokens, encode_shards, train_vocabulary
 from hpc_llm.tokenizer.shard_files import check_shards
@@ -33,18 +33,19 @@ def test_whole_shards_have_a_fingerprint_that_copies_share(
 
 
 @pytest.mark.parametrize("ending", [".bin", ".idx", ".bytes.npy"])
-def test_cut_and_changed_files_are_named(vocabulary: Path, prefix: Path, ending: str) -> None:
+def test_truncated_and_changed_files_are_reported(
+    vocabulary: Path, prefix: Path, ending: str
+) -> None:
     path = prefix.with_name(prefix.name + ending)
     content = path.read_bytes()
     path.write_bytes(content[:-2])
-    message = f"target{ending}: has {len(content) - 2:,} bytes, not the {len(content):,} that were"
-    with pytest.raises(UserError, match=message):
+    with user_error(str(path), f"{len(content) - 2:,} bytes", f"{len(content):,}"):
         check_shards(prefix, vocabulary, 1024)
     path.write_bytes(content[:-2] + bytes([content[-2] ^ 1, content[-1]]))
-    with pytest.raises(UserError, match="target: the shards have changed"):
+    with user_error(str(prefix), "changed", str(prefix.parent)):
         check_shards(prefix, vocabulary, 1024)
     path.unlink()
-    with pytest.raises(UserError, match=f"target{ending}: has 0 bytes"):
+    with user_error(str(path), "has 0 bytes", f"{len(content):,}"):
         check_shards(prefix, vocabulary, 1024)
 
 
@@ -54,7 +55,7 @@ def test_shards_without_their_description_are_refused(
 ) -> None:
     path = prefix.with_name("target.json")
     path.unlink() if content is None else path.write_text(content)
-    with pytest.raises(UserError, match="target: no token shards here, or not whole ones"):
+    with user_error(str(prefix), "missing or incomplete", str(prefix.parent)):
         check_shards(prefix, vocabulary, 1024)
 
 
@@ -68,8 +69,8 @@ def test_shards_of_another_vocabulary_are_refused(
     other = train_vocabulary(
         sample["ru"], [], settings(vocab_size=900), SpecialTokens(), 1, tmp_path
     )
-    with pytest.raises(UserError, match=r"another vocabulary \(of 1,024 pieces\) than .*model"):
+    with user_error(str(prefix), "another vocabulary", "1,024", other):
         check_shards(prefix, other, 1024)
-    with pytest.raises(UserError, match="has 1,024 pieces, the model only 1,000 rows"):
+    with user_error(str(prefix), "1,024", "1,000", "transplant"):
         check_shards(prefix, vocabulary, 1000)
     assert check_shards(prefix, vocabulary, 1025)

@@ -1,8 +1,8 @@
-"""The bill of finished and running runs: `hpc-llm ledger runs/*`.
+"""The cost report of a finished or running run: one line of `hpc-llm ledger runs/*`.
 
-Everything comes from the run folder: what was spent from its ledger; device, price and goodput
-from its `config.yaml`. Beside what was spent stands what the catalogue's prior would have said
-for the same FLOPs, what the run itself projected after 50 steps, and what Slurm has billed.
+Everything comes from the run folder: costs from its ledger; device, price and goodput from its
+`config.yaml`. For comparison it has the estimate by the catalogue's utilisation for the same FLOPs,
+the projection of the run itself after 50 steps, and the hours billed by Slurm.
 """
 
 from collections.abc import Sequence
@@ -19,46 +19,48 @@ from hpc_llm.rundir import RunFolder
 from hpc_llm.scheduler.records import billed_hours
 from hpc_llm.settings import BudgetSettings, ClusterSettings, HardwareSettings
 
-__all__ = ["Bill", "run_bill"]
+__all__ = ["CostReport", "cost_report"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bill:
-    """What one run took."""
+class CostReport:
+    """Costs of one run."""
 
     run: str
+    """The run folder."""
     totals: LedgerTotals
+    """Sums of its ledger."""
     hardware: HardwareSettings | None
-    """None where the run folder has no configuration that can be read."""
+    """None where the run folder has no readable configuration."""
     projection: Projection | None
-    """What the FLOPs carried out would take by the catalogue, on one device."""
+    """Estimate by the catalogue for the executed FLOPs, on one device."""
     measured_ratio: float | None = None
-    """What finished stages were projected to take after 50 steps, relative to what they took."""
+    """Time of finished stages as projected after 50 steps / as measured."""
     slurm_hours: float | None = None
     """Device-hours of the run's jobs by `sacct`."""
     remarks: list[str] = field(default_factory=list)
-    """What of the run folder is missing or damaged."""
+    """Missing or damaged files of the run folder."""
 
     def money(self, price: float | None) -> float | None:
-        """Everything spent, at that price for a device and hour."""
+        """Money spent, at `price` per device-hour; None without a price."""
         return None if price is None else self.totals.spent.device_hours * price
 
     @property
     def energy_kwh(self) -> float | None:
-        """Measured where the driver counts it, else devices at their board power."""
+        """Energy, measured by the driver, else at board power; None where unknown."""
         watts = None if self.hardware is None else self.hardware.watts
         return self.totals.spent.energy_kwh(watts)
 
     @property
     def energy_source(self) -> str:
-        """How the energy is known: measured, model, or both."""
+        """Source of the energy: measured, model, or measured+model."""
         spent = self.totals.spent
         parts = ["measured"] * bool(spent.joules) + ["model"] * bool(spent.unmeasured_hours)
         return "+".join(parts) if self.energy_kwh is not None else ""
 
     @property
     def projected_ratio(self) -> float | None:
-        """Device-hours that the projection (`mid`) gives, relative to those spent."""
+        """Device-hours of the projection (`mid`) / device-hours spent."""
         hours = None if self.projection is None else self.projection.mid.device_hours
         if hours is None or not self.totals.spent.device_hours:
             return None
@@ -66,7 +68,7 @@ class Bill:
 
 
 def _settings(folder: RunFolder) -> dict[str, Any]:
-    """Return the configuration of a run folder, as far as it can be read; {} if it cannot."""
+    """Return the configuration of a run folder; {} where it is not readable."""
     import yaml
 
     try:
@@ -76,21 +78,22 @@ def _settings(folder: RunFolder) -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-def run_bill(path: Path, *, ask_slurm: bool = True) -> Bill:
-    """Return the bill of the run folder `path`; `UserError` where it has no ledger.
+def cost_report(path: Path, *, ask_slurm: bool = True) -> CostReport:
+    """Return the cost report of the run folder `path`; `UserError` where it has no ledger.
 
-    `ask_slurm`: with what Slurm has billed.
+    `ask_slurm`: query `sacct` for the billed hours.
     """
     folder = RunFolder(path)
     if not folder.ledger.is_file():
-        raise UserError(f"{path}: holds no ledger.jsonl; give a run folder that has trained")
+        fix = "give a run folder that has trained"
+        raise UserError(str(path), None, "holds no ledger.jsonl", fix)
     ledger = Ledger(folder.ledger)
     rows, totals = ledger.rows(), ledger.totals()
     hardware, machine = _machine(_settings(folder), rows)
     jobs = {row.job for row in rows if row.job is not None}
     outside = not ask_slurm or any(row.job is None for row in rows)
     flops = totals.spent.hardware_flops
-    return Bill(
+    return CostReport(
         run=str(path),
         totals=totals,
         hardware=hardware,
@@ -102,16 +105,16 @@ def run_bill(path: Path, *, ask_slurm: bool = True) -> Bill:
 
 
 def _remarks(folder: RunFolder, ledger: Ledger, has_rows: bool, has_device: bool) -> list[str]:
-    """Say what of a run folder is missing or damaged."""
+    """List the missing or damaged files of a run folder."""
     remarks = []
     if damaged := ledger.damaged():
         lines = "1 damaged line is" if damaged == 1 else f"{damaged} damaged lines are"
-        remarks.append(f"{ledger.path}: {lines} passed over, and what it told is not in the sums")
+        remarks.append(f"{ledger.path}: {lines} skipped and not in the sums")
     if not has_rows:
-        remarks.append(f"{ledger.path}: is empty, nothing is spent yet")
+        remarks.append(f"{ledger.path}: is empty, nothing has been spent yet")
     if not has_device:
         there = folder.config.is_file()
-        what = "is damaged, or of another version" if there else "is missing"
+        what = "is damaged, or from another version" if there else "is missing"
         remarks.append(f"{folder.config}: {what}; money, energy at board power and prior are n/a")
     return remarks
 
@@ -119,10 +122,10 @@ def _remarks(folder: RunFolder, ledger: Ledger, has_rows: bool, has_device: bool
 def _machine(
     config: dict[str, Any], rows: Sequence[LedgerRow]
 ) -> tuple[HardwareSettings | None, Machine | None]:
-    """The device that was found while running, else that of the configuration, in its currency.
+    """Return the device detected while running, else that of the configuration, in its currency.
 
-    And one of it as a machine, where its peak is known. Nothing for a file that is damaged, or of
-    another version.
+    And a machine of one such device, where its peak is known. None for a configuration that is
+    damaged, or from another version.
     """
     found = next((row.device for row in rows if row.device is not None), None)
     devices = (entry for entry in device_catalogue().values() if entry.name == found)
@@ -139,7 +142,7 @@ def _machine(
 
 
 def _measured_ratio(rows: Sequence[LedgerRow]) -> float | None:
-    """Projected over actual seconds, of all stages that were projected and have ended."""
+    """Projected / measured seconds of all stages that were projected and have ended."""
     projected = actual = 0.0
     for place, row in enumerate(rows):
         after = [other for other in rows[place + 1 :] if other.stage == row.stage]

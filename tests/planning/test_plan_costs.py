@@ -1,4 +1,4 @@
-"""One price for one configuration: the network in it, what would fit, what the budget buys."""
+"""Costs of a configuration: with the network, suggestions that fit, and the budget."""
 
 import csv
 import io
@@ -39,7 +39,7 @@ def test_the_network_is_in_hours_money_and_energy_by_hand() -> None:
     assert row.projection.mid.money == pytest.approx(row.projection.mid.device_hours * 1.9)
 
 
-def test_a_network_that_is_not_known_is_left_out_and_said() -> None:
+def test_an_unknown_network_is_excluded_and_reported() -> None:
     overrides = (*SOLAR, *FULL, "zero.stage=3", "cluster.link_gb_per_second=null")
     result, alone = plan(*overrides), plan(*SOLAR, *FULL, "cluster.link_gb_per_second=1e12")
     assert result.rows[0].network_hours is None
@@ -116,7 +116,7 @@ def test_nearly_full_is_tight_and_not_called_a_fit() -> None:
     assert (over.rows[1].fits, over.rows[1].tight) == (False, False)
 
 
-def test_a_plan_is_set_against_its_budget() -> None:
+def test_a_plan_is_compared_with_its_budget() -> None:
     whole = plan(*SOLAR)
     mid = whole.total.projection.mid
     limits = (f"budget.money={mid.money / 2}", f"budget.gpu_hours={2 * mid.device_hours}")
@@ -127,7 +127,7 @@ def test_a_plan_is_set_against_its_budget() -> None:
     assert money.high.share == pytest.approx(whole.total.projection.high.money / money.limit)
     assert gpu_hours.mid.share == pytest.approx(0.5)
     assert days.mid.share == days.high.share == pytest.approx(pf_days(whole.total.flops) / 10)
-    assert gpu_hours.mid.stage is None  # it lasts, and for more of the last stage
+    assert gpu_hours.mid.stage is None  # not reached, and buys more of the last stage
     assert gpu_hours.mid.tokens > whole.total.tokens
     assert money.low.tokens > money.mid.tokens > money.high.tokens
     first = whole.rows[0].projection.mid.money
@@ -144,12 +144,12 @@ def test_what_the_budget_buys_costs_the_budget() -> None:
     assert mid.step == mid.tokens // 2**20
 
 
-def test_without_a_budget_nothing_is_said_of_it() -> None:
+def test_without_a_budget_none_is_printed() -> None:
     assert plan(*SOLAR).budget == []
     assert "budget" not in render_plan(plan(*SOLAR))
 
 
-def test_a_budget_that_cannot_be_counted_is_told_first() -> None:
+def test_a_budget_that_cannot_be_measured_is_reported_first() -> None:
     unpriced = plan("model=solar-10.7b", "cluster=lumi_g", "budget.money=5")
     assert unpriced.budget[0].mid.share is None
     assert "budget.money" in unpriced.problems[0]
@@ -170,13 +170,13 @@ def test_a_token_costs_what_the_stages_of_the_plan_make_of_it() -> None:
     assert unknown.token_cost_ratio == pytest.approx(whole, rel=1e-3)  # by FLOPs, without hours
 
 
-def test_pretraining_has_no_part_in_the_cost_of_the_new_vocabulary() -> None:
+def test_pretraining_is_excluded_from_the_cost_of_the_new_vocabulary() -> None:
     result = plan("experiment=example", *stages("pretrain"))
     assert result.token_cost_ratio is None
     assert "tokenizer" in render_plan(result)
 
 
-def test_without_a_stage_what_is_not_known_stays_so() -> None:
+def test_without_a_stage_unknown_costs_stay_unknown() -> None:
     total = plan("model=solar-10.7b", "cluster=volta1", *stages()).total
     assert total.tokens == 0
     assert total.projection.mid.hours is total.projection.mid.energy_kwh is None
