@@ -1,7 +1,7 @@
 """W = W0 + phi * lam * B A, `lam = alpha / r`, applied in memory.
 
-The factor goes onto the scale that every LoRA layer multiplies its output by: nothing is merged,
-no weight is copied and nothing is written, so trying a phi costs a forward pass only.
+The factor multiplies the output scale of every LoRA layer: nothing is merged, no weight is copied
+and nothing is written, so evaluating a phi costs a forward pass only.
 """
 
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ __all__ = ["scaled"]
 
 @contextmanager
 def scaled(model: torch.nn.Module, phi: float) -> Iterator[None]:
-    """Let `model` run with merging factor `phi` inside the block; the old scales come back exactly.
+    """Run `model` with merging factor `phi` inside the block; the scales are restored exactly.
 
-    phi 0 is the model without its adapters, phi 1 as trained. Weights that were trained in full
-    beside the adapters stay as they are. Raises `UserError` for a model without LoRA layers, for
-    merged ones and for DoRA, whose norm makes the weight no linear function of phi.
+    phi 0 is the model without its adapters, phi 1 the model as trained. Weights that were trained
+    in full beside the adapters are unchanged. Raises `UserError` for a model without LoRA layers,
+    for merged ones and for DoRA, whose norm makes the weight nonlinear in phi.
     """
     layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
     _check_layers(layers)
@@ -37,8 +37,12 @@ def scaled(model: torch.nn.Module, phi: float) -> Iterator[None]:
 
 def _check_layers(layers: list[LoraLayer]) -> None:
     if not layers:
-        raise UserError("phi: the model has no LoRA layers; give a model with its adapters on")
+        raise UserError("phi", None, "the model has no LoRA layers", "attach its adapters")
     if any(layer.merged for layer in layers):
-        raise UserError("phi: the adapters are merged into the weights; give an unmerged model")
+        raise UserError(
+            "phi", None, "the adapters are merged into the weights", "give an unmerged model"
+        )
     if any(any(layer.use_dora.values()) for layer in layers):
-        raise UserError("phi: DoRA adapters have no merging factor; train with plain LoRA")
+        raise UserError(
+            "phi", None, "DoRA adapters have no merging factor", "train with plain LoRA"
+        )
