@@ -29,7 +29,7 @@ demo: setup ## adapt a small model to Russian on this machine, in a few minutes
 	$(BIN)/hpc-llm adapt
 
 test: setup ## run the tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations=20 $(TESTS)
 
 check: setup ## check format, lint, types and import contracts
 	$(BIN)/ruff format --check .

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hpc_llm.surgery.adapters import mergeable_layers
 from hpc_llm.surgery.loading import gathered
 
 __all__ = ["attach_adapter", "merge_adapter", "save_model"]
@@ -21,17 +21,17 @@ def attach_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
 
 
 def merge_adapter(model: PeftModel, phi: float) -> PreTrainedModel:
-    """Fold the adapters into the weights with merging factor `phi`, accumulated in fp32.
+    """Merge the adapters into the weights with merging factor `phi`, accumulated in fp32.
 
-    Returns the plain causal model; the adapters are gone from it.
+    Returns the plain causal model; the adapters are gone from it. Raises `UserError` for adapters
+    without a known exact merge, before a weight is changed: see `hpc_llm.surgery.adapters`.
     """
-    for layer in model.modules():
-        if isinstance(layer, LoraLayer):
-            weight = layer.get_base_layer().weight
-            with gathered([weight]):
-                for name in layer.active_adapters:
-                    delta = layer.get_delta_weight(name).float()  # (out, in), alpha / r included
-                    weight.copy_((weight.float() + phi * delta).to(weight.dtype))
+    for layer in mergeable_layers(model):
+        weight = layer.get_base_layer().weight
+        with gathered([weight]):
+            (name,) = layer.active_adapters
+            delta = layer.get_delta_weight(name).float()  # (out, in), alpha / r included
+            weight.copy_((weight.float() + phi * delta).to(weight.dtype))
     return model.unload()
 
 

@@ -16,7 +16,7 @@ HPC_LLM = (sys.executable, "-m", "hpc_llm.app")
 SWEPT = ("-m", "stages.lora.alpha=16,32", "stages.lora.rank=4,8")
 # Two arrays: what differs in its options is a job apart
 TWO = ("launch=slurm", "launch.time=20", "launch.parts.result.comment=last")
-COMMON = ("tracking=off", "run=four")
+COMMON = ("tracking=off", "run=four", "cache=true")
 VALUES = list(product((16, 32), (4, 8)))
 
 
