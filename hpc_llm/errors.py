@@ -31,15 +31,15 @@ class UserError(ValueError):
     `hpc-llm` prints it without a traceback (with one under HPC_LLM_DEBUG=1) and exits with 2.
     """
 
-    def __init__(self, key: str, value: object = None, rule: str = "", fix: str = "") -> None:
+    def __init__(self, key: object, value: object = None, rule: object = "", fix: str = "") -> None:
         """Name what is wrong.
 
         `key` is a setting, a file or a command; `value` what it has, None where there is nothing to
         show (a null setting is the string "null"); `rule` what it must be, and what exists where
-        that helps; `fix` what to do about it.
+        that helps, or the error that it wraps; `fix` what to do about it.
         """
         super().__init__(key, value, rule, fix)
-        self.key, self.value, self.rule, self.fix = key, value, rule, fix
+        self.key, self.value, self.rule, self.fix = str(key), value, str(rule), fix
 
     def __str__(self) -> str:
         """The one line."""

@@ -55,7 +55,11 @@ def parse(argv: list[str]) -> Arguments:
     found = parser.parse_intermixed_args(argv)
     words = found.words
     if words and "=" in words[0]:
-        raise UserError(f"{words[0]}: a verb comes first, for example hpc-llm adapt {words[0]}")
+        raise UserError(
+            words[0],
+            None,
+            f"a verb comes first, for example hpc-llm adapt {words[0]}",
+        )
     return Arguments(
         verb=_known_verb(words[0]) if words else None,
         overrides=words[1:],
@@ -75,4 +79,9 @@ def _known_verb(word: str) -> str:
         return word
     near = difflib.get_close_matches(word, VERBS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(VERBS)}"
-    raise UserError(f"{word}: no such verb; {hint}")
+    raise UserError(
+        word,
+        None,
+        "no such verb",
+        hint,
+    )

@@ -15,12 +15,19 @@ def run_diff(arguments: Arguments) -> int:
     from hpc_llm.tracking import compare_runs
 
     if len(arguments.overrides) != 2:
-        raise UserError("diff: give two run folders, for example hpc-llm diff runs/a runs/b")
+        raise UserError(
+            "diff",
+            None,
+            "give two run folders, for example hpc-llm diff runs/a runs/b",
+        )
     one, other = (RunFolder(Path(word)) for word in arguments.overrides)
     for folder in (one, other):
         if not folder.events.is_file():
             raise UserError(
-                f"{folder.path}: holds no events.jsonl; give a run folder that has trained"
+                folder.path,
+                None,
+                "holds no events.jsonl",
+                "give a run folder that has trained",
             )
     for line in config.differences(one.config, config.load(other.config)):
         print(line)

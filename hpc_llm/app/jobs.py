@@ -36,7 +36,11 @@ def run_logs(arguments: Arguments) -> int:
     folder = _one_folder(arguments)
     jobs = newest_chain(folder.jobs)
     if not jobs:
-        raise UserError(f"{folder.path}: no job of Slurm was submitted from here")
+        raise UserError(
+            folder.path,
+            None,
+            "no job of Slurm was submitted from here",
+        )
     printer = _Printer(jobs)
     printer.look()
     while arguments.follow:
@@ -59,7 +63,11 @@ def _have_ended(jobs: Sequence[SubmittedJob]) -> bool:
 
 def _one_folder(arguments: Arguments) -> RunFolder:
     if len(arguments.overrides) != 1:
-        raise UserError(f"{arguments.verb}: give one run folder: hpc-llm {arguments.verb} runs/x")
+        raise UserError(
+            arguments.verb,
+            None,
+            f"give one run folder: hpc-llm {arguments.verb} runs/x",
+        )
     return known_folder(arguments.overrides[0])
 
 

@@ -14,7 +14,12 @@ def run_ledger(arguments: Arguments) -> int:
     from hpc_llm.accounting import cost_table
 
     if not arguments.overrides:
-        raise UserError("ledger: no run folder; give some, for example hpc-llm ledger runs/*")
+        raise UserError(
+            "ledger",
+            None,
+            "no run folder",
+            "give some, for example hpc-llm ledger runs/*",
+        )
     report = cost_table([Path(word) for word in arguments.overrides])
     for remark in report.remarks:
         print(f"hpc-llm: {remark}", file=sys.stderr)

@@ -39,7 +39,10 @@ def run_preflight(arguments: Arguments) -> int:
     ranks = join_network(ranks, cfg.cluster.address_suffix, cfg.cluster.environment, os.environ)
     if cfg.launch.name == "slurm" and ranks.launcher == "none" and ranks.job_id is None:
         raise UserError(
-            "launch=slurm: not for preflight; submit slurm/preflight.sbatch with the same settings"
+            "launch",
+            "slurm",
+            "not for preflight",
+            "submit slurm/preflight.sbatch with the same settings",
         )
     if cfg.launch.processes > 1 and ranks.launcher == "none":
         from hpc_llm.launch import run_ranks

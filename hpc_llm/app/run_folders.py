@@ -29,16 +29,20 @@ def open_folder(cfg: RunConfig, ranks: Ranks) -> RunFolder:
         folder.path.mkdir(parents=True, exist_ok=True)
     except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
         raise UserError(
-            f"runs_dir={cfg.runs_dir}: no folder can be made at {folder.path} ({error.strerror}); "
-            "give another runs_dir"
+            "runs_dir",
+            cfg.runs_dir,
+            f"no folder can be made at {folder.path} ({error.strerror})",
+            "give another runs_dir",
         ) from error
     if folder.config.exists():
         for line in config.differences(folder.config, cfg):
             say(f"{folder.path}: changed {line}")
     elif any(path.name != ".lock" for path in folder.path.iterdir()):
         raise UserError(
-            f"{folder.path}: holds files but no config.yaml, so it is no run folder; "
-            "give another run=NAME"
+            folder.path,
+            None,
+            "holds files but no config.yaml, so it is no run folder",
+            "give another run=NAME",
         )
     config.write(cfg, folder.config)
     return folder
@@ -48,9 +52,19 @@ def known_folder(word: str) -> RunFolder:
     """Return the run folder at a path; `UserError` where there is none."""
     folder = RunFolder(Path(word))
     if SweepFolder(folder.path).exists():
-        raise UserError(f"{word}: is a sweep; give one of its trials, for example {word}/0")
+        raise UserError(
+            word,
+            None,
+            "is a sweep",
+            f"give one of its trials, for example {word}/0",
+        )
     if not folder.config.is_file():
-        raise UserError(f"{word}: holds no config.yaml, so it is no run folder; see ls runs")
+        raise UserError(
+            word,
+            None,
+            "holds no config.yaml, so it is no run folder",
+            "see ls runs",
+        )
     return folder
 
 

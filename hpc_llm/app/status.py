@@ -33,7 +33,12 @@ REASONS = {
 def run_status(arguments: Arguments) -> int:
     """Print jobs, progress and spending of each run folder named on the command line."""
     if not arguments.overrides:
-        raise UserError("status: no run folder; give some, for example hpc-llm status runs/*")
+        raise UserError(
+            "status",
+            None,
+            "no run folder",
+            "give some, for example hpc-llm status runs/*",
+        )
     for number, word in enumerate(arguments.overrides):
         if (sweep := SweepFolder(Path(word))).exists():
             from hpc_llm.app.sweep_table import print_sweep

@@ -65,8 +65,10 @@ def refuse_while_queued(*folders: RunFolder) -> None:
     if live := live_jobs(list(known)):
         path = known[live[0]]
         raise UserError(
-            f"{path}: its jobs are in the queue ({', '.join(live)}); wait for them, or end them by "
-            f"hpc-llm cancel {path}, or give another run=NAME"
+            path,
+            None,
+            f"its jobs are in the queue ({', '.join(live)})",
+            f"wait for them, or end them by hpc-llm cancel {path}, or give another run=NAME",
         )
 
 

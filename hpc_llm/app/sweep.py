@@ -36,8 +36,11 @@ def run_sweep(arguments: Arguments, ranks: Ranks) -> int:
     """
     if ranks.world_size > 1:
         raise UserError(
-            f"-m: {ranks.world_size} ranks were started, and those of a failed trial would keep "
-            "the others waiting; call it on the login node with launch=slurm, or on one rank"
+            "-m",
+            None,
+            f"{ranks.world_size} ranks were started, and those of a failed trial would keep"
+            " the others waiting",
+            "call it on the login node with launch=slurm, or on one rank",
         )
     if arguments.show_config:
         return _show(arguments)

@@ -46,8 +46,11 @@ def plan_sweep(arguments: Arguments) -> tuple[SweepFolder, Sweep, list[PlannedTr
     known = folder.read() if folder.exists() else None
     if known and known.keys != keys:
         raise UserError(
-            f"{folder.path}: is a sweep over {', '.join(known.keys) or 'nothing'}, not over "
-            f"{', '.join(keys) or 'nothing'}; give another run=NAME"
+            folder.path,
+            None,
+            f"is a sweep over {', '.join(known.keys) or 'nothing'}, not over "
+            f"{', '.join(keys) or 'nothing'}",
+            "give another run=NAME",
         )
     group = known.group if known else f"{folder.path.name}-{secrets.token_hex(4)}"
     sweep = Sweep(
@@ -79,7 +82,12 @@ def _compose(arguments: Arguments) -> list[Composed]:
     keys = config.swept_keys(arguments.overrides)
     for key in keys:
         if key in SHARED:
-            raise UserError(f"{key}: is the same for all trials of a sweep; give it one value")
+            raise UserError(
+                key,
+                None,
+                "is the same for all trials of a sweep",
+                "give it one value",
+            )
     composed = []
     for overrides in combinations:
         typed = dict(override.split("=", 1) for override in overrides if "=" in override)
@@ -98,18 +106,28 @@ def _folder(composed: Sequence[Composed]) -> SweepFolder:
     name, *others = sorted({cfg.run or cfg.model.label for _, _, cfg in composed})
     if others:
         raise UserError(
-            f"run: trials would be named {name}, {others[0]}; give the sweep one name by run=NAME"
+            "run",
+            None,
+            f"trials would be named {name}, {others[0]}",
+            "give the sweep one name by run=NAME",
         )
     places = sorted({(cfg.runs_dir, cfg.launch.name) for _, _, cfg in composed})
     runs, launch = places[0]
     if len(places) > 1:
         raise UserError(
-            f"runs_dir={runs} launch={launch}: are the same for all trials of a sweep; give each "
-            "of them one value"
+            f"runs_dir={runs} launch={launch}",
+            None,
+            "are the same for all trials of a sweep",
+            "give each of them one value",
         )
     folder = SweepFolder(Path(runs).expanduser() / name)
     if RunFolder(folder.path).config.exists():
-        raise UserError(f"{folder.path}: is the folder of a single run; give another run=NAME")
+        raise UserError(
+            folder.path,
+            None,
+            "is the folder of a single run",
+            "give another run=NAME",
+        )
     return folder
 
 
@@ -142,4 +160,13 @@ def _planned(trial: Trial, cfg: RunConfig, arguments: Arguments) -> PlannedTrial
 def _of_trial(values: dict[str, str], error: UserError) -> UserError:
     """Return the error with the trial that has it; no other has begun."""
     words = " ".join(f"{key}={value}" for key, value in values.items())
-    return UserError(f"trial {words}: {error}; no trial was begun") if words else error
+    return (
+        UserError(
+            f"trial {words}",
+            None,
+            error,
+            "no trial was begun",
+        )
+        if words
+        else error
+    )

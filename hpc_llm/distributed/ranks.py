@@ -157,8 +157,10 @@ def _check_same_task(environment: Mapping[str, str], rank: int, size: int) -> No
     tasks = _integer(environment, "SLURM_STEP_NUM_TASKS", 1)
     if tasks > 1 and (rank, size) != (task, tasks):
         raise UserError(
-            f"RANK={rank} WORLD_SIZE={size}: contradict srun, whose task {task} of {tasks} this "
-            "is; unset RANK and WORLD_SIZE"
+            f"RANK={rank} WORLD_SIZE={size}",
+            None,
+            f"contradict srun, whose task {task} of {tasks} this is",
+            "unset RANK and WORLD_SIZE",
         )
 
 
@@ -286,6 +288,9 @@ def _integer(environment: Mapping[str, str], name: str, default: int | None = No
 
 def _stale(what: str) -> UserError:
     return UserError(
-        f"{what}: cannot be; unset RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE and what else an "
-        "earlier starter left behind, and start the ranks with one of srun, mpirun or torchrun"
+        what,
+        None,
+        "cannot be",
+        "unset RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE and whatever an earlier"
+        " launcher left behind, and start the ranks with one of srun, mpirun or torchrun",
     )

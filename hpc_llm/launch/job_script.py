@@ -115,7 +115,12 @@ def _directive(key: str, value: Any) -> str:
         return f"--{key}"
     text = str(value)
     if "\n" in text:
-        raise UserError(f"sbatch --{key}={text!r}: must be one line; take the line break out")
+        raise UserError(
+            f"sbatch --{key}={text!r}",
+            None,
+            "must be one line",
+            "remove the line break",
+        )
     if re.search(r"""[\s'"\\#]""", text):
         text = "'" + re.sub(r"(['\\])", r"\\\1", text) + "'"
     return f"--{key}={text}"

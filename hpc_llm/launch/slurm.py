@@ -46,8 +46,10 @@ def require_sbatch() -> None:
     """Raise `UserError` where jobs cannot be submitted."""
     if shutil.which("sbatch") is None:
         raise UserError(
-            "launch=slurm: there is no sbatch on PATH; call hpc-llm on a login node of the "
-            "cluster, or run here with launch=local"
+            "launch",
+            "slurm",
+            "there is no sbatch on PATH",
+            "call hpc-llm on a login node of the cluster, or run here with launch=local",
         )
 
 
@@ -63,8 +65,11 @@ def submit(script: str, path: Path, *options: str) -> str:
         return submit_script(path, options, unset=_own_variables(script))
     except RuntimeError as error:
         raise UserError(
-            f"launch=slurm: {'; '.join(_words(str(error)))}; mend launch.* or cluster.* (sinfo and "
-            "sacctmgr show what there is), and ask with hpc-llm plan before submitting"
+            "launch",
+            "slurm",
+            "; ".join(_words(str(error))),
+            "fix launch.* or cluster.* (sinfo and sacctmgr show what there is), and ask"
+            " with hpc-llm plan before submitting",
         ) from error
 
 
@@ -105,8 +110,11 @@ def submit_chains(
         cancel(jobs)
         if isinstance(error, UserError) and jobs:
             raise UserError(
-                f"{path.stem}: {error}; none of the chain has begun, and what was submitted of it "
-                f"is cancelled ({', '.join(jobs)})"
+                path.stem,
+                None,
+                error,
+                "none of the chain has begun, and what was submitted of it is cancelled ("
+                f"{', '.join(jobs)})",
             ) from error
         raise
     return submitted

@@ -191,11 +191,15 @@ def allocated_devices(kind: str, ranks: Ranks, environment: Mapping[str, str]) -
 def _check_budget(budget: BudgetSettings, hardware: HardwareSettings) -> None:
     if budget.money is not None and middle_price(hardware) is None:
         raise UserError(
-            f"budget.money={budget.money:g}: {hardware.name} has no price; give "
-            "hardware.price_low and hardware.price_high, or budget.gpu_hours"
+            "budget.money",
+            f"{budget.money:g}",
+            f"{hardware.name} has no price",
+            "give hardware.price_low and hardware.price_high, or budget.gpu_hours",
         )
     if budget.gpu_hours is not None and hardware.kind != "gpu":
         raise UserError(
-            f"budget.gpu_hours={budget.gpu_hours:g}: hardware={hardware.name} is no GPU; give "
-            "hardware=NAME of the GPU, or budget.money or budget.pf_days"
+            "budget.gpu_hours",
+            f"{budget.gpu_hours:g}",
+            f"hardware={hardware.name} is no GPU",
+            "give hardware=NAME of the GPU, or budget.money or budget.pf_days",
         )

@@ -88,7 +88,9 @@ class Meeting:
         where = f"{self.ranks.master_address}:{self.ranks.master_port}"
         why = str(error).splitlines()[0]
         return UserError(
-            f"preflight: rank {self.ranks.rank} cannot reach rank 0 at {where} ({why}); give "
-            "MASTER_ADDR and MASTER_PORT of a network that all nodes see, or a longer "
-            "preflight.wait_seconds"
+            "preflight",
+            None,
+            f"rank {self.ranks.rank} cannot reach rank 0 at {where} ({why})",
+            "give MASTER_ADDR and MASTER_PORT of a network that all nodes see, or a longer"
+            " preflight.wait_seconds",
         )

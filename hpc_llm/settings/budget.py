@@ -42,7 +42,10 @@ class BudgetSettings:
         if rate is None:
             known = ", ".join(name for name, value in self.rates.items() if value is not None)
             raise UserError(
-                f"currency {currency}: has no rate; give budget.rates.{currency}=(what one US "
-                f"dollar costs), or choose one of {known}"
+                f"currency {currency}",
+                None,
+                "has no exchange rate",
+                f"give budget.rates.{currency}=(what one US dollar costs), or choose one of "
+                f"{known}",
             )
         return rate

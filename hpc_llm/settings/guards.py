@@ -44,8 +44,16 @@ class GuardSettings:
         for key in ("spike_deviations", "spike_window"):
             require_positive(f"guards.{key}", getattr(self, key))
         if self.most_skips < 0:
-            raise UserError(f"guards.most_skips={self.most_skips}: must be 0 or above")
+            raise UserError(
+                "guards.most_skips",
+                self.most_skips,
+                "must be 0 or above",
+            )
         if self.stall_minutes is not None:
             require_positive("guards.stall_minutes", self.stall_minutes)
         if self.slow_factor is not None and self.slow_factor <= 1:
-            raise UserError(f"guards.slow_factor={self.slow_factor}: must be above 1, or null")
+            raise UserError(
+                "guards.slow_factor",
+                self.slow_factor,
+                "must be above 1, or null",
+            )

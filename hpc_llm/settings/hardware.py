@@ -91,8 +91,10 @@ def _check_interval(key: str, low: float | None, high: float | None) -> None:
         return
     if low is None or high is None or not 0 < low <= high:
         raise UserError(
-            f"{key}_low={low}, {key}_high={high}: must be above 0, the lower end first; "
-            "give both, or leave both null"
+            f"{key}_low={low}, {key}_high={high}",
+            None,
+            "must be above 0, the lower end first",
+            "give both, or leave both null",
         )
 
 

@@ -39,8 +39,10 @@ class ScheduleSettings:
             require_fraction(f"schedule.{key}", getattr(self, key))
         if self.name == "inverse_sqrt" and not self.warmup_fraction:
             raise UserError(
-                "schedule.warmup_fraction=0: the fall of inverse_sqrt is measured in warm-ups; "
-                "give a share above 0"
+                "schedule.warmup_fraction",
+                "0",
+                "the fall of inverse_sqrt is measured in warm-ups",
+                "give a share above 0",
             )
         if self.name == "wsd":
             self._check_wsd()
@@ -48,11 +50,15 @@ class ScheduleSettings:
     def _check_wsd(self) -> None:
         if not 0 < self.decay_fraction <= 1 - self.warmup_fraction:
             raise UserError(
-                f"schedule.decay_fraction={self.decay_fraction}: must be above 0, and at most what "
-                f"schedule.warmup_fraction={self.warmup_fraction} leaves of the stage"
+                "schedule.decay_fraction",
+                self.decay_fraction,
+                "must be above 0, and at most what schedule.warmup_fraction="
+                f"{self.warmup_fraction} leaves of the stage",
             )
         if self.decay == "exponential" and not self.final_fraction:
             raise UserError(
-                "schedule.final_fraction=0: an exponential decay never reaches 0; give a share "
-                "above 0, or schedule.decay=sqrt"
+                "schedule.final_fraction",
+                "0",
+                "an exponential decay never reaches 0",
+                "give a share above 0, or schedule.decay=sqrt",
             )

@@ -29,11 +29,23 @@ class ZeroSettings:
     def __post_init__(self) -> None:
         """Check the values."""
         if self.stage not in (0, 1, 2, 3):
-            raise UserError(f"zero.stage={self.stage}: must be 0, 1, 2 or 3")
+            raise UserError(
+                "zero.stage",
+                self.stage,
+                "must be 0, 1, 2 or 3",
+            )
         if self.offload_parameters and self.stage != 3:
-            raise UserError(f"zero.offload_parameters=true: needs zero.stage=3, not {self.stage}")
+            raise UserError(
+                "zero.offload_parameters",
+                "true",
+                f"needs zero.stage=3, not {self.stage}",
+            )
         if self.offload_optimizer and self.stage == 0:
-            raise UserError("zero.offload_optimizer=true: needs zero.stage=1, 2 or 3, not 0")
+            raise UserError(
+                "zero.offload_optimizer",
+                "true",
+                "needs zero.stage=1, 2 or 3, not 0",
+            )
         require_positive("zero.bucket_elements", self.bucket_elements)
         _refuse_auto(self.extra, "zero.extra")
 
@@ -44,4 +56,9 @@ def _refuse_auto(value: Any, key: str) -> None:
         for name, inner in value.items():
             _refuse_auto(inner, f"{key}.{name}")
     elif value == "auto":
-        raise UserError(f"{key}=auto: nothing fills that in here; leave it out or give a value")
+        raise UserError(
+            key,
+            "auto",
+            "nothing fills that in here",
+            "leave it out or give a value",
+        )

@@ -16,8 +16,10 @@ def run(context: Context, name: str) -> dict[str, Any]:
     settings = context.cfg.corpus
     if not settings.target:
         raise UserError(
-            "corpus.target=[]: no text in the new language; give files "
-            "(corpus.target=ru.jsonl.gz), a pattern, hub:OWNER/NAME or corpus=sample"
+            "corpus.target",
+            "[]",
+            "no text in the new language",
+            "give files (corpus.target=ru.jsonl.gz), a pattern, hub:OWNER/NAME or corpus=sample",
         )
     counts: dict[str, Any] = {}
     with replaced_folder(context.stage_folder(name)) as folder:

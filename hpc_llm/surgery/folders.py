@@ -15,13 +15,28 @@ def check_model_folder(path: str) -> None:
     folder = Path(path).expanduser()
     if not folder.exists():
         if path.count("/") != 1 or path.startswith((".", "/", "~")):
-            raise UserError(f"model.path={path}: no such folder; give a folder or OWNER/NAME")
+            raise UserError(
+                "model.path",
+                path,
+                "no such folder",
+                "give a folder or OWNER/NAME",
+            )
         return
     if not (folder / "config.json").is_file():
-        raise UserError(f"model.path={path}: holds no config.json; give a Hugging Face folder")
+        raise UserError(
+            "model.path",
+            path,
+            "holds no config.json",
+            "give a Hugging Face folder",
+        )
     if any(folder.glob("*.safetensors")):
         return
     cure = "give a folder with *.safetensors"
     if any(folder.glob("*.bin")):
         cure = "pickled weights (*.bin) are not loaded; convert them to safetensors"
-    raise UserError(f"model.path={path}: holds no weights; {cure}")
+    raise UserError(
+        "model.path",
+        path,
+        "holds no weights",
+        cure,
+    )

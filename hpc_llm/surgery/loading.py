@@ -120,7 +120,12 @@ def load_model(
             )
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
-        raise UserError(f"model.path={path}: {first}; give a folder or a reachable id") from error
+        raise UserError(
+            "model.path",
+            path,
+            first,
+            "give a folder or a reachable id",
+        ) from error
     model.config.use_cache = False  # with the cache on, packed documents would see each other
     return model
 
@@ -134,7 +139,11 @@ def load_tokenizer(path: str | Path, settings: ModelSettings) -> PreTrainedToken
         )
     except (OSError, ValueError, KeyError) as error:
         first = str(error).splitlines()[0]
-        raise UserError(f"model.path={path}: no tokenizer could be read ({first})") from error
+        raise UserError(
+            "model.path",
+            path,
+            f"no tokenizer could be read ({first})",
+        ) from error
 
 
 def build_model(

@@ -78,10 +78,12 @@ def verify_flops(
     counted = counted_flops(model, rows, length)
     if counted != expected:
         raise UserError(
-            f"accounting.verify: a pass over {rows} rows of {length} tokens takes {counted:,} "
-            f"FLOPs by count on the model, {expected:,} by the formula for {method.label} "
-            f"(x{counted / expected:.4f}); the bill would be wrong by that; go on all the same "
-            "with accounting.verify=off"
+            "accounting.verify",
+            None,
+            f"a pass over {rows} rows of {length} tokens takes {counted:,} FLOPs by count on"
+            f" the model, {expected:,} by the formula for {method.label} (x"
+            f"{counted / expected:.4f}); the bill would be wrong by that",
+            "go on all the same with accounting.verify=off",
         )
     logging.getLogger(__name__).debug("FLOPs verified: %d", counted)
     return counted

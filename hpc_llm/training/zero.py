@@ -115,9 +115,19 @@ def _contradiction(path: str, value: Any, derived: Any) -> UserError:
     key = f"zero.extra.{path}={value}"
     source = SOURCES.get(path) or SOURCES.get(path.rsplit(".", 1)[0])
     if source is None:
-        return UserError(f"{key}: has to be {derived}; leave it out")
+        return UserError(
+            key,
+            None,
+            f"has to be {derived}",
+            "leave it out",
+        )
     known = "decided" if derived is None else derived
-    return UserError(f"{key}: is {known} by {source}; change it there")
+    return UserError(
+        key,
+        None,
+        f"is {known} by {source}",
+        "change it there",
+    )
 
 
 def _given(section: dict[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,11 @@ def check_keys(config: Mapping[str, Any]) -> None:
     except ValidationError as error:
         raise _refused(config, error) from error
     except Exception as error:  # whatever DeepSpeed raises for a value: assert, ValueError, its own
-        raise UserError(f"zero.extra: DeepSpeed refuses it: {_line(error)}") from error
+        raise UserError(
+            "zero.extra",
+            None,
+            f"DeepSpeed refuses it: {_line(error)}",
+        ) from error
     for path, names in asked.items():
         section: Mapping[str, Any] = config
         for part in path:
@@ -70,7 +74,12 @@ def check_keys(config: Mapping[str, Any]) -> None:
 def _unknown(path: Path, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(path[-1], list(known), n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}?" if near else "see deepspeed.ai/docs/config-json"
-    return UserError(f"zero.extra.{'.'.join(path)}: DeepSpeed has no such setting; {hint}")
+    return UserError(
+        f"zero.extra.{'.'.join(path)}",
+        None,
+        "DeepSpeed has no such setting",
+        hint,
+    )
 
 
 def _refused(config: Mapping[str, Any], error: Any) -> UserError:
@@ -80,7 +89,11 @@ def _refused(config: Mapping[str, Any], error: Any) -> UserError:
     path = next(_paths(config, place, ()), place)
     if first["type"] == "extra_forbidden":
         return _unknown(path, _fields(error.title, place))
-    return UserError(f"zero.extra.{'.'.join(path)}={first.get('input')}: {first['msg']}")
+    return UserError(
+        f"zero.extra.{'.'.join(path)}",
+        first.get("input"),
+        first["msg"],
+    )
 
 
 def _paths(section: Mapping[str, Any], place: Path, before: Path) -> Iterator[Path]:

@@ -109,14 +109,18 @@ def plan_batches(train: TrainSettings, world_size: int, positions: int | None) -
     length = train.sequence_length
     if positions and length > positions:
         raise UserError(
-            f"train.sequence_length={length}: the model has {positions} positions; "
-            f"give train.sequence_length={positions} or less"
+            "train.sequence_length",
+            length,
+            f"the model has {positions} positions",
+            f"give train.sequence_length={positions} or less",
         )
     rows = train.batch_tokens // length
     if rows % world_size:
         raise UserError(
-            f"train.batch_tokens={train.batch_tokens}: {rows} rows of {length} tokens cannot be "
-            f"divided among {world_size} ranks; give a multiple of {length * world_size}"
+            "train.batch_tokens",
+            train.batch_tokens,
+            f"{rows} rows of {length} tokens cannot be divided among {world_size} ranks",
+            f"give a multiple of {length * world_size}",
         )
     share = rows // world_size
     limit = share
@@ -124,8 +128,10 @@ def plan_batches(train: TrainSettings, world_size: int, positions: int | None) -
         limit = train.micro_batch_tokens // length
         if limit < 1:
             raise UserError(
-                f"train.micro_batch_tokens={train.micro_batch_tokens}: holds no row of "
-                f"{length} tokens; give at least train.sequence_length"
+                "train.micro_batch_tokens",
+                train.micro_batch_tokens,
+                f"holds no row of {length} tokens",
+                "give at least train.sequence_length",
             )
     micro = max(size for size in range(1, min(limit, share) + 1) if share % size == 0)
     return BatchPlan(
@@ -146,8 +152,10 @@ def _length_ramp(train: TrainSettings) -> Ramp | None:
         return None
     if full % start:
         raise UserError(
-            f"train.sequence_warmup.start={start}: does not divide "
-            f"train.sequence_length={full}; give a divisor of it"
+            "train.sequence_warmup.start",
+            start,
+            f"does not divide train.sequence_length={full}",
+            "give a divisor of it",
         )
     levels = (length for length in range(start, full + 1, start) if full % length == 0)
     return Ramp(tuple(levels), train.sequence_warmup.steps)
@@ -160,8 +168,11 @@ def _rows_ramp(train: TrainSettings, world_size: int) -> Ramp | None:
         return None
     if start % least:
         raise UserError(
-            f"train.batch_warmup.start={start}: no multiple of train.sequence_length="
-            f"{train.sequence_length} times {world_size} ranks; give a multiple of {least}"
+            "train.batch_warmup.start",
+            start,
+            f"no multiple of train.sequence_length={train.sequence_length} times {world_size}"
+            " ranks",
+            f"give a multiple of {least}",
         )
     first, full = start // train.sequence_length, train.batch_tokens // train.sequence_length
     return Ramp((*range(first, full, first), full), train.batch_warmup.steps)

@@ -22,8 +22,10 @@ def compile_layers(model: torch.nn.Module) -> int:
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     if not layers:
         raise UserError(
-            f"train.compile=true: {type(model).__name__} has no layers that are known; give "
-            "train.compile=false"
+            "train.compile",
+            "true",
+            f"{type(model).__name__} has no layers that are known",
+            "give train.compile=false",
         )
     torch._inductor.config.deterministic = True  # no choice of a kernel by its speed
     torch._dynamo.config.fail_on_recompile_limit_hit = True  # else it goes on uncompiled
