@@ -1,30 +1,28 @@
-"""W = W0 + phi * lam * B A, `lam = alpha / r`, applied in memory.
+"""The merging factor phi applied in memory: W = W0 + phi (alpha / r) B A.
 
-The factor goes onto the scale that every LoRA layer multiplies its output by: nothing is merged,
-no weight is copied and nothing is written, so trying a phi costs a forward pass only.
+phi multiplies the scale of every LoRA layer: no weight is merged, copied or written, so trying a
+phi costs one forward pass.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from peft.tuners.lora import LoraLayer
 
-from hpc_llm.errors import UserError
+from hpc_llm.surgery.adapters import exact_lora
 
 __all__ = ["scaled"]
 
 
 @contextmanager
 def scaled(model: torch.nn.Module, phi: float) -> Iterator[None]:
-    """Let `model` run with merging factor `phi` inside the block; the old scales come back exactly.
+    """Run `model` with merging factor `phi` inside the block; restore the exact scales after it.
 
-    phi 0 is the model without its adapters, phi 1 as trained. Weights that were trained in full
-    beside the adapters stay as they are. Raises `UserError` for a model without LoRA layers, for
-    merged ones and for DoRA, whose norm makes the weight no linear function of phi.
+    phi=0 is the model without its adapter, phi=1 as trained. Weights that were trained in full
+    beside the adapter stay as they are. Raises `UserError` for an adapter that is no linear
+    function of phi (see `exact_lora`, which `merge_adapter` uses too).
     """
-    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
-    _check_layers(layers)
+    layers = list(exact_lora(model).values())
     before = [dict(layer.scaling) for layer in layers]
     try:
         for layer, scaling in zip(layers, before, strict=True):
@@ -33,12 +31,3 @@ def scaled(model: torch.nn.Module, phi: float) -> Iterator[None]:
     finally:
         for layer, scaling in zip(layers, before, strict=True):
             layer.scaling.update(scaling)
-
-
-def _check_layers(layers: list[LoraLayer]) -> None:
-    if not layers:
-        raise UserError("phi: the model has no LoRA layers; give a model with its adapters on")
-    if any(layer.merged for layer in layers):
-        raise UserError("phi: the adapters are merged into the weights; give an unmerged model")
-    if any(any(layer.use_dora.values()) for layer in layers):
-        raise UserError("phi: DoRA adapters have no merging factor; train with plain LoRA")

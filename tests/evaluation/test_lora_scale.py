@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
+from errors import user_error
 from peft import LoraConfig, get_peft_model
 
-from hpc_llm.errors import UserError
 from hpc_llm.evaluation.lora_scale import scaled
 
 IDS = torch.tensor([[1, 7, 21, 3, 44, 9, 60, 5]])
@@ -72,12 +72,12 @@ def test_blocks_multiply(llama):
 
 
 def test_models_without_a_linear_factor_are_refused(llama):
-    with pytest.raises(UserError, match="no LoRA layers"), scaled(llama, 0.5):
+    with user_error("adapter", "LoRA", value="none"), scaled(llama, 0.5):
         pass
     merged = adapted(copy.deepcopy(llama), ["q_proj"])
     merged.merge_adapter()
-    with pytest.raises(UserError, match="merged"), scaled(merged, 0.5):
+    with user_error("adapter", "q_proj", value="merged"), scaled(merged, 0.5):
         pass
     dora = adapted(llama, ["q_proj"], use_dora=True)
-    with pytest.raises(UserError, match="DoRA"), scaled(dora, 0.5):
+    with user_error("adapter.use_dora", "DoRA", value=True), scaled(dora, 0.5):
         pass
