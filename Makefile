@@ -1,4 +1,4 @@
-# One verb for each step of CI; CI only calls make. `make help` lists them.
+# One target for each step of CI; CI only calls make. `make help` lists them.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -10,10 +10,10 @@ export PATH := $(abspath $(BIN)):$(PATH)
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check docs bench chaos slurm-test clean
 
-help: ## this list
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## a virtual environment in .venv with the pinned versions
+setup: $(STAMP) ## create a virtual environment in .venv with the pinned versions
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.11" % v[:2])'
@@ -25,31 +25,31 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m hpc_llm.training.prebuild
 	@touch $@
 
-demo: setup ## the main job: a small model learns Russian, here, in a few minutes
+demo: setup ## adapt a small model to Russian on this machine, in a few minutes
 	$(BIN)/hpc-llm adapt
 
-test: setup ## the tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
+test: setup ## run the tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations=20 $(TESTS)
 
-check: setup ## format, lint, types and the order of the rooms
+check: setup ## check format, lint, types and import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: setup ## the documentation in site/
+docs: setup ## build the documentation in site/
 	$(BIN)/python -m pip install --quiet --editable '.[docs]' --constraint constraints.txt
 	$(BIN)/mkdocs build --strict
 
-bench: setup ## speed and memory beside HF Trainer, plain PyTorch and DeepSpeed by hand
+bench: setup ## measure speed and memory against HF Trainer, plain PyTorch and plain DeepSpeed
 	$(BIN)/python bench/train.py $(BENCH)
 
-chaos: setup ## runs killed 20 times each at ZeRO 0 to 3 on one rank and two (about 40 minutes)
+chaos: setup ## kill runs 20 times each at ZeRO 0 to 3 on one rank and two (about 40 minutes)
 	$(BIN)/python tests/chaos/chaos.py $(CHAOS)
 
-slurm-test: setup ## everything that needs a Slurm (apt-get install slurm-wlm munge slurmdbd mariadb-server)
+slurm-test: setup ## run the tests that need Slurm (apt-get install slurm-wlm munge slurmdbd mariadb-server)
 	HPC_LLM_REQUIRE_SLURM=1 $(BIN)/python -m pytest -m slurm tests/slurm
 
-clean: ## remove what make and runs have left
+clean: ## remove the files of make and of runs
 	rm -rf $(VENV) build site runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

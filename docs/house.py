@@ -1,8 +1,9 @@
 """Draw the rooms of the package from what import-linter checks: `python docs/house.py`.
 
-The order of the rooms and the colours come from the contracts in `setup.cfg`, the words from each
-room's own docstring, so the picture cannot say something else than the code. `mkdocs build` runs
-it too (a hook in `mkdocs.yml`). It writes `docs/images/house.svg`, and only when that changes.
+The order and the colours of the rooms come from the contracts in `setup.cfg`, the descriptions from
+each room's docstring, the sub-rooms from its folders, so the figure cannot contradict the code.
+`mkdocs build` runs it too (a hook in `mkdocs.yml`). It writes `docs/images/house.svg`, and only
+when the figure changes.
 """
 
 import ast
@@ -14,12 +15,13 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "images" / "house.svg"
-WIDTH, MARGIN, GAP, ROOM_HEIGHT, LEGEND_HEIGHT = 960, 16, 10, 64, 44  # pixels
-LETTER = 6.7  # pixels of a letter of the description, on average
+WIDTH, MARGIN, GAP, LEGEND_HEIGHT = 960, 16, 8, 34  # pixels
+WIDE_HEIGHT, NARROW_HEIGHT = 48, 64  # pixels: one line of description, or two
+LETTER = 6.7  # mean width of a letter of the description, pixels
 COLOURS = {"torch": "#fde8d3", "light": "#dcebf7", "hydra": "#e3f1de"}
 MEANINGS = {
     "torch": "may use torch, DeepSpeed, transformers, peft",
-    "light": "never reaches them: starts in a moment",
+    "light": "never imports them: starts in a moment",
     "hydra": "the only room that knows Hydra",
 }
 
@@ -38,7 +40,7 @@ def layers(parser: ConfigParser) -> list[list[str]]:
 
 
 def kind(room: str, parser: ConfigParser) -> str:
-    """Return which contract a room is coloured by."""
+    """Return the contract that colours a room: a key of `COLOURS`."""
 
     def sources(contract: str) -> list[str]:
         return parser[f"importlinter:contract:{contract}"]["source_modules"].split()
@@ -56,17 +58,40 @@ def description(room: str) -> str:
     return " ".join(text.split("\n\n")[0].replace("`", "").split())
 
 
+def subrooms(room: str) -> list[str]:
+    """Return the names of the packages inside a room."""
+    return sorted(path.parent.name for path in (ROOT / "hpc_llm" / room).glob("*/__init__.py"))
+
+
+def draw_subrooms(names: list[str], right: float, top: float) -> str:
+    """Return small boxes for the sub-rooms, from `right` leftwards."""
+    parts = []
+    for name in reversed(names):
+        width = 16 + LETTER * len(name)
+        right -= width
+        parts.append(
+            f'<rect x="{right:.0f}" y="{top:.0f}" width="{width:.0f}" height="22" rx="4" '
+            f'fill="#ffffff" fill-opacity="0.7" stroke="#8a94a0"/>'
+            f'<text x="{right + 8:.0f}" y="{top + 15:.0f}" class="words">{name}/</text>'
+        )
+        right -= GAP
+    return "".join(parts)
+
+
 def draw_room(room: str, left: float, top: float, width: float, colour: str) -> str:
-    """Return one box with its name and what it is for."""
-    lines = wrap(description(room), int((width - 24) / LETTER))[:2]
+    """Return one box: the room's name, its description and its sub-rooms."""
+    narrow = width < WIDTH / 2
+    height = NARROW_HEIGHT if narrow else WIDE_HEIGHT
+    lines = wrap(description(room), int((width - 24) / LETTER))[: 2 if narrow else 1]
     words = "".join(
-        f'<text x="{left + 12:.0f}" y="{top + 40 + 15 * i:.0f}" class="words">{escape(line)}</text>'
+        f'<text x="{left + 12:.0f}" y="{top + 39 + 15 * i:.0f}" class="words">{escape(line)}</text>'
         for i, line in enumerate(lines)
     )
     return (
-        f'<rect x="{left:.0f}" y="{top:.0f}" width="{width:.0f}" height="{ROOM_HEIGHT}" rx="6" '
+        f'<rect x="{left:.0f}" y="{top:.0f}" width="{width:.0f}" height="{height}" rx="6" '
         f'fill="{colour}" stroke="#8a94a0"/>'
-        f'<text x="{left + 12:.0f}" y="{top + 22:.0f}" class="room">{room}</text>{words}'
+        f'<text x="{left + 12:.0f}" y="{top + 21:.0f}" class="room">{room}</text>{words}'
+        f"{draw_subrooms(subrooms(room), left + width - 12, top + 6)}"
     )
 
 
@@ -84,24 +109,22 @@ def legend(top: float) -> str:
 
 
 def draw() -> str:
-    """Return the picture as SVG."""
+    """Return the figure as SVG."""
     parser = contracts()
-    floors = layers(parser)
-    height = 2 * MARGIN + LEGEND_HEIGHT + len(floors) * (ROOM_HEIGHT + GAP)
-    parts = [legend(MARGIN)]
-    for floor, rooms in enumerate(floors):
-        top = MARGIN + LEGEND_HEIGHT + floor * (ROOM_HEIGHT + GAP)
+    parts, top = [legend(MARGIN)], MARGIN + LEGEND_HEIGHT
+    for rooms in layers(parser):
         width = (WIDTH - 2 * MARGIN - GAP * (len(rooms) - 1)) / len(rooms)
         for i, room in enumerate(rooms):
             colour = COLOURS[kind(room, parser)]
             parts.append(draw_room(room, MARGIN + i * (width + GAP), top, width, colour))
+        top += (WIDE_HEIGHT if len(rooms) == 1 else NARROW_HEIGHT) + GAP
     style = (
         "text{font-family:system-ui,sans-serif;fill:#1c2733}"
         ".room{font-size:15px;font-weight:600}.words{font-size:12px}"
     )
     body = "\n".join(parts)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top + MARGIN}" role="img" '
         f'aria-label="The rooms of hpc_llm; a room imports only from rooms below it">\n'
         f'<style>{style}</style>\n<rect width="100%" height="100%" fill="#ffffff"/>\n'
         f"{body}\n</svg>\n"
@@ -109,7 +132,7 @@ def draw() -> str:
 
 
 def main() -> None:
-    """Write the picture if it differs from the one that is there."""
+    """Write the figure if it differs from the file."""
     picture = draw()
     if not PICTURE.exists() or PICTURE.read_text(encoding="utf-8") != picture:
         PICTURE.write_text(picture, encoding="utf-8")

@@ -71,6 +71,16 @@ class Method:
     """Activations are recomputed in the backward pass (gradient checkpointing)."""
 
     @property
+    def rank(self) -> int:
+        """LoRA rank; 0: no adapters."""
+        return 0 if self.adapter is None else self.adapter.inner
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Linear layers with adapters; (): all that the model has, or no adapters."""
+        return () if self.adapter is None or "all" in self.adapter.targets else self.adapter.targets
+
+    @property
     def label(self) -> str:
         """What tables call it."""
         if self.adapter is None:

@@ -12,7 +12,8 @@ import os
 import sys
 import traceback
 
-from hpc_llm.app.arguments import Arguments, parse
+import hpc_llm
+from hpc_llm.app.arguments import parse
 from hpc_llm.app.help import help_text
 from hpc_llm.app.verbs import VERBS
 from hpc_llm.errors import (
@@ -41,15 +42,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
-        if arguments.help:
-            print(help_text(arguments.verb))
-            return 0
-        if arguments.version:
-            import hpc_llm
-
-            print(hpc_llm.__version__)
-            return 0
-        return _run(arguments)
+        if arguments.help or arguments.version or arguments.verb is None:
+            print(hpc_llm.__version__ if arguments.version else help_text(arguments.verb))
+            return 0 if arguments.help or arguments.version else EXIT_USER
+        module, function = VERBS[arguments.verb].work.split(":")
+        work = getattr(importlib.import_module(f"hpc_llm.app.{module}"), function)
+        return int(work(arguments))
     except (BudgetSpent, UserError, Diverged, Superseded) as error:
         return _tell(str(error), exit_code(error))
     except Stopped as error:
@@ -65,15 +63,6 @@ def main(argv: list[str] | None = None) -> int:
         return _tell(f"{error.filename or 'write'}: {DISK_ERRORS[error.errno]}", EXIT_USER)
     except KeyboardInterrupt:
         return _tell("interrupted; the same command goes on from the last checkpoint", 130)
-
-
-def _run(arguments: Arguments) -> int:
-    if arguments.verb is None:
-        print(help_text(None))
-        return EXIT_USER
-    module, function = VERBS[arguments.verb].work.split(":")
-    work = getattr(importlib.import_module(f"hpc_llm.app.{module}"), function)
-    return int(work(arguments))
 
 
 def _tell(message: str, code: int) -> int:

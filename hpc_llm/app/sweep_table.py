@@ -1,4 +1,4 @@
-"""`hpc-llm sweep SWEEP_FOLDER`: what became of the trials, as a table and as a picture."""
+"""`hpc-llm sweep SWEEP_FOLDER`: state and measures of the trials, as a table and as a plot."""
 
 import os
 import sys
@@ -15,7 +15,8 @@ from hpc_llm.report import (
     TrialRow,
     best_of,
     draw_sweep,
-    read_figures,
+    main_measure,
+    read_results,
     short_names,
     sweep_table,
 )
@@ -28,7 +29,7 @@ INTERRUPTED = (EXIT_REQUEUE, 130)
 
 
 class TrialState(NamedTuple):
-    """How a trial is: in words, done, failed or open, and why."""
+    """State of a trial: as text, its outcome (done, failed, open), and the cause."""
 
     words: str
     outcome: str = "open"
@@ -36,20 +37,20 @@ class TrialState(NamedTuple):
 
 
 def run_sweep_table(arguments: Arguments) -> int:
-    """Print the table of a sweep and draw its picture into its folder."""
+    """Print the table of a sweep and write its plot into its folder."""
     if len(arguments.overrides) != 1:
-        raise UserError("sweep: give one sweep folder: hpc-llm sweep runs/x")
+        raise UserError("sweep", None, "needs one sweep folder", "hpc-llm sweep runs/SWEEP")
     folder = SweepFolder(Path(arguments.overrides[0]))
     rows = print_sweep(folder)
-    picture = draw_sweep(folder.path.resolve().name, folder.read().keys, rows)
-    if picture is not None:
-        write_text(folder.picture, picture)
-        print(f"  picture {folder.picture}")
+    plot = draw_sweep(folder.path.resolve().name, folder.read().keys, rows)
+    if plot is not None:
+        write_text(folder.picture, plot)
+        print(f"  plot {folder.picture}")
     return 0
 
 
 def print_sweep(folder: SweepFolder) -> list[TrialRow]:
-    """Print the table of a sweep, its best trial and why others failed; return the rows."""
+    """Print the table of a sweep, its best trial and why trials failed; return the rows."""
     from rich.console import Console
 
     sweep = folder.read()
@@ -62,9 +63,9 @@ def print_sweep(folder: SweepFolder) -> list[TrialRow]:
     for trial in sweep.trials:
         run = folder.trial(trial.number)
         state = _state(run, trial, chains[trial.number], states, here.get(trial.number))
-        figures = read_figures(run, trial)
+        results = read_results(run, trial)
         rows.append(
-            TrialRow(trial=trial, state=state.words, outcome=state.outcome, figures=figures)
+            TrialRow(trial=trial, state=state.words, outcome=state.outcome, results=results)
         )
         reasons += [f"  trial {trial.number}: {state.why}"] if state.why else []
     wide = None if sys.stdout.isatty() else 1000  # a pipe gets whole lines
@@ -80,7 +81,7 @@ def _state(
     states: Mapping[str, JobState],
     here: Mapping[str, Any] | None,
 ) -> TrialState:
-    """Return how a trial is: by its record, else by Slurm or by what the sweep here wrote down."""
+    """Return the state of a trial: by its record, else by Slurm or the log of a local sweep."""
     done = folder.done(trial.stages)
     left = [name for name in trial.stages if name not in done]
     if not left:
@@ -104,7 +105,7 @@ def _state(
 def _in_queue(
     folder: RunFolder, jobs: Sequence[SubmittedJob], states: Mapping[str, JobState], at: str
 ) -> TrialState:
-    """Return how a trial is by its first job that has not ended well."""
+    """Return the state of a trial by its first job that is not completed."""
     for job in jobs:
         state = states.get(job.job)
         if state is None:
@@ -120,11 +121,11 @@ def _in_queue(
         code = f"exit code {state.exit_code}" if state.exit_code else state.state
         why = f"job {job.job}, {job.part}, {state.state}: {code}: {last_words(Path(job.log))}"
         return TrialState(f"failed at {at}", "failed", why)
-    return TrialState(f"ended at {at}", "failed", f"all jobs ended well, but {at} is not done")
+    return TrialState(f"ended at {at}", "failed", f"all jobs completed, but {at} is not done")
 
 
 def _runs(folder: RunFolder, at: str) -> str:
-    """Return what a trial is doing, with its step where it trains."""
+    """Return the stage that a trial runs, with its step if it trains."""
     name = at.removeprefix("train/")
     newest: dict[str, Any] = {}
     for line in read_jsonl(folder.events):
@@ -152,17 +153,17 @@ def _summary(folder: SweepFolder, keys: Sequence[str], rows: Sequence[TrialRow])
 
 
 def _measured(best: TrialRow, rows: Sequence[TrialRow]) -> str:
-    """Return the bits per byte of the best trial, and which others are not told apart from it."""
-    value, low, high = (best.figures.target.get(key) for key in ("value", "low", "high"))
-    text = f"{value:.3f} bits per byte of target text"
+    """Return the main measure of the best trial, and the trials that its interval contains."""
+    name = main_measure(rows) or ""
+    measure = best.results.measures[name]
+    text = f"{name} {measure['value']:.3f} {measure['unit']}"
+    low, high = measure["low"], measure["high"]
     if low is None or high is None:
         return text
-    near = [
-        str(row.trial.number)
-        for row in rows
-        if row is not best and row.outcome == "done" and row.target and low <= row.target <= high
-    ]
-    within = f"; its interval holds trials {', '.join(near)} too" if near else ""
+    others = [row for row in rows if row is not best and row.outcome == "done"]
+    values = {row.trial.number: row.value(name) for row in others}
+    near = [str(number) for number, v in values.items() if v is not None and low <= v <= high]
+    within = f"; its interval contains trials {', '.join(near)} too" if near else ""
     return f"{text}, {low:.3f} to {high:.3f}{within}"
 
 
@@ -171,10 +172,10 @@ def _spent(rows: Sequence[TrialRow]) -> str:
     hours: defaultdict[str, float] = defaultdict(float)
     money: defaultdict[str, float] = defaultdict(float)
     for row in rows:
-        figures = row.figures
-        if figures.hours:
-            hours[figures.unit] += figures.hours
-        if figures.amount is not None:
-            money[figures.currency] += figures.amount
+        results = row.results
+        if results.hours:
+            hours[results.unit] += results.hours
+        if results.amount is not None:
+            money[results.currency] += results.amount
     parts = [f"{amount:.3g} {unit}" for sums in (hours, money) for unit, amount in sums.items()]
     return ", ".join(parts) or "nothing yet"

@@ -44,7 +44,8 @@ def known_keys(settings: Any = RunConfig, prefix: str = "") -> list[str]:
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """Return `did you mean X or Y?` out of the known names; empty where none is near."""
-    near = [name for name in known if name.endswith(f".{word}")][:3]
+    ends = (f".{word}", f".{word.rsplit('.', 1)[-1]}")
+    near = next(filter(None, ([k for k in known if k.endswith(end)][:3] for end in ends)), [])
     near = near or difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(near)}?" if near else ""
 
@@ -85,7 +86,7 @@ def explain(error: Exception, keys: list[str], conf: Path, stages: Sequence[str]
         if options and f"'{plain}/" in text:
             return UserError(key, None, text.rstrip("."), f"choose one of {', '.join(options)}")
         if not options and plain not in known and not plain.startswith(OPEN_ENDED):
-            hint = nearest(plain, known) or nearest(plain.rsplit(".", 1)[-1], known)
+            hint = nearest(plain, known)
             return UserError(plain, None, "no such setting", hint or "see hpc-llm adapt --cfg job")
     full = str(getattr(error.__cause__ or error, "full_key", None) or "settings")
     if "Ambiguous value" in text:

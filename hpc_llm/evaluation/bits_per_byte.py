@@ -1,13 +1,13 @@
-"""Bits per byte of held-out text: the only loss that is comparable across tokenizers.
+"""Bits per byte (BPB) of held-out text: the only loss that is comparable across tokenizers.
 
 BPB = sum nll / (ln 2 * UTF-8 bytes of the raw text). Whole documents are scored in a sliding
 window: every token once, with as much left context as the window gives. The first token of a
 document is predicted from BOS (EOS for a tokenizer without BOS); EOS is not scored, since it
-spells no bytes. The rule is the same for every tokenizer.
+encodes no bytes. The rule is the same for every tokenizer.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from hpc_llm.evaluation.bootstrap import (
     SAMPLES,
+    DocumentLosses,
     bits_per_byte,
     draw_documents,
     percentiles,
@@ -32,9 +33,9 @@ __all__ = [
     "measure_bpb",
 ]
 
-LOGITS = 2**28  # logits of one forward pass at most: 1 GiB in fp32
-CHUNK_LOGITS = 2**24  # logits whose log-softmax is taken at once: 64 MiB in fp32
-UNSCORED = -100  # a target that cross_entropy passes over
+LOGITS = 2**28  # at most in one forward pass: 1 GiB in fp32
+CHUNK_LOGITS = 2**24  # log-softmax of so many at a time: 64 MiB in fp32
+UNSCORED = -100  # a target that cross_entropy ignores
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class ScoringWindow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bpb:
+class Bpb(DocumentLosses):
     """Bits per byte with a 95 % bootstrap interval over documents."""
 
     value: float
@@ -61,10 +62,6 @@ class Bpb:
     high: float
     bytes: int
     """UTF-8 bytes of all documents."""
-    nll: np.ndarray = field(repr=False)
-    """Nats of each document, float64 (documents,)."""
-    byte_counts: np.ndarray = field(repr=False)
-    """UTF-8 bytes of each document, int64 (documents,)."""
 
 
 def measure_bpb(
@@ -77,7 +74,7 @@ def measure_bpb(
 ) -> Bpb:
     """Return the bits per byte of `model` on `texts`, one document each.
 
-    `encode` turns texts into token ids without special tokens; `first_token` stands before each
+    `encode` turns texts into token ids without special tokens; `first_token` precedes each
     document (see `document_nll`); `seed` is that of the bootstrap. One document gives no
     interval: low and high then equal the value. Raises `UserError` when there is no text.
     """
@@ -105,9 +102,9 @@ def document_nll(
     """Return the negative log-likelihood of each document in nats, float64 (documents,).
 
     `model` is called like a causal model of transformers, in evaluation mode and without
-    gradients, on the device of its parameters; a `PeftModel` will do. `encoded` holds token ids
-    without special tokens. The first token is predicted from `first_token`; None: nothing stands
-    before a document and its first token is not scored. An empty document has 0 nats.
+    gradients, on the device of its parameters; it may be a `PeftModel`. `encoded` holds token ids
+    without special tokens. The first token is predicted from `first_token`; None: nothing precedes
+    a document and its first token is not scored. An empty document has 0 nats.
     """
     sequences = encoded if first_token is None else [[first_token, *ids] for ids in encoded]
     window = min(settings.window, positions_of(model) or settings.window)
@@ -124,7 +121,7 @@ def document_nll(
 def document_windows(predictions: Sequence[int], window: int, stride: int) -> list[ScoringWindow]:
     """Return the windows that score each of a document's `predictions[i]` predictions once.
 
-    The first window scores all that it holds, each later one the last `stride` tokens; the last
+    The first window scores all its tokens, each later one its last `stride` tokens; the last
     window is moved back so that it is full too. A stride above `window` counts as `window`.
     """
     stride = min(stride, window)
@@ -139,7 +136,7 @@ def document_windows(predictions: Sequence[int], window: int, stride: int) -> li
 
 
 def _batches(windows: list[ScoringWindow], batch_tokens: int) -> Iterator[list[ScoringWindow]]:
-    """Yield windows of like length, together at most `batch_tokens` tokens with their padding."""
+    """Yield windows of similar length, at most `batch_tokens` tokens including padding."""
     batch: list[ScoringWindow] = []
     for window in sorted(windows, key=lambda w: w.length, reverse=True):
         if batch and (len(batch) + 1) * batch[0].length > batch_tokens:
@@ -156,7 +153,7 @@ def _batch_nll(
     """Return the nats of each window of a batch, float64 (windows,).
 
     Short windows are padded on the right, without an attention mask: in a causal model no
-    position sees what stands to its right, so padding reaches no scored token.
+    position attends to its right, so padding reaches no scored token.
     """
     shape = (len(batch), max(w.length for w in batch))
     inputs, targets = np.zeros(shape, np.int64), np.full(shape, UNSCORED, np.int64)
@@ -173,8 +170,8 @@ def _batch_nll(
 def _token_nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return fp32 nats (tokens,) of `targets` (tokens,) under `logits` (tokens, vocab).
 
-    The log-softmax is taken in fp32, over a chunk of rows at a time: a second, wider copy of all
-    logits would be the largest tensor of the measurement.
+    The log-softmax is taken in fp32, over a chunk of tokens at a time: a second, wider copy of all
+    logits would be the largest tensor of the evaluation.
     """
     rows = max(1, CHUNK_LOGITS // logits.shape[-1])
     return torch.cat(

@@ -1,18 +1,26 @@
-"""How sure a figure is: the percentile bootstrap over documents (Efron 1979).
+"""Confidence intervals: the percentile bootstrap over documents (Efron 1979).
 
-Documents are the unit that is drawn, since the tokens of one document are not independent. Two
-figures on the same documents are compared on the same draws (paired): what makes a document hard
-for both then cancels.
+Documents are resampled, not tokens, since the tokens of one document are not independent. Two
+metrics on the same documents are compared on the same resamples (paired): what makes a document
+hard for both then cancels.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from hpc_llm.errors import UserError
 
-__all__ = ["SAMPLES", "Interval", "bits_per_byte", "draw_documents", "percentiles", "resampled_bpb"]
+__all__ = [
+    "SAMPLES",
+    "DocumentLosses",
+    "Interval",
+    "bits_per_byte",
+    "draw_documents",
+    "percentiles",
+    "resampled_bpb",
+]
 
 SAMPLES = 1000
 PERCENTILES = (2.5, 97.5)  # 95 %
@@ -20,23 +28,35 @@ PERCENTILES = (2.5, 97.5)  # 95 %
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its 95 % interval."""
+    """A value with its 95 % interval."""
 
     value: float
     low: float
     high: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class DocumentLosses:
+    """The loss of each held-out document: what paired comparisons need."""
+
+    nll: np.ndarray = field(repr=False)
+    """Nats of each document, float64 (documents,)."""
+    byte_counts: np.ndarray = field(repr=False)
+    """UTF-8 bytes of each document, int64 (documents,)."""
+
+
 def bits_per_byte(nll: np.ndarray, byte_counts: np.ndarray) -> float:
-    """Return BPB = sum nll / (ln 2 * bytes), the loss that two tokenizers can be compared by.
+    """Return bits per byte, BPB = sum nll / (ln 2 * bytes), comparable across tokenizers.
 
     `nll` (documents,) in nats, `byte_counts` (documents,): UTF-8 bytes of the raw texts.
-    Raises `UserError` when the documents hold no text.
+    Raises `UserError` when the documents hold no text, or the shapes differ.
     """
     if len(nll) != len(byte_counts):
         raise UserError(
-            f"bits per byte: {len(nll)} losses for {len(byte_counts)} byte counts; "
-            "give one of each for every document"
+            "bits per byte",
+            None,
+            f"{len(nll)} losses for {len(byte_counts)} byte counts",
+            "give one loss and one byte count for every document",
         )
     _check_text(byte_counts)
     return float(np.sum(nll) / (math.log(2) * np.sum(byte_counts)))
@@ -45,14 +65,17 @@ def bits_per_byte(nll: np.ndarray, byte_counts: np.ndarray) -> float:
 def _check_text(byte_counts: np.ndarray) -> None:
     if np.sum(byte_counts) == 0:
         raise UserError(
-            "bits per byte: the held-out documents hold no text; give a corpus with more text"
+            "bits per byte",
+            None,
+            "the held-out documents are empty",
+            "give a corpus with more text",
         )
 
 
 def draw_documents(byte_counts: np.ndarray, samples: int, seed: int) -> np.ndarray:
     """Return how often each document is drawn in each resample, float64 (samples, documents).
 
-    As many documents with text are drawn, with replacement, as there are; empty ones never.
+    As many documents are drawn, with replacement, as have text; empty ones are never drawn.
     Raises `UserError` when no document has text.
     """
     _check_text(byte_counts)
@@ -69,6 +92,6 @@ def resampled_bpb(nll: np.ndarray, byte_counts: np.ndarray, draws: np.ndarray) -
 
 
 def percentiles(values: np.ndarray) -> tuple[float, float]:
-    """Return the ends of the 95 % interval; both are values that occurred."""
+    """Return the bounds of the 95 % interval; both are elements of `values`."""
     low, high = np.percentile(values, PERCENTILES, method="inverted_cdf")
     return float(low), float(high)

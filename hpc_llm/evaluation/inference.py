@@ -1,4 +1,4 @@
-"""A model as it is measured: evaluation mode, no gradients, everything restored afterwards."""
+"""Evaluation mode without gradients, restored afterwards."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +12,10 @@ __all__ = ["inference", "positions_of"]
 
 @contextmanager
 def inference(model: torch.nn.Module) -> Iterator[None]:
-    """Put `model` into evaluation mode without gradients, and each module back as it was.
+    """Put `model` into evaluation mode without gradients; restore each module's mode afterwards.
 
-    `no_grad` rather than `inference_mode`: the model may go on training, and a buffer that it
-    renewed in between must stay usable in a backward pass.
+    `no_grad` rather than `inference_mode`: training may continue with the model, and a buffer that
+    was updated meanwhile must stay usable in a backward pass.
     """
     training = [module for module in model.modules() if module.training]
     model.eval()
@@ -28,5 +28,5 @@ def inference(model: torch.nn.Module) -> Iterator[None]:
 
 
 def positions_of(model: torch.nn.Module) -> int | None:
-    """Return how many positions the model was made for; None: no limit (ALiBi)."""
+    """Return the maximum number of positions of the model; None: no limit (ALiBi)."""
     return context_length(model.config.to_dict())

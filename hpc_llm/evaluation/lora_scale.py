@@ -1,7 +1,7 @@
-"""The merging factor phi applied in memory: W = W0 + phi (alpha / r) B A.
+"""W = W0 + phi * lam * B A, `lam = alpha / r`, applied in memory.
 
-phi multiplies the scale of every LoRA layer: no weight is merged, copied or written, so trying a
-phi costs one forward pass.
+The factor multiplies the output scale of every LoRA layer: nothing is merged, no weight is copied
+and nothing is written, so evaluating a phi costs a forward pass only.
 """
 
 from collections.abc import Iterator
@@ -9,20 +9,20 @@ from contextlib import contextmanager
 
 import torch
 
-from hpc_llm.surgery.adapters import exact_lora
+from hpc_llm.surgery.adapters import mergeable_layers
 
 __all__ = ["scaled"]
 
 
 @contextmanager
 def scaled(model: torch.nn.Module, phi: float) -> Iterator[None]:
-    """Run `model` with merging factor `phi` inside the block; restore the exact scales after it.
+    """Run `model` with merging factor `phi` inside the block; the scales are restored exactly.
 
-    phi=0 is the model without its adapter, phi=1 as trained. Weights that were trained in full
-    beside the adapter stay as they are. Raises `UserError` for an adapter that is no linear
-    function of phi (see `exact_lora`, which `merge_adapter` uses too).
+    phi 0 is the model without its adapters, phi 1 the model as trained. Weights that were trained
+    in full beside the adapters are unchanged. Raises `UserError` for adapters whose change is not
+    linear in phi: see `hpc_llm.surgery.adapters`.
     """
-    layers = list(exact_lora(model).values())
+    layers = mergeable_layers(model)
     before = [dict(layer.scaling) for layer in layers]
     try:
         for layer, scaling in zip(layers, before, strict=True):

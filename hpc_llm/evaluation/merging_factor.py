@@ -2,9 +2,9 @@
 
 J(phi) = BPB_target(phi) + beta * max(0, BPB_source(phi) - BPB_source(0)) is measured on a grid,
 then by golden section (Kiefer 1953) around the best grid point. A paired bootstrap over documents
-says how sure the minimum is, and of all factors within one standard error of it the smallest is
-chosen (Breiman et al. 1984): what the text cannot tell apart is decided for less change.
-Neither texts nor model are seen here, only losses; never tune on a test benchmark.
+gives the uncertainty of the minimum, and of all factors within one standard error of it the
+smallest is chosen (Breiman et al. 1984): among equals the one that changes the model least.
+This module sees losses only, neither texts nor model; never tune on a test benchmark.
 """
 
 import math
@@ -33,7 +33,7 @@ Losses = Callable[[float], np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class PhiChoice:
-    """The chosen merging factor and how it was found."""
+    """The chosen merging factor and the search behind it."""
 
     value: float
     """The smallest factor within one standard error of the best."""
@@ -42,24 +42,28 @@ class PhiChoice:
     high: float
     """The same, upper end; never below `value`."""
     best: float
-    """The factor of the least objective."""
+    """The factor with the lowest objective."""
     beta: float
     """Weight of forgetting in the objective."""
     at_edge: bool
-    """`value` or `best` is an end of the grid: a wider grid may hold a better factor."""
+    """`value` or `best` is an end of the grid: a wider grid may contain a better factor."""
     source_base_bpb: float | None
     """Bits per byte on source text at phi 0; None without source text."""
     curve: list[dict[str, Any]]
-    """A point for each factor tried, rising: `phi`, `target_bpb`, `target_low`, `target_high`,
+    """A point for each factor tried, ascending: `phi`, `target_bpb`, `target_low`, `target_high`,
     `source_bpb`, `source_low`, `source_high` (None without source text), `objective` and `from`
     (grid | golden)."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the run folder keeps and the report draws."""
+        """Return the content of `correct/phi.json`."""
+        objective = "BPB(target)"
+        if self.source_base_bpb is not None:
+            objective += f" + {self.beta} · max(0, BPB(source) − BPB(source) at phi = 0)"
         return {
             "phi": {"value": self.value, "low": self.low, "high": self.high},
             "best": self.best,
             "beta": self.beta,
+            "objective": f"J = {objective}",
             "at_edge": self.at_edge,
             "source_base_bpb": self.source_base_bpb,
             "curve": self.curve,
@@ -68,7 +72,7 @@ class PhiChoice:
 
 @dataclass(frozen=True)
 class _Side:
-    """Losses on the documents of one language; each factor is measured once."""
+    """Losses on the documents of one language; each factor is evaluated once."""
 
     losses: Losses
     byte_counts: np.ndarray  # (documents,)
@@ -92,14 +96,14 @@ class _Side:
 
 @dataclass(frozen=True)
 class _Objective:
-    """J(phi); without source text the bits per byte on target text alone."""
+    """J(phi); without source text bits per byte on target text alone."""
 
     target: _Side
     source: _Side | None
     beta: float
 
     def value(self, phi: float) -> float:
-        """J(phi); a factor at which the model breaks down (no finite loss) is infinitely bad."""
+        """J(phi); infinite where the loss is NaN or infinite."""
         result = self.target.bpb(phi)
         if self.source is not None:
             loss = self.source.bpb(phi) - self.source.bpb(0.0)
@@ -123,13 +127,13 @@ def choose_phi(
     settings: CorrectSettings,
     seed: int,
 ) -> PhiChoice:
-    """Return the merging factor for losses that can be measured at any phi.
+    """Return the merging factor for losses that can be evaluated at any phi.
 
-    `target_nll(phi)` and `source_nll(phi)` give the nats of each held-out document; the byte
-    counts (documents,) are those of the same documents. `source_nll` None: forgetting is not
-    weighed and `source_bytes` not read. Each factor is measured once; one without finite losses
-    is left out.
-    Raises `UserError` when there is no text, or no factor of the grid has finite losses.
+    `target_nll(phi)` and `source_nll(phi)` return the nats of each held-out document; the byte
+    counts (documents,) are those of the same documents. `source_nll` None: the objective has no
+    forgetting term and `source_bytes` is not read. Each factor is evaluated once; factors without
+    a finite loss are skipped.
+    Raises `UserError` when there is no text, or no factor of the grid has a finite loss.
     """
     target = _side(target_nll, target_bytes, settings.bootstrap_samples, seed)
     source = None
@@ -140,7 +144,10 @@ def choose_phi(
     finite = {phi: value for phi, value in sorted(tried.items()) if math.isfinite(value)}
     if not finite:
         raise UserError(
-            f"correct.grid={settings.grid}: no factor has a finite loss; train with a lower rate"
+            "correct.grid",
+            settings.grid,
+            "no factor has a finite loss",
+            "train with a lower learning rate",
         )
     best = min(finite, key=finite.__getitem__)
     value, low, high = _decide(objective, finite, best)
@@ -162,7 +169,7 @@ def _side(losses: Losses, byte_counts: np.ndarray, samples: int, seed: int) -> _
 
 
 def _search(objective: _Objective, settings: CorrectSettings) -> dict[float, float]:
-    """Return J at each factor tried: the grid, then golden section beside its best point."""
+    """Return J at each factor tried: the grid, then golden section around its best point."""
     grid = settings.grid
     tried = {phi: objective.value(phi) for phi in grid}
     best = min(range(len(grid)), key=lambda index: tried[grid[index]])
@@ -184,9 +191,9 @@ def _search(objective: _Objective, settings: CorrectSettings) -> dict[float, flo
 def _decide(
     objective: _Objective, tried: dict[float, float], best: float
 ) -> tuple[float, float, float]:
-    """Return the chosen factor and the interval of the best one; `tried` rises in phi.
+    """Return the chosen factor and the interval of the best one; `tried` is ascending in phi.
 
-    The interval is that of the factor with the least J in each resample. The standard error is
+    The interval is that of the factor with the lowest J in each resample. The standard error is
     that of J(phi) - J(best) on the same resamples.
     """
     phis = np.array(list(tried))

@@ -1,4 +1,4 @@
-"""Greedy continuations for the report: what the model writes, the same at every run."""
+"""Greedy continuations of prompts for the report; deterministic."""
 
 from collections.abc import Sequence
 
@@ -17,11 +17,11 @@ def continue_texts(
     prompts: Sequence[str],
     max_new_tokens: int,
 ) -> list[str]:
-    """Return the likeliest next tokens of each prompt as text, without the prompt itself.
+    """Return the greedy continuation of each prompt as text, without the prompt itself.
 
-    Each prompt stands behind BOS (EOS where there is none), as documents do in training, and is
-    continued alone, so that no padding is needed; the end is EOS, `max_new_tokens` or the model's
-    last position. Raises `UserError` when a prompt leaves no position free.
+    Each prompt follows BOS (EOS where there is none), as documents do in training, and is
+    continued alone, so that no padding is needed; generation stops at EOS, `max_new_tokens` or the
+    model's last position. Raises `UserError` when a prompt is empty or leaves no position free.
     """
     with inference(model):
         return [_continue(model, tokenizer, prompt, max_new_tokens) for prompt in prompts]
@@ -36,14 +36,17 @@ def _continue(
     free = (positions_of(model) or len(ids) + max_new_tokens) - len(ids)
     if free < 1 or not ids:
         raise UserError(
-            f"prompt of {len(ids)} tokens: must hold 1 to {len(ids) + free - 1}; give another one"
+            "prompt",
+            f"{len(ids)} tokens",
+            f"must have 1 to {len(ids) + free - 1} tokens, so that the model can continue it",
+            "give a shorter prompt" if ids else "give a prompt",
         )
     inputs = torch.tensor([ids], device=next(model.parameters()).device)
     generation = GenerationConfig(
         max_new_tokens=min(max_new_tokens, free),
         do_sample=False,
         num_beams=1,
-        repetition_penalty=1.0,  # what stands open here, the model's own configuration would fill
+        repetition_penalty=1.0,  # otherwise the model's own configuration sets it
         no_repeat_ngram_size=0,
         use_cache=True,
         eos_token_id=tokenizer.eos_token_id,
@@ -58,9 +61,9 @@ def _continue(
 
 
 def _new_text(tokenizer: PreTrainedTokenizerBase, prompt: list[int], whole: list[int]) -> str:
-    """Decode `whole` behind `prompt`; a character cut in the middle at the end is left out.
+    """Decode what follows `prompt` in `whole`; an incomplete last character is dropped.
 
-    Decoded on its own, the continuation would lose the space it starts with.
+    Decoded on its own, the continuation would lose its leading space.
     """
     start = tokenizer.decode(prompt, skip_special_tokens=True)
     text = tokenizer.decode(whole, skip_special_tokens=True)

@@ -80,8 +80,9 @@ def outline(cfg: RunConfig) -> list[Entry]:
         entries.append(Entry(name=name, row=row, needs=needs, outputs=outputs, owns=mine))
 
     def evaluate(kind: str, point: str, *needs: str) -> None:
-        output = (f"evaluate/{point}.json",)
-        add(kind, f"evaluate/{point}", needs, output, output)
+        name, base = f"evaluate/{point}", "evaluate/base"  # forgetting is against the base model
+        output = (f"{name}.json", f"{name}.npz")
+        add(kind, name, needs if name == base else (*needs, base), output, output)
 
     add("corpus", "corpus", (), ("corpus/target/train.jsonl",))
     base: tuple[str, ...] = ()

@@ -1,12 +1,14 @@
-"""What a run is told with: a table, pictures, one page and the model card."""
+"""Views of a run: the summary table, plots, one page, the model card, the table of a sweep."""
 
 from hpc_llm.report.card import model_card, write_model_card
+from hpc_llm.report.measures import by_name, read_measures
 from hpc_llm.report.page import write_report
 from hpc_llm.report.sweep import (
-    Figures,
+    TrialResults,
     TrialRow,
     best_of,
-    read_figures,
+    main_measure,
+    read_results,
     short_names,
     sweep_table,
 )
@@ -14,13 +16,16 @@ from hpc_llm.report.sweep_plot import draw_sweep
 from hpc_llm.report.tables import print_summary, summary_table
 
 __all__ = [
-    "Figures",
+    "TrialResults",
     "TrialRow",
     "best_of",
+    "by_name",
     "draw_sweep",
+    "main_measure",
     "model_card",
     "print_summary",
-    "read_figures",
+    "read_measures",
+    "read_results",
     "short_names",
     "summary_table",
     "sweep_table",

@@ -1,74 +1,93 @@
-"""`report/index.html`: one page that needs nothing else, and its pictures as files beside it.
+"""`report/index.html`: one self-contained page; its plots are also files beside it.
 
-Style and pictures stand inside the page, so it can be mailed, printed and read on a phone.
+Style and plots are embedded, so the page can be mailed, printed and read on a phone.
 """
 
 import base64
 from pathlib import Path
 from typing import Any
 
+from hpc_llm.report.drawing import Plot
 from hpc_llm.report.gather import RunData, gather
-from hpc_llm.report.plots import Plot, draw
+from hpc_llm.report.measure_plots import measure_plots
+from hpc_llm.report.measures import Measures, change_from, first_point, measure_text
+from hpc_llm.report.plots import draw
 from hpc_llm.report.sections import (
-    bpb_table,
     corpus_table,
     count_table,
+    measure_table,
     stage_table,
     vocabulary_table,
 )
-from hpc_llm.report.tables import figures
-from hpc_llm.report.text import change, decimal
+from hpc_llm.report.tables import FERTILITY, results
+from hpc_llm.report.text import decimal
 from hpc_llm.rundir import RunFolder, write_text
 
-__all__ = ["TEMPLATES", "write_report"]
+__all__ = ["TEMPLATES", "render", "write_report"]
 
 TEMPLATES = Path(__file__).parent / "templates"
-CHANGES = {
-    "target_bpb": "bits per byte, target text",
-    "source_bpb": "bits per byte, source text",
-    "tokens_per_word": "tokens per word",
-}
+MOST_CARDS = 6  # measures at the top of the page; the table has all
 
 
 def write_report(folder: RunFolder) -> Path:
-    """Write `report/index.html` and its pictures from what `folder` holds; return the page."""
-    from jinja2 import Environment, FileSystemLoader
-
+    """Write `report/index.html` and its plots from the content of `folder`; return the page."""
     data = gather(folder)
-    plots = draw(data)
-    for plot in plots:
+    by_measure, plots = measure_plots(data.measures), draw(data)
+    for plot in [*by_measure, *plots]:
         write_text(folder.report.parent / f"{plot.name}.svg", plot.svg)
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
-    template = environment.get_template("index.html.j2")
-    write_text(folder.report, template.render(**_content(data, plots)))
+    text = render("index.html.j2", _content(data, by_measure, plots))
+    write_text(folder.report, text)
     return folder.report
 
 
-def _content(data: RunData, plots: list[Plot]) -> dict[str, Any]:
-    """Return what the template shows."""
-    newest: dict[str, Any] = max(
-        data.records.values(), key=lambda record: str(record.get("started")), default={}
+def render(template: str, content: dict[str, Any]) -> str:
+    """Fill a template; a name that it uses and `content` lacks is an error, not an empty place.
+
+    Templates of HTML escape their values, those of Markdown do not.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    html = ".html." in template
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        autoescape=html,
+        trim_blocks=not html,
+        lstrip_blocks=not html,
+        keep_trailing_newline=not html,
     )
+    return environment.get_template(template).render(content)
+
+
+def _content(data: RunData, by_measure: list[Plot], plots: list[Plot]) -> dict[str, Any]:
+    """Return the values of the template."""
+    newest: dict[str, Any] = max(
+        data.records.values(),
+        key=lambda record: record["started"],
+        default={"versions": {}, "commit": None},
+    )
+    found = results(data.summary) if data.summary else {}
     return {
         "name": data.name,
-        "recipe": data.summary.get("recipe"),
-        "headline": _headline(data.summary),
-        "figures": figures(data.summary) if data.summary else {},
+        "recipe": data.summary["recipe"] if data.summary else None,
+        "headline": _headline(data.measures, found),
+        "results": {label: text for label, text in found.items() if label != FERTILITY},
+        "measure_plots": by_measure,
         "plots": {plot.name: plot for plot in plots},
-        "images": {plot.name: _data_uri(plot.svg) for plot in plots},
+        "images": {plot.name: _data_uri(plot.svg) for plot in [*by_measure, *plots]},
         "tables": {
-            "bpb": bpb_table(data.summary),
+            "measures": measure_table(data.measures),
             "stages": stage_table(data),
             "vocabulary": vocabulary_table(data.result("tokenizer")),
             "transplant": count_table(data.result("transplant")),
             "corpus": corpus_table(data.result("corpus")),
         },
         "samples": _samples(data),
-        "model": data.summary.get("model"),
-        "beta": data.correction.get("beta"),
+        "model": data.summary["model"] if data.summary else None,
+        "objective": data.correction.get("objective"),  # older versions wrote none
         "config": data.config_text,
-        "versions": newest.get("versions") or {},
-        "commit": newest.get("commit"),
+        "versions": newest["versions"],
+        "commit": newest["commit"],
     }
 
 
@@ -76,16 +95,23 @@ def _data_uri(svg: str) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
-def _headline(summary: dict[str, Any]) -> list[dict[str, str]]:
-    """Return what changed from the first to the last known figure, for the top of the page."""
+def _headline(measures: Measures, found: dict[str, str]) -> list[dict[str, str]]:
+    """Return the cards at the top of the page: measures from first to last point, fertility."""
     cards = []
-    for key, label in CHANGES.items():
-        known = [(name, v) for name, v in (summary.get(key) or {}).items() if v is not None]
-        if len(known) > 1:
-            (first, before), (last, after) = known[0], known[-1]
-            value = f"{decimal(before, 2)} → {decimal(after, 2)}"
-            note = f"{change(after, before)} from {first} to {last}"
-            cards.append({"label": label, "value": value, "note": note})
+    for name, column in list(measures.items())[:MOST_CARDS]:
+        known = [(point, m) for point, m in column.items() if m["value"] is not None]
+        if not known:
+            continue
+        (first, base), (last, now) = known[0], known[-1]
+        value, note = decimal(now["value"], 2), f"after {last}: {measure_text(now)}"
+        if first == first_point(measures) and first != last:
+            value = f"{decimal(base['value'], 2)} → {decimal(now['value'], 2)}"
+            note = f"{change_from(base, now)} from {first} to {last}: {measure_text(now)}"
+        cards.append({"label": f"{name}, {now['unit']}", "value": value, "note": note})
+    if FERTILITY in found:
+        value, _, note = found[FERTILITY].partition(" (")
+        note = f"{note.rstrip(')')} with the new tokenizer"
+        cards.append({"label": FERTILITY, "value": value, "note": note})
     return cards
 
 

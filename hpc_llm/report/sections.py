@@ -1,83 +1,119 @@
-"""The tables of the page, as text cells; one without data has no rows."""
+"""Tables of the page, as text cells; one without data has no rows."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from hpc_llm.accounting.flops import pf_days
-from hpc_llm.report.gather import RunData, bpb_stages, training
+from hpc_llm.report.gather import RunData, training
+from hpc_llm.report.measures import (
+    Measures,
+    axis_label,
+    change_from,
+    first_point,
+    measure_text,
+    points_of,
+)
 from hpc_llm.report.text import change, clock, compact, count, decimal, scientific
 
 __all__ = [
     "Table",
-    "bpb_table",
     "corpus_table",
     "count_table",
+    "measure_list",
+    "measure_table",
     "stage_table",
     "vocabulary_table",
 ]
 
+LABELS = {"tokens_per_word": "fertility (tokens per word)"}
+
 
 @dataclass(frozen=True)
 class Table:
-    """Text cells under heads; the first column names the row."""
+    """Text cells under column heads; the first column names the row."""
 
     heads: list[str]
     rows: list[list[str]]
 
 
-def bpb_table(summary: dict[str, Any]) -> Table:
-    """Bits per byte after each stage, and their change against the base model."""
-    stages = bpb_stages(summary)
-    base = stages.get("base", (None, None))
+def measure_table(measures: Measures) -> Table:
+    """A row for each measure, a column for each point; lines of a cell: value, interval, change."""
+    points, first = points_of(measures), first_point(measures)
     rows = []
-    for stage, both in stages.items():
-        cells = [stage]
-        for value, before in zip(both, base, strict=True):
-            cells += [decimal(value), "" if stage == "base" else change(value, before)]
-        rows.append(cells)
-    return Table(["after", "target", "vs base", "source", "vs base"], rows)
+    for name, column in measures.items():
+        base = column.get(first or "")
+        cells = [_lines(column.get(point), base) for point in points]
+        rows.append([f"{name}\n{axis_label(column)}\n{_sizes(column)}", *cells])
+    return Table(["measure", *points], rows)
+
+
+def _lines(measure: dict[str, Any] | None, base: dict[str, Any] | None) -> str:
+    if measure is None:
+        return ""
+    value, _, ends = measure_text(measure).partition(" (")
+    return "\n".join([value, ends.rstrip(")"), change_from(base, measure)]).rstrip("\n")
+
+
+def _sizes(column: dict[str, dict[str, Any]]) -> str:
+    """Return the sample size of a measure: `n = 130`."""
+    return "n = " + " / ".join(dict.fromkeys(count(measure["n"]) for measure in column.values()))
+
+
+def measure_list(measures: Measures) -> Table:
+    """A row for each measure and point, for a terminal of 80 columns."""
+    first = first_point(measures)
+    rows = [
+        [name, point, measure_text(measure), change_from(column.get(first or ""), measure)]
+        for name, column in measures.items()
+        for point, measure in column.items()
+    ]
+    return Table(
+        ["measure", "after", "value (95 % interval)", f"vs {first}" if first else ""], rows
+    )
 
 
 def stage_table(data: RunData) -> Table:
-    """One row for each finished stage; what only training has is empty elsewhere."""
-    total = sum(record.get("seconds") or 0 for record in data.records.values())
+    """One row for each finished stage; columns of training are empty for other stages."""
+    total = sum(record["seconds"] or 0 for record in data.records.values())
     results = training(data)
     rows = []
     for stage, record in data.records.items():
-        seconds, cells = record.get("seconds"), [""] * 6
+        seconds, cells = record["seconds"], [""] * 6
         if result := results.get(stage):
-            flops = result.get("flops")
+            flops = result["flops"]
             cells = [
-                count(result.get("steps")),
-                compact(result.get("tokens")),
-                compact(result.get("trainable_parameters")),
-                decimal(result.get("loss")),
+                count(result["steps"]),
+                compact(result["tokens"]),
+                compact(result["trainable_parameters"]),
+                decimal(result["loss"]),
                 scientific(flops),
                 scientific(None if flops is None else pf_days(flops)),
             ]
         share = f"{100 * seconds / total:.0f} %" if seconds is not None and total else ""
         rows.append([stage, *cells, clock(seconds), share])
-    heads = ["stage", "steps", "tokens", "trained", "loss", "FLOPs", "PF-days", "time", "share"]
+    heads = ["stage", "steps", "tokens", "trainable", "loss", "FLOPs", "PF-days", "time", "share"]
     return Table(heads, rows)
 
 
 def vocabulary_table(result: dict[str, Any]) -> Table:
-    """The old vocabulary beside the new one, on the same text."""
-    old, new = result.get("old") or {}, result.get("new") or {}
+    """The old and the new tokenizer on the same text; `result` of stage `tokenizer` or empty."""
+    if not result:
+        return Table([], [])
+    old, new = result["old"], result["new"]
     rows = [
         [
-            key.replace("_", " "),
-            decimal(old.get(key), 2),
+            LABELS.get(key, key.replace("_", " ")),
+            decimal(old.get(key), 2),  # not every measure is taken of both
             decimal(new.get(key), 2),
             change(new.get(key), old.get(key)),
         ]
         for key in {**old, **new}
-        if key != "vocab_size" and (_is_number(old.get(key)) or _is_number(new.get(key)))
+        if _is_number(old.get(key)) or _is_number(new.get(key))
     ]
-    if (ratio := result.get("tokens_ratio")) is not None:
-        rows.append(["tokens for the same text", "1.00", decimal(ratio, 2), change(ratio, 1.0)])
-    if (size := result.get("vocab_size")) is not None:
-        rows.append(["pieces", count(old.get("vocab_size")), count(size), ""])
+    ratio = result["token_ratio"]
+    rows.append(["tokens for the same text", "1.00", decimal(ratio, 2), change(ratio, 1.0)])
+    size = result.get("old_vocab_size")  # records of older versions have none
+    rows.append(["vocabulary size", count(size), count(result["vocab_size"]), ""])
     return Table(["", "old", "new", "change"], rows)
 
 
@@ -94,9 +130,9 @@ def corpus_table(result: dict[str, Any]) -> Table:
 
 
 def count_table(result: dict[str, Any]) -> Table:
-    """The counts of a flat result, one a row."""
+    """The counts of a flat result, one in each row."""
     rows = [[key.replace("_", " "), count(v)] for key, v in result.items() if _is_number(v)]
-    return Table(["", "rows"], rows)
+    return Table(["", "tokens"], rows)
 
 
 def _is_number(value: Any) -> bool:

@@ -1,25 +1,34 @@
-"""The table of a sweep: a row for each trial, with what it tried, how it went and what it took."""
+"""The table of a sweep: a row for each trial with its values, state, measures and cost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hpc_llm.accounting import cost_report, middle_price
-from hpc_llm.report.text import NOT_KNOWN, decimal, interval, money
+from hpc_llm.report.measures import in_order, is_better, measure_text, read_measures
+from hpc_llm.report.text import NOT_KNOWN, interval, money
 from hpc_llm.rundir import RunFolder, Trial, read_json
 
-__all__ = ["Figures", "TrialRow", "best_of", "read_figures", "short_names", "sweep_table"]
+__all__ = [
+    "TrialResults",
+    "TrialRow",
+    "best_of",
+    "main_measure",
+    "measure_names",
+    "read_results",
+    "short_names",
+    "sweep_table",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
-    """What a trial has measured and spent so far; what is not known is None or empty."""
+class TrialResults:
+    """Measures and cost of a trial so far; what is not known is None or empty."""
 
     point: str | None = None
-    """The model that was evaluated last: base, transplant, lora, corrected, ..."""
-    target: Mapping[str, float | None]
-    """Its bits per byte of held-out target text: value, low, high."""
-    source: Mapping[str, float | None]
+    """The point that was evaluated last: base, transplant, lora, corrected, ..."""
+    measures: Mapping[str, Mapping[str, Any]]
+    """Its measures by name: value, low, high, n, unit, better."""
     phi: Mapping[str, float | None]
     """The merging factor: value, low, high."""
     hours: float = 0.0
@@ -37,27 +46,26 @@ class TrialRow:
 
     trial: Trial
     state: str
-    """In words: done, failed at train/lora, waits."""
+    """As text: done, failed at train/lora, waits."""
     outcome: str
     """done, failed, or open."""
-    figures: Figures
+    results: TrialResults
 
-    @property
-    def target(self) -> float | None:
-        """Bits per byte of target text."""
-        return self.figures.target.get("value")
+    def value(self, measure: str | None) -> float | None:
+        """Return the value of a measure; None if the trial has none."""
+        found = self.results.measures.get(measure or "")
+        return None if found is None else found["value"]
 
 
-def read_figures(folder: RunFolder, trial: Trial) -> Figures:
-    """Return what the run folder of a trial tells, of results that belong to its settings."""
+def read_results(folder: RunFolder, trial: Trial) -> TrialResults:
+    """Return the results in the run folder of a trial that belong to its settings."""
     done = folder.done(trial.stages)
     points = [name.split("/")[1] for name in done if name.startswith("evaluate/")]
-    measured = read_json(folder.path / f"evaluate/{points[-1]}.json") if points else {}
+    measures = read_measures(folder.path / f"evaluate/{points[-1]}.json") if points else {}
     phi = read_json(folder.path / "correct/phi.json")["phi"] if "correct" in done else None
-    return Figures(
+    return TrialResults(
         point=points[-1] if points else None,
-        target=measured.get("target") or {},
-        source=measured.get("source") or {},
+        measures=measures,
         phi=phi or {},
         **_spent(folder),
     )
@@ -75,14 +83,31 @@ def _spent(folder: RunFolder) -> dict[str, Any]:
     return known
 
 
+def measure_names(rows: Sequence[TrialRow]) -> list[str]:
+    """Return the names of all measures of the trials, in the order of their evaluation."""
+    return in_order(row.results.measures for row in rows)
+
+
+def main_measure(rows: Sequence[TrialRow]) -> str | None:
+    """Return the measure that trials are ranked by: the first one."""
+    return next(iter(measure_names(rows)), None)
+
+
 def best_of(rows: Sequence[TrialRow]) -> TrialRow | None:
-    """Return the finished trial with the fewest bits per byte of target text."""
-    done = [row for row in rows if row.outcome == "done" and row.target is not None]
-    return min(done, key=lambda row: row.target or 0.0, default=None)
+    """Return the finished trial that is best by the main measure."""
+    main, best = main_measure(rows), None
+    for row in rows:
+        value = row.value(main)
+        if row.outcome != "done" or main is None or value is None:
+            continue
+        before = None if best is None else best.value(main)
+        if before is None or is_better(value, before, row.results.measures[main]["better"]):
+            best = row
+    return best
 
 
 def short_names(keys: Sequence[str]) -> list[str]:
-    """Return the ends of dotted keys that tell them apart: alpha for stages.lora.alpha."""
+    """Return the shortest unambiguous suffixes of dotted keys: alpha for stages.lora.alpha."""
 
     def end(key: str, length: int) -> str:
         return ".".join(key.split(".")[-length:])
@@ -97,38 +122,33 @@ def short_names(keys: Sequence[str]) -> list[str]:
 
 
 def sweep_table(keys: Sequence[str], rows: Sequence[TrialRow]) -> Any:
-    """Return the rows, by their numbers, as something that rich prints; the best one is marked."""
+    """Return the rows, by trial number, as a renderable of rich; the best one is marked."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table, best = Table(box=SIMPLE_HEAD), best_of(rows)
+    table, best, names = Table(box=SIMPLE_HEAD), best_of(rows), measure_names(rows)
     table.add_column("trial", justify="right", no_wrap=True)
     for name in short_names(keys):
         table.add_column(Text(name), justify="right")
     table.add_column("state")
     table.add_column("model", no_wrap=True)
-    for head in ("target BPB", "source BPB", "phi", "cost"):
-        table.add_column(head, justify="right", no_wrap=True)
+    for head in (*names, "phi", "cost"):
+        table.add_column(Text(head), justify="right", no_wrap=True)
     styles = {"failed": "red", "open": "dim"}
     for row in sorted(rows, key=lambda row: row.trial.number):
         state = f"{row.state}, best" if row is best else row.state
         cells = [str(row.trial.number), *(row.trial.values[key] for key in keys), state]
         style = "bold" if row is best else styles.get(row.outcome, "")
-        table.add_row(*map(Text, [*cells, *_figures(row.figures)]), style=style)
+        table.add_row(*map(Text, [*cells, *_cells(row.results, names)]), style=style)
     return table
 
 
-def _figures(figures: Figures) -> list[str]:
+def _cells(results: TrialResults, names: Sequence[str]) -> list[str]:
     cost = NOT_KNOWN
-    if figures.amount is not None:
-        cost = money({"amount": figures.amount, "currency": figures.currency})
-    elif figures.hours:
-        cost = f"{figures.hours:.3g} {figures.unit}"
-    return [
-        figures.point or NOT_KNOWN,
-        decimal(figures.target.get("value")),
-        decimal(figures.source.get("value")),
-        interval(dict(figures.phi)),
-        cost,
-    ]
+    if results.amount is not None:
+        cost = money({"amount": results.amount, "currency": results.currency})
+    elif results.hours:
+        cost = f"{results.hours:.3g} {results.unit}"
+    measures = [measure_text(results.measures.get(name)) for name in names]
+    return [results.point or NOT_KNOWN, *measures, interval(results.phi), cost]

@@ -1,63 +1,70 @@
-"""The one table that ends `hpc-llm adapt`: what each stage changed, and what it all took."""
+"""The table at the end of `hpc-llm adapt`: the measures after each stage, and the cost."""
 
 from typing import Any, TextIO
 
-from hpc_llm.report.sections import bpb_table
+from hpc_llm.report.measures import summary_measures
+from hpc_llm.report.sections import measure_list
 from hpc_llm.report.text import NOT_KNOWN, change, clock, decimal, interval, money, scientific
 from hpc_llm.rundir import RunFolder, read_json
 
-__all__ = ["figures", "print_summary", "summary_table"]
+__all__ = ["FERTILITY", "print_summary", "results", "summary_table"]
 
 PIPE_COLUMNS = 80
+FERTILITY = "fertility (tokens per word)"
 
 
-def figures(summary: dict[str, Any]) -> dict[str, str]:
-    """Return the figures of a run that are not bits per byte, as label -> text."""
-    words = summary.get("tokens_per_word") or {}
-    old, new = words.get("old"), words.get("new")
-    words_text = f"{decimal(old, 2)} → {decimal(new, 2)} ({change(new, old)})"
+def results(summary: dict[str, Any]) -> dict[str, str]:
+    """Return the results of a run that are not measures, as label -> text.
+
+    `summary` is a whole `summary.json`: a missing key is a `KeyError`, None is n/a.
+    """
+    words = summary["tokens_per_word"] or {"old": None, "new": None}
+    old, new = words["old"], words["new"]
+    ratio = summary.get("token_ratio")  # summaries of older versions have none
     return {
-        "tokens per word": NOT_KNOWN if old is None or new is None else words_text,
-        "merging factor phi": interval(summary.get("phi")),
-        "training FLOPs": scientific(summary.get("flops")),
-        "PF-days": scientific(summary.get("pf_days")),
-        "GPU-hours": decimal(summary.get("gpu_hours"), 2),
-        "wall time (h:mm:ss)": clock(summary.get("wall_seconds")),
-        "money": money(summary.get("money")),
+        FERTILITY: f"{decimal(old, 2)} → {decimal(new, 2)} ({change(new, old)})",
+        "tokens for the same text": NOT_KNOWN if ratio is None else f"×{decimal(ratio, 3)}",
+        "merging factor phi": interval(summary["phi"]),
+        "training FLOPs": scientific(summary["flops"]),
+        "PF-days": scientific(summary["pf_days"]),
+        "GPU-hours": decimal(summary["gpu_hours"], 2),
+        "wall time (h:mm:ss)": clock(summary["wall_seconds"]),
+        "cost": money(summary["money"]),
     }
 
 
 def summary_table(summary: dict[str, Any]) -> Any:
-    """Return `summary.json` as something that rich prints.
+    """Return `summary.json` as a renderable of rich.
 
-    Rows are stages with bits per byte (BPB) of held-out target and source text and their change
-    against the base model; below them stand tokens per word, phi and the cost.
+    A row for each measure and point with its 95 % interval and its change against the first point;
+    below them fertility, phi and the cost.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    bpb = bpb_table(summary)
-    title = Text(f"{summary.get('run')}: bits per byte, held-out text", style="bold")
+    listed = measure_list(summary_measures(summary))
+    title = Text(f"{summary['run']}: measures on held-out text", style="bold")
     table = Table(box=SIMPLE_HEAD, title=title)
-    for number, head in enumerate(bpb.heads):
-        table.add_column(head, justify="right" if number else "left", no_wrap=True)
-    for row in bpb.rows:
-        table.add_row(*row, style="bold" if row[0] == "corrected" else "")
+    for number, head in enumerate(listed.heads):
+        table.add_column(head, justify="right" if number > 1 else "left")
+    for number, row in enumerate(listed.rows, 1):
+        last = number == len(listed.rows) or listed.rows[number][0] != row[0]  # of its measure
+        table.add_row(*map(Text, row), style="bold" if last else "", end_section=last)
     rest = Table.grid(padding=(0, 2))
-    for label, text in figures(summary).items():
+    for label, text in results(summary).items():
         rest.add_row(f"  {label}", text)
     return Group(table, rest)
 
 
 def print_summary(folder: RunFolder, file: TextIO) -> None:
-    """Print the summary of `folder` and where page and model lie; plain, 80 columns, on a pipe."""
+    """Print the summary of `folder` and the paths of page and model; 80 columns on a pipe."""
     from rich.console import Console
 
     console = Console(file=file, width=None if file.isatty() else PIPE_COLUMNS, highlight=False)
     summary = read_json(folder.summary)
-    console.print(summary_table({**summary, "run": summary.get("run") or folder.path.name}))
+    console.print(summary_table({**summary, "run": summary["run"] or folder.path.name}))
     console.print()
     for label, path in (("report", folder.report), ("model", folder.model)):
         if path.exists():

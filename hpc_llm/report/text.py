@@ -1,5 +1,6 @@
-"""Figures as people read them; what is not known is "n/a", never 0."""
+"""Numbers as text for people; what is not known is "n/a", never 0."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -21,14 +22,14 @@ MAGNITUDES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
 def decimal(value: float | None, places: int = 3) -> str:
-    """Return 1.234, or 1,234 from a thousand on."""
+    """Return 1.234; from a thousand on 1,234."""
     if value is None:
         return NOT_KNOWN
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{places}f}"
 
 
 def count(value: float | None) -> str:
-    """Return a whole number with separators: 12,345,678."""
+    """Return an integer with separators: 12,345,678."""
     return NOT_KNOWN if value is None else f"{value:,.0f}"
 
 
@@ -43,7 +44,7 @@ def compact(value: float | None) -> str:
 
 
 def scientific(value: float | None) -> str:
-    """Return three digits and a power of ten, `1.23×10¹⁵`; small exponents are written out."""
+    """Return three digits and a power of ten, `1.23×10¹⁵`; without the power if it is small."""
     if value is None:
         return NOT_KNOWN
     digits, power = f"{value:.2e}".split("e")
@@ -53,7 +54,7 @@ def scientific(value: float | None) -> str:
 
 
 def clock(seconds: float | None) -> str:
-    """Return h:mm:ss (with days from one day on)."""
+    """Return h:mm:ss, with days from one day on."""
     return NOT_KNOWN if seconds is None else str(timedelta(seconds=round(seconds)))
 
 
@@ -64,20 +65,20 @@ def change(value: float | None, base: float | None) -> str:
     return f"{100 * (value / base - 1):+.1f}\N{NO-BREAK SPACE}%".replace("-", "−")
 
 
-def interval(value: dict[str, Any] | None) -> str:
-    """Return `0.62 (0.50 to 0.75)` for {value, low, high}."""
-    if not value or value.get("value") is None:
+def interval(value: Mapping[str, Any] | None, places: int = 2) -> str:
+    """Return `0.62 (0.50 to 0.75)` for {value, low, high}; without an interval `0.62`."""
+    if not value or value["value"] is None:
         return NOT_KNOWN
-    text = f"{value['value']:.2f}"
-    if value.get("low") is not None and value.get("high") is not None:
-        text += f" ({value['low']:.2f} to {value['high']:.2f})"
-    return text
+    text, low, high = decimal(value["value"], places), value["low"], value["high"]
+    if low is None or high is None:
+        return text
+    return f"{text} ({decimal(low, places)} to {decimal(high, places)})"
 
 
-def money(value: dict[str, Any] | None) -> str:
+def money(value: Mapping[str, Any] | None) -> str:
     """Return `12.30 USD` for {amount, currency}; less than 1 with two significant digits."""
-    if not value or value.get("amount") is None:
+    if not value or value["amount"] is None:
         return NOT_KNOWN
     amount = value["amount"]
     text = f"{amount:,.2f}" if amount >= 1 or amount == 0 else f"{amount:.2g}"
-    return f"{text} {value.get('currency') or ''}".strip()
+    return f"{text} {value['currency']}"

@@ -9,7 +9,7 @@ __all__ = ["TrackingSettings"]
 
 @dataclass(kw_only=True)
 class TrackingSettings:
-    """W&B is a view of `events.jsonl`: without it nothing is lost."""
+    """Experiment tracking; W&B is a view of `events.jsonl`, which has everything."""
 
     name: str
     """wandb | off."""
@@ -18,9 +18,9 @@ class TrackingSettings:
     entity: str | None
     """W&B team or user; null: your default."""
     group: str | None
-    """W&B group; the trials of a sweep (-m) share one, made of its name, unless you give one."""
+    """W&B group; the trials of a sweep (-m) share one, named after the sweep, unless it is set."""
     mode: str
-    """offline | online | disabled; the environment's WANDB_MODE comes first."""
+    """offline | online | disabled; the environment variable WANDB_MODE takes precedence."""
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -1,59 +1,106 @@
-"""Stage `evaluate/<point>`: bits per byte on held-out text of both languages at one point."""
+"""Stage `evaluate/POINT`: measures on held-out text at one point of the recipe."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from hpc_llm.evaluation.bits_per_byte import measure_bpb
+from hpc_llm.evaluation.measures import (
+    LANGUAGES,
+    Evaluated,
+    Measure,
+    bits_per_byte_measures,
+    forgetting_measures,
+    language_view,
+    load_losses,
+    save_losses,
+)
 from hpc_llm.evaluation.samples import continue_texts
 from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import write_json
 from hpc_llm.stages.assemble import model_after
 from hpc_llm.stages.texts import encoder, first_token, heldout
 from hpc_llm.surgery.loading import load_tokenizer
+from hpc_llm.tracking.events import plain
 
-__all__ = ["run"]
+__all__ = ["MEASURES", "run"]
+
+MEASURES: tuple[Callable[[Evaluated], dict[str, Measure]], ...] = (
+    bits_per_byte_measures,
+    forgetting_measures,
+)
+"""What is measured at every point; views show measures in this order."""
 
 PROMPTS, PROMPT_WORDS, SAMPLE_TOKENS = 3, 6, 80
+LINE_MEASURES = 3  # in the log line of the stage
 
 
 def run(context: Context, name: str) -> dict[str, Any]:
-    """Write evaluate/<point>.json: BPB with its interval for each language, on test documents."""
-    cfg, point = context.cfg, name.split("/")[1]
-    model = model_after(context, point)
-    where = context.base if point == "base" else context.stage_folder("tokenizer")
-    tokenizer = load_tokenizer(where, cfg.model)
-    result: dict[str, Any] = {}
-    for language in ("target", "source"):
-        texts = heldout(context, language, "test")
-        if not texts:
-            result[language] = None
-            continue
-        bpb = measure_bpb(
-            model,
-            encoder(tokenizer),
-            texts,
-            cfg.evaluation,
-            first_token(tokenizer),
-            cfg.seed,
-        )
-        fields = ("value", "low", "high", "bytes")
-        result[language] = {key: asdict(bpb)[key] for key in fields} | {"documents": len(texts)}
+    """Write evaluate/POINT.json (the measures) and .npz (the loss of each test document)."""
+    point = name.split("/")[1]
+    evaluated = _evaluate(context, point)
+    measures: dict[str, dict[str, Any]] = {}
+    for function in MEASURES:
+        measures |= {key: asdict(measure) for key, measure in function(evaluated).items()}
+    result: dict[str, Any] = {"measures": measures, **language_view(evaluated.losses)}
     if point == "corrected":
-        result["samples"] = _samples(context, model, tokenizer)
-    metrics = {
-        f"{lang}/bpb": result[lang]["value"] for lang in ("target", "source") if result[lang]
-    }
-    result["line"] = "  ".join(f"{key.replace('/', ' ')} {v:.4f}" for key, v in metrics.items())
+        result["samples"] = _samples(evaluated)
+    result["line"] = _line(measures)
+    result = plain(result)  # a NaN is null
+    save_losses(context.folder.path / f"{name}.npz", evaluated.losses)
     write_json(context.folder.path / f"{name}.json", result)
-    context.events.append("evaluate", stage=point, axes={}, metrics=metrics)
+    context.events.append("evaluate", stage=point, axes={}, metrics=_metrics(measures))
     return result
 
 
-def _samples(context: Context, model: Any, tokenizer: Any) -> list[dict[str, str]]:
-    """Let the model go on from the first words of a few held-out documents."""
-    texts = heldout(context, "target", "test")[:PROMPTS]
+def _evaluate(context: Context, point: str) -> Evaluated:
+    """Load the model at `point` and score the test documents of each language."""
+    cfg = context.cfg
+    model = model_after(context, point)
+    where = context.base if point == "base" else context.stage_folder("tokenizer")
+    tokenizer = load_tokenizer(where, cfg.model)
+    texts = {language: heldout(context, language, "test") for language in LANGUAGES}
+    texts = {language: documents for language, documents in texts.items() if documents}
+    encode, first = encoder(tokenizer), first_token(tokenizer)
+    base = None if point == "base" else load_losses(context.folder.path / "evaluate/base.npz")
+    return Evaluated(
+        model=model,
+        tokenizer=tokenizer,
+        texts=texts,
+        losses={
+            language: measure_bpb(model, encode, documents, cfg.evaluation, first, cfg.seed)
+            for language, documents in texts.items()
+        },
+        base=base,
+        seed=cfg.seed,
+    )
+
+
+def _line(measures: dict[str, dict[str, Any]]) -> str:
+    """Return the log line: the first measures with their intervals."""
+    parts = []
+    for name, measure in list(measures.items())[:LINE_MEASURES]:
+        low, high = measure["low"], measure["high"]
+        interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+        parts.append(f"{name} {measure['value']:.4f}{interval}")
+    return "  ".join(parts)
+
+
+def _metrics(measures: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return what the event logs: each measure, and the ends of its interval."""
+    metrics = {}
+    for name, measure in measures.items():
+        metrics[name] = measure["value"]
+        if measure["low"] is not None:
+            metrics |= {f"{name}_low": measure["low"], f"{name}_high": measure["high"]}
+    return metrics
+
+
+def _samples(evaluated: Evaluated) -> list[dict[str, str]]:
+    """Continue the first words of a few test documents of the target language."""
+    texts = evaluated.texts[LANGUAGES[0]][:PROMPTS]
     prompts = [" ".join(text.split()[:PROMPT_WORDS]) for text in texts]
-    continued = continue_texts(model, tokenizer, prompts, SAMPLE_TOKENS)
+    continued = continue_texts(evaluated.model, evaluated.tokenizer, prompts, SAMPLE_TOKENS)
     return [
         {"prompt": prompt, "text": text, "stage": "corrected"}
         for prompt, text in zip(prompts, continued, strict=True)

@@ -1,10 +1,11 @@
-"""Stage `report`: the figures of the run in summary.json, on a page and in one table."""
+"""Stage `report`: the results of the run in summary.json, on a page and on the model card."""
 
 from typing import Any
 
 from hpc_llm.accounting import pf_days
+from hpc_llm.evaluation.measures import language_columns
 from hpc_llm.pipeline.context import Context
-from hpc_llm.report import write_model_card, write_report
+from hpc_llm.report import by_name, read_measures, write_model_card, write_report
 from hpc_llm.rundir import read_json, write_json
 
 __all__ = ["run"]
@@ -20,22 +21,21 @@ def run(context: Context, name: str) -> dict[str, Any]:
 
 
 def summarise(context: Context) -> dict[str, Any]:
-    """Return the figures of the run; what it did not produce is None."""
+    """Return the results of the run; what it did not produce is None."""
     cfg, folder = context.cfg, context.folder
     points = ["base", "transplant", *cfg.adaptation, "corrected"]
-    bpb = {point: read_json(folder.path / f"evaluate/{point}.json") for point in points}
-    words = (folder.finished("tokenizer") or {"result": {}})["result"]
+    files = {point: folder.path / f"evaluate/{point}.json" for point in points}
+    words = _result(context, "tokenizer")
     spent = context.account.spent
     return {
         "run": cfg.run or folder.path.name,  # sweep/number for a trial
         "recipe": cfg.recipe.name,
-        "target_bpb": {point: (bpb[point]["target"] or {}).get("value") for point in points},
-        "source_bpb": {point: (bpb[point]["source"] or {}).get("value") for point in points},
+        "measures": by_name({point: read_measures(path) for point, path in files.items()}),
+        **language_columns({point: read_json(path) for point, path in files.items()}),
         "phi": read_json(folder.path / "correct/phi.json")["phi"]
         or {"value": None, "low": None, "high": None},
-        "tokens_per_word": {
-            side: words.get(side, {}).get("tokens_per_word") for side in ("old", "new")
-        },
+        "tokens_per_word": {side: words[side]["tokens_per_word"] for side in ("old", "new")},
+        "token_ratio": words["token_ratio"],
         "flops": spent.flops,
         "pf_days": pf_days(spent.flops),
         "gpu_hours": context.account.gpu_hours(spent.device_hours),
@@ -46,3 +46,11 @@ def summarise(context: Context) -> dict[str, Any]:
         },
         "model": str(folder.model.resolve()),
     }
+
+
+def _result(context: Context, stage: str) -> dict[str, Any]:
+    """Return the result of a stage that the report needs, and that is therefore finished."""
+    record = context.folder.finished(stage)
+    assert record is not None
+    result: dict[str, Any] = record["result"]
+    return result

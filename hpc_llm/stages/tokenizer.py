@@ -53,6 +53,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
     )
     return {
         "vocab_size": len(new),
+        "old_vocab_size": len(base),
         **measures,
         **asdict(shards["target"]),
         "replayed": asdict(shards["source"]) if "source" in shards else None,

@@ -1,106 +1,95 @@
-"""Adapters of peft that fold into the weights exactly: plain LoRA on linear layers.
+"""Which adapters have an exact merge: plain LoRA on linear layers, and nothing that is not known.
 
-`exact_lora` decides for all that scale or merge adapters. A LoRA layer computes
-x W^T + s (x A^T) B^T, with A (r, in), B (out, r) and s = alpha / r, or alpha / sqrt(r) for rsLoRA,
-so W + s B A computes the same (Hu et al. 2021, arXiv 2106.09685; Kalajdzievski 2023, arXiv
-2312.03732). Every other adapter is refused by name: DoRA normalises W + s B A, IA3 and OFT
-multiply, prompts add positions, and trained biases, tokens and module copies are outside B A.
+`W = W0 + phi * scale * B A` is exact for LoRA (scale alpha / r) and rsLoRA (scale alpha / sqrt(r)).
+Every other tuner of peft, and every option that adds something beside B A, is refused by name: a
+merge that drops it would give another model in silence.
 """
 
-from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from peft import PeftConfig
 from peft.tuners.lora import LoraLayer
-from peft.tuners.lora.layer import Linear
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 
 from hpc_llm.errors import UserError
 
-__all__ = ["exact_lora"]
+__all__ = ["mergeable_layers"]
 
-LORA = "LORA"
-OPTIONS = {
-    "use_dora": "DoRA normalises the adapted weight",
-    "bias": "trained biases would be lost or stay at phi=0",
-    "lora_bias": "the bias of factor B is no part of B A",
-    "modules_to_save": "fully trained copies of modules would be lost",
-    "trainable_token_indices": "trained rows of tokens would be lost",
-    "target_parameters": "only adapters of linear layers have a known exact merge",
-    "layer_replication": "replicated layers share one base weight",
-}
-"""Settings of peft's `LoraConfig` under which B A is not all that was trained: why."""
-UNSET: tuple[object, ...] = (None, False, "none", [], {}, ())
-FIX = "train with plain LoRA or rsLoRA on linear layers"
+KEY = "adapter"
+LINEAR = ("Linear", "Conv1D")  # Conv1D: the transposed linear layer of GPT-2
 
 
-def exact_lora(model: torch.nn.Module) -> dict[str, Linear]:
-    """Return the LoRA layers of `model` by module name, each with one active, unmerged adapter.
+def mergeable_layers(model: torch.nn.Module) -> list[LoraLayer]:
+    """Return the LoRA layers of a model whose adapter merges exactly.
 
-    Raises `UserError` (its key begins with `adapter`) for a model without adapters, and for any
-    adapter that W + s B A does not reproduce exactly.
+    Raises `UserError` that names the tuner or the option without a known exact merge; for a model
+    without adapters, and for one whose adapters are merged or switched off already.
     """
-    active, configs = _active(model)
-    for name in active:
-        if name in configs:
-            _check_config(configs[name])
-    layers: dict[str, Linear] = {}
-    shared = _shared_weights(model)
-    for path, layer in model.named_modules():
-        if isinstance(layer, BaseTunerLayer):
-            layers[path] = _checked_layer(path, layer, shared)
+    for config in getattr(model, "peft_config", {}).values():
+        _check_config(config)
+    layers: list[LoraLayer] = []
+    for name, module in model.named_modules():
+        if isinstance(module, AuxiliaryTrainingWrapper):
+            kind = type(module).__name__.removesuffix("Wrapper")
+            raise _refusal(f"{kind} at {name}", "trains a copy of the layer, which a merge drops")
+        if isinstance(module, BaseTunerLayer):
+            if not isinstance(module, LoraLayer):
+                kind = type(module).__module__.split(".")[-2]
+                raise _refusal(kind, f"{type(module).__name__} at {name} has no known exact merge")
+            _check_layer(name, module)
+            layers.append(module)
     if not layers:
-        raise UserError("adapter", "none", "the model has no LoRA layers", "attach its adapter")
+        raise UserError(KEY, None, "the model has no LoRA layers", "attach its adapters")
+    _check_tied(model, layers)
     return layers
 
 
-def _active(model: torch.nn.Module) -> tuple[list[str], dict[str, PeftConfig]]:
-    """Return the names of the active adapters and the configurations of all."""
-    for module in model.modules():
-        configs = getattr(module, "peft_config", None)
-        if isinstance(configs, dict):
-            active = module.active_adapter
-            active = active() if callable(active) else active
-            return [active] if isinstance(active, str) else list(active), configs
-    return [], {}
+def _refusal(value: object, rule: str) -> UserError:
+    return UserError(KEY, value, rule, "merge it with the library it was made with, or use LoRA")
 
 
-def _check_config(config: PeftConfig) -> None:
-    kind = getattr(config.peft_type, "value", config.peft_type)
-    if kind != LORA:
-        raise UserError("adapter.peft_type", kind, "has no known exact merge; LORA has", FIX)
-    for option, reason in OPTIONS.items():
-        value: Any = getattr(config, option, None)
-        if value not in UNSET:
-            raise UserError(f"adapter.{option}", value, reason, FIX)
+def _check_config(config: Any) -> None:
+    """Refuse tuners that leave no layer behind (prompts), and options beside B A."""
+    kind = str(getattr(config.peft_type, "value", config.peft_type))
+    if kind != "LORA":
+        raise _refusal(kind, "this tuner has no known exact merge")
+    for option in ("modules_to_save", "trainable_token_indices", "target_parameters"):
+        if getattr(config, option, None):
+            raise _refusal(option, f"trains {getattr(config, option)}, which a merge drops")
+    if config.bias != "none":
+        raise _refusal(f"bias={config.bias}", "trains biases, which are not part of B A")
 
 
-def _checked_layer(path: str, layer: BaseTunerLayer, shared: set[int]) -> Linear:
-    """Return `layer` if B A is its whole change. Raises `UserError`."""
-    if type(layer) is not Linear:
-        kind = type(layer).__name__
-        library = "LoRA" if isinstance(layer, LoraLayer) else type(layer).__module__.split(".")[-2]
-        rule = f"{library} layer {path} has no known exact merge; linear LoRA layers have"
-        raise UserError("adapter.layer", kind, rule, FIX)
-    names = list(layer.active_adapters)
+def _check_layer(name: str, layer: LoraLayer) -> None:
+    base = type(layer.get_base_layer()).__name__
+    if base not in LINEAR:
+        raise _refusal(f"LoRA on {base}", f"{name} is no linear layer")
     if layer.merged:
-        raise UserError("adapter", "merged", f"{path} is merged already", "attach it unmerged")
-    if len(names) != 1 or layer.disable_adapters:
-        found = "disabled" if layer.disable_adapters else ",".join(names)
-        raise UserError("adapter", found, "exactly one must be active", "use set_adapter(NAME)")
-    if variant := layer.lora_variant.get(names[0]):
-        kind = type(variant).__name__
-        raise UserError("adapter.variant", kind, f"{path}: has no known exact merge", FIX)
-    if layer.lora_bias.get(names[0]):
-        raise UserError("adapter.lora_bias", True, OPTIONS["lora_bias"], FIX)
-    if id(layer.get_base_layer().weight) in shared:
-        rule = "its weight is tied to another layer, which the merge would change too"
-        raise UserError("adapter.target_modules", path, rule, "do not adapt tied layers")
-    return layer
+        raise UserError(KEY, None, f"{name} is merged already", "use an unmerged model")
+    if layer.disable_adapters or len(layer.active_adapters) != 1:
+        active = ", ".join(layer.active_adapters) or "none"
+        raise _refusal(active, f"{name} must have exactly one active adapter")
+    (active,) = layer.active_adapters
+    if layer.use_dora.get(active) or active in layer.lora_magnitude_vector:
+        raise _refusal("DoRA", f"{name} scales columns by their norm, which is nonlinear in B A")
+    if active in layer.lora_variant:
+        variant = type(layer.lora_variant[active]).__name__
+        raise _refusal(variant, f"{name}: this variant of LoRA has no known exact merge")
+    if layer.lora_bias.get(active):
+        raise _refusal("lora_bias", f"{name} has a bias on B, which is not part of B A")
 
 
-def _shared_weights(model: torch.nn.Module) -> set[int]:
-    """Return the identities of parameters that several modules hold (tied or replicated)."""
-    holders = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
-    return {parameter for parameter, count in holders.items() if count > 1}
+def _check_tied(model: torch.nn.Module, layers: list[LoraLayer]) -> None:
+    """Refuse an adapter on one of two modules that share a weight: both would change."""
+    adapted = {id(layer.get_base_layer().weight) for layer in layers}
+    for name, weight in _embeddings(model):
+        if id(weight) in adapted:
+            raise _refusal("a tied LM head", f"its weight is that of {name}, which would change")
+
+
+def _embeddings(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Embedding):
+            yield name, module.weight

@@ -1,4 +1,4 @@
-"""Events of a run, and two views of them: Weights & Biases and the console."""
+"""Events of a run, and two views of them: Weights & Biases (W&B) and the console."""
 
 from hpc_llm.tracking.compare import compare_runs
 from hpc_llm.tracking.events import AXES, EVENTS, EventLog, read_events

@@ -1,4 +1,4 @@
-"""Where two runs part: the first step whose batch, and the first whose loss, is not the same."""
+"""Where two runs diverge: the first step with another batch, and the first with another loss."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ __all__ = ["Parting", "compare_runs", "partings"]
 
 @dataclass(frozen=True, kw_only=True)
 class Parting:
-    """Two runs in one stage."""
+    """The comparison of two runs in one stage."""
 
     stage: str
     steps: int
-    """Steps that both have made."""
+    """Steps that both runs have."""
     batch: int | None
-    """First step with another batch; None: all the same."""
+    """First step with another batch; None: all are equal."""
     bits: int | None
-    """First step whose loss has other bits."""
+    """First step whose loss is not bitwise equal."""
     loss: int | None
-    """First step whose loss differs by more than `tolerance`, relatively."""
+    """First step whose loss differs by more than the relative `tolerance`."""
     losses: tuple[float, float] | None
     """The two losses there."""
 
 
 def _steps(events: Path) -> dict[str, dict[int, list[Any]]]:
-    """Return the records of each stage by step; a step that was made again counts as last made."""
+    """Return the records of each stage by step; of a repeated step the last one."""
     stages: dict[str, dict[int, list[Any]]] = {}
     for line in read_jsonl(events):
         if line.get("event") == "train":
@@ -43,7 +43,7 @@ def _first(one: Mapping[int, Any], other: Mapping[int, Any], same: Any) -> int |
 
 
 def partings(one: Path, other: Path, tolerance: float) -> list[Parting]:
-    """Compare two `events.jsonl` stage by stage."""
+    """Compare two `events.jsonl` stage by stage; `tolerance` is relative."""
     first, second = _steps(one), _steps(other)
     found = []
     for stage in first:
@@ -83,7 +83,7 @@ def _told(parting: Parting, tolerance: float) -> str:
 
 
 def compare_runs(one: Path, other: Path, tolerance: float = 1e-5) -> str:
-    """Return one line for each stage that both run folders have trained."""
+    """Return one line for each stage that both runs have trained; `tolerance` is relative."""
     found = partings(RunFolder(one).events, RunFolder(other).events, tolerance)
     return (
         "\n".join([_told(parting, tolerance) for parting in found] or ["no stage in common"]) + "\n"

@@ -1,8 +1,8 @@
 """`events.jsonl`: every metric of a run with all its axes, one JSON line for each event.
 
-This file is the truth; W&B, the console and the report are views of it. It is only ever appended
-to. A stage that goes on from a checkpoint says so with a `resume` event, and the reader then drops
-what was logged after that checkpoint: those steps are done again.
+W&B, the console and the report are views of this file, which is append-only. A stage that resumes
+from a checkpoint appends a `resume` event, and the reader drops what was logged after that
+checkpoint: those steps are repeated.
 """
 
 import math
@@ -16,12 +16,12 @@ from hpc_llm.rundir import append_line, read_jsonl
 __all__ = ["AXES", "EVENTS", "EventLog", "plain", "read_events"]
 
 AXES = ("step", "tokens", "bytes", "flops", "pf_days", "gpu_hours", "wall_seconds", "money")
-"""What a metric may be plotted over; each counts up from the start of its stage."""
+"""Axes of a metric; each counts from the start of its stage."""
 EVENTS = ("train", "evaluate", "stage", "correct", "guard", "resume")
 
 
 def plain(value: Any) -> Any:
-    """Return `value` as JSON can hold it: numpy numbers unwrapped, NaN and infinity as None."""
+    """Return `value` as JSON: numpy scalars as Python numbers, NaN and infinity as None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -39,7 +39,7 @@ class EventLog:
     """The writer of `events.jsonl`; only rank 0 has one."""
 
     def __init__(self, path: Path) -> None:
-        """Write to `path`, which may hold events already; its folder must exist."""
+        """Append to `path`, which may have events already; its folder must exist."""
         self.path = path
 
     def append(
@@ -55,7 +55,7 @@ class EventLog:
 
         `event` is one of `EVENTS`, `axes` some of `AXES` (each cumulative within `stage`), and
         `metrics` maps names like `train/loss` to numbers. `details` are for readers of the file:
-        they are in the event as they are, and in no view.
+        they are copied into the event, and shown in no view.
         """
         if event not in EVENTS:
             raise ValueError(f"event={event}: not known; one of {', '.join(EVENTS)}")
@@ -66,20 +66,20 @@ class EventLog:
         append_line(self.path, plain(line))
 
     def resume(self, stage: str, step: int) -> None:
-        """Say that `stage` goes on after `step`: what it logged beyond that step is void.
+        """Log that `stage` resumes after `step`: its events after that step are void.
 
-        `step=0` starts the stage over.
+        `step=0` restarts the stage from scratch.
         """
         self.append("resume", stage=stage, axes={"step": step}, metrics={})
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """Return the surviving history, in the order in which it was logged.
+    """Return the valid history, in the order in which it was logged.
 
-    A stage that turns back leaves no step twice: after a `resume` event the earlier train and
-    evaluate events of its stage with a larger step are gone, and a train event whose step is not
-    beyond the last one (a stage begun again without a checkpoint) takes the place of those from
-    that step on. Torn lines and the `resume` events are passed over; no file is an empty history.
+    No step occurs twice: a `resume` event voids the earlier train and evaluate events of its stage
+    with a larger step, and a train event whose step is not after the last one (a stage restarted
+    without a checkpoint) replaces those from that step on. Incomplete lines and the `resume` events
+    are skipped; without a file the history is empty.
     """
     history: list[dict[str, Any]] = []
     farthest: dict[str, int] = {}

@@ -1,6 +1,6 @@
-"""How far a stage is: a bar on a terminal, else a plain line every few seconds.
+"""Progress of a stage: a bar on a terminal, else a plain line every few seconds.
 
-Both go to stderr. The plain line reads well in the log of a batch job:
+Both go to stderr. The plain line in the log of a batch job:
 `lora  120/450  loss 3.21  14,100 tokens/s  ETA 1:12`.
 """
 
@@ -12,14 +12,14 @@ from typing import Any, Protocol, TextIO
 
 __all__ = ["ProgressBar", "duration", "progress"]
 
-INTERVAL_SECONDS = 10.0  # between two plain lines
+INTERVAL_SECONDS = 10.0  # between plain lines
 
 
 class ProgressBar(Protocol):
-    """What `progress` gives: a bar or plain lines."""
+    """What `progress` yields: a bar or plain lines."""
 
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Show that `step` is done, with some figures."""
+        """Show that `step` is done, with its metrics."""
 
 
 def duration(seconds: float) -> str:
@@ -29,8 +29,8 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _figures(metrics: Mapping[str, float]) -> str:
-    """Return `loss 3.21  14,100 tokens/s`: a rate follows its value like a unit."""
+def _metrics_text(metrics: Mapping[str, float]) -> str:
+    """Return `loss 3.21  14,100 tokens/s`: a name with a slash follows its value like a unit."""
     parts = []
     for name, value in metrics.items():
         text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
@@ -51,17 +51,22 @@ class Lines:
         self._pending: str | None = None
 
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write a line if the last one is old enough; keep it for the end otherwise."""
+        """Write a line if the interval is over; otherwise keep it for the end."""
         now = time.monotonic()
         left = (now - self._began) * (self._total - step) / max(step - self._start, 1)
-        parts = [self._label, f"{step}/{self._total}", _figures(metrics), f"ETA {duration(left)}"]
+        parts = [
+            self._label,
+            f"{step}/{self._total}",
+            _metrics_text(metrics),
+            f"ETA {duration(left)}",
+        ]
         self._pending = "  ".join(part for part in parts if part)
         if now - self._written >= self._interval_seconds:
             self._written = now
             self.flush()
 
     def flush(self) -> None:
-        """Write what is not written yet."""
+        """Write the pending line."""
         if self._pending is not None:
             print(self._pending, file=self._stream, flush=True)
             self._pending = None
@@ -76,7 +81,7 @@ class Bar:
 
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
         """Move the bar to `step`."""
-        self._bar.update(self._task, completed=step, figures=_figures(metrics))
+        self._bar.update(self._task, completed=step, metrics=_metrics_text(metrics))
 
 
 @contextmanager
@@ -88,9 +93,9 @@ def progress(
     stream: TextIO | None = None,
     interval_seconds: float = INTERVAL_SECONDS,
 ) -> Iterator[ProgressBar]:
-    """Show the steps of `label` from `start` (after a resume) to `total`; `stream` is stderr.
+    """Show the steps of `label` from `start` (after a resume) to `total`; on stderr by default.
 
-    A terminal gets a bar, anything else a plain line at most every `interval_seconds`.
+    A terminal shows a bar, anything else a plain line at most every `interval_seconds`.
     """
     stream = stream or sys.stderr
     if not stream.isatty():
@@ -107,8 +112,8 @@ def progress(
         columns.TextColumn("{task.description}"),
         columns.BarColumn(bar_width=24),
         columns.MofNCompleteColumn(),
-        columns.TextColumn("{task.fields[figures]}"),
+        columns.TextColumn("{task.fields[metrics]}"),
         columns.TimeRemainingColumn(),
         console=Console(file=stream),
     ) as bar:
-        yield Bar(bar, bar.add_task(label, total=total, completed=start, figures=""))
+        yield Bar(bar, bar.add_task(label, total=total, completed=start, metrics=""))

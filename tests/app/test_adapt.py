@@ -39,6 +39,17 @@ def test_the_summary_has_every_figure(example):
     assert list(found["target_bpb"]) == list(found["source_bpb"]) == points
     assert all(v > 0 for v in [*found["target_bpb"].values(), *found["source_bpb"].values()])
     assert found["target_bpb"]["corrected"] < found["target_bpb"]["transplant"]
+    measures = found["measures"]
+    assert list(measures) == ["bpb/target", "bpb/source", "forgetting/source"]
+    assert [list(column) for column in measures.values()] == [points, points, points[1:]]
+    for name, column in measures.items():
+        assert all(m["low"] <= m["value"] <= m["high"] and m["n"] > 1 for m in column.values())
+        assert {m["unit"] for m in column.values()} == {"bits per byte"}, name
+    source = {point: m["value"] for point, m in measures["bpb/source"].items()}
+    assert source == found["source_bpb"]
+    for point, forgotten in measures["forgetting/source"].items():
+        assert forgotten["value"] == pytest.approx(source[point] - source["base"])
+    assert 0 < found["token_ratio"] < 1
     assert found["phi"]["low"] <= found["phi"]["value"] <= found["phi"]["high"]
     assert found["tokens_per_word"]["new"] < found["tokens_per_word"]["old"]
     assert isinstance(found["flops"], int)
@@ -50,10 +61,12 @@ def test_the_summary_has_every_figure(example):
 
 def test_the_console_ends_with_the_table_and_the_paths(example):
     folder, done = example
-    for word in ("corrected", "tokens per word", "phi", "PF-days", "index.html"):
+    ratio = summary(folder)["token_ratio"]
+    for word in ("corrected", "forgetting/source", "tokens per word", "phi", "index.html"):
         assert word in done.stdout
     assert str(folder / "model") in done.stdout.replace("\n", "")
-    assert (folder / "report" / "index.html").stat().st_size > 10_000
+    page = (folder / "report" / "index.html").read_text(encoding="utf-8")
+    assert f"<td>tokens for the same text</td><td>1.00</td><td>{ratio:.2f}</td>" in page
 
 
 def test_the_model_loads_in_plain_transformers_with_equal_logits(example):

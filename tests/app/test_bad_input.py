@@ -51,7 +51,10 @@ def text(tmp_path):
         ("stages.lora.steps=0", ["stages.lora.steps=0", "above 0"]),
         ("train.batch_tokens=1000", ["train.batch_tokens=1000", "multiple"]),
         ("launch.processes=3", ["8 rows of 512", "divided among 3 ranks", "multiple of 1536"]),
-        (["zero=stage0", "checkpoint.layout=sharded"], ["zero.stage=0 divides nothing"]),
+        (
+            ["zero=stage0", "checkpoint.layout=sharded"],
+            ["layout=sharded:", "stage1"],
+        ),
         ("tokenizer.vocab_size=100", ["tokenizer.vocab_size=100", "at least 384"]),
         ("recipe.stages=[full]", ["recipe.stages=[full]:", "recipe=end_to_end"]),
         ("train.lora.alpha=3", ["train.lora.alpha:", "did you mean stages.lora.alpha"]),

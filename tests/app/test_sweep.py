@@ -1,4 +1,4 @@
-"""Sweeps on this machine: the trials of `-m`, their table and their picture."""
+"""Sweeps on this machine: the trials of `-m`, their table and their plot."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from tiny import TINY, adapt, hpc_llm, records, summary
 from hpc_llm.app.main import main
 from hpc_llm.errors import EXIT_REQUEUE, EXIT_USER
 
-WORDS = ("-m", "tracking=off", "run=grid")
+WORDS = ("-m", "tracking=off", "run=grid", "cache=true")
 
 
 @pytest.fixture(scope="module")
@@ -54,20 +54,23 @@ def test_a_failed_trial_stops_no_other(grid):
         assert records(folder / str(number)) == ["corpus", "train/pretrain"]
 
 
-def test_the_table_tells_what_each_trial_measured_and_which_failed(grid, capsys):
+def test_the_table_shows_the_measures_of_each_trial_and_which_failed(grid, capsys):
     folder, _ = grid
     rows, said = table(folder, capsys)
     assert sorted(rows) == [0, 1, 2, 3]
     figures = {number: summary(folder / str(number)) for number in (0, 2)}
     for number, known in figures.items():
         target, source = known["target_bpb"]["corrected"], known["source_bpb"]["corrected"]
+        forgotten = known["measures"]["forgetting/source"]["corrected"]["value"]
         phi = known["phi"]["value"]
         assert re.search(
-            rf"512 +done(, best)? +corrected +{target:.3f} +{source:.3f} +{phi:.2f} ", rows[number]
+            rf"512 +done(, best)? +corrected +{target:.3f} \([^)]+\) +{source:.3f} \([^)]+\) "
+            rf"+{forgotten:.3f} \([^)]+\) +{phi:.2f} ",
+            rows[number],
         )
         assert "USD" in rows[number]
     for number in (1, 3):
-        assert re.search(r"90000 +failed at tokenizer +n/a +n/a +n/a +n/a ", rows[number])
+        assert re.search(r"90000 +failed at tokenizer( +n/a){5} ", rows[number])
         assert f"trial {number}: exit code 2; alone: hpc-llm adapt --config" in said
     best = min(figures, key=lambda number: figures[number]["target_bpb"]["corrected"])
     assert [number for number, row in rows.items() if "best" in row] == [best]
@@ -85,12 +88,12 @@ def test_status_of_a_sweep_is_its_table_and_a_trial_is_a_run(grid, capsys):
     assert f"give one of its trials, for example {folder}/0" in capsys.readouterr().err
 
 
-def test_the_picture_has_a_curve_for_each_second_value_and_crosses(grid, capsys):
+def test_the_plot_has_a_curve_for_each_second_value_and_crosses(grid, capsys):
     folder, _ = grid
     table(folder, capsys)
     root = ET.parse(folder / "sweep.svg").getroot()
     texts = {"".join(text.itertext()).strip() for text in root.iter() if text.tag.endswith("text")}
-    assert {"rank", "failed", "vocab_size=512", "vocab_size=90000", "target text"} <= texts
+    assert {"rank", "failed", "vocab_size=512", "vocab_size=90000", "bpb/target"} <= texts
     before = (folder / "sweep.svg").read_bytes()
     table(folder, capsys)
     assert (folder / "sweep.svg").read_bytes() == before
@@ -124,7 +127,7 @@ def test_a_sweep_that_is_asked_to_stop_goes_on_later(tmp_path, capsys):
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
     rows, _ = table(tmp_path / "grid", capsys)
-    assert re.search(r"runs (pretrain|tokenizer)", rows[0])
+    assert re.search(r"runs (train/pretrain|tokenizer)", rows[0])
     process.send_signal(signal.SIGUSR1)
     _, said = process.communicate(timeout=120)
     assert process.returncode == EXIT_REQUEUE, said
@@ -142,7 +145,10 @@ def test_a_sweep_that_is_asked_to_stop_goes_on_later(tmp_path, capsys):
         (["run=a,b"], "run: is the same for all trials of a sweep"),
         (["launch=local,slurm"], "launch: is the same for all trials"),
         (["launch.throttle=2", "seed=1,2"], "launch.throttle=2: is for jobs of Slurm"),
-        (["hydra/launcher=joblib", "seed=1,2"], "hydra/launcher=joblib: known is submitit_slurm"),
+        (
+            ["hydra/launcher=joblib", "seed=1,2"],
+            "hydra/launcher=joblib: the only launcher is submitit_slurm",
+        ),
     ],
 )
 def test_one_wrong_trial_refuses_the_sweep(words, said, tmp_path, capsys):
@@ -175,7 +181,7 @@ def test_a_launcher_of_hydra_is_refused(capsys, tmp_path):
     words = ["hydra/launcher=submitit_slurm", f"runs_dir={tmp_path / 'runs'}"]
     for verb in ("adapt", "plan"):
         assert main([verb, *words]) == EXIT_USER
-        assert "give launch=slurm, with -m for a sweep" in capsys.readouterr().err
+        assert "launch=slurm" in capsys.readouterr().err
     assert main(["adapt", "hydra.run.dir=x"]) == EXIT_USER
-    assert "run= and runs_dir= name the folder" in capsys.readouterr().err
+    assert "runs_dir=" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

@@ -1,7 +1,7 @@
 """Kill runs at random moments, start them again, and compare with one that nothing ended.
 
 `make chaos` does all of it: ZeRO 0 to 3, on one rank and on two, 20 kills each, and prints the
-table of docs/reliability.md. `tests/app/test_chaos.py` does a sample.
+table of docs/fault_tolerance.md. `tests/app/test_chaos.py` does a sample.
 
 Every kill is SIGKILL: to the command (its ranks die with it), or to one rank alone. The moments are
 random, and some are sought: in the middle of a save, of an evaluation, behind the first epoch.
@@ -157,7 +157,8 @@ def survive(runs: Path, variant: str, words: list[str], kills: int, seed: int) -
 
 
 HEAD = (
-    "| variant | kills | where | starts | weights | bill | goodput |\n|---|---|---|---|---|---|---|"
+    "| variant | kills | where | starts | weights | ledger | goodput |\n"
+    "|---|---|---|---|---|---|---|"
 )
 
 

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from errors import user_error
 
-from hpc_llm.errors import UserError
 from hpc_llm.evaluation import delta_bpb, relative_drop
 from hpc_llm.evaluation.bits_per_byte import Bpb
 
@@ -26,7 +26,7 @@ def test_relative_drop_by_hand():
     ("before", "after"), [([0.5], [0.5, 0.4]), ([0.0], [0.1]), (0.5, 0.4), ([math.nan], [0.1])]
 )
 def test_scores_that_have_no_drop_are_refused(before, after):
-    with pytest.raises(UserError, match="forgetting"):
+    with user_error("forgetting", "before"):
         relative_drop(before, after)
 
 
@@ -43,5 +43,5 @@ def test_delta_bpb_is_paired():
 
 
 def test_other_documents_are_refused():
-    with pytest.raises(UserError, match="documents before and after differ"):
+    with user_error("forgetting", "1 documents"):
         delta_bpb(bpb([1.0], np.array([5])), bpb([1.0], np.array([6])), seed=0)

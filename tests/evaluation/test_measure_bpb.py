@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from errors import user_error
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hpc_llm.errors import UserError
 from hpc_llm.evaluation.bits_per_byte import bits_per_byte, measure_bpb
 from hpc_llm.evaluation.samples import continue_texts
 from hpc_llm.settings import EvaluationSettings
@@ -60,12 +60,12 @@ def test_one_document_has_no_width_and_empty_ones_add_none(llama):
 
 @pytest.mark.parametrize("texts", [[], [""]])
 def test_no_text_is_refused(llama, texts):
-    with pytest.raises(UserError, match="hold no text"):
+    with user_error("bits per byte", "empty"):
         measure_bpb(llama, letters, texts, SETTINGS, 1, 0)
 
 
 def test_unequal_counts_are_refused():
-    with pytest.raises(UserError, match="2 losses for 1 byte counts"):
+    with user_error("bits per byte", "2 losses", "1 byte counts"):
         bits_per_byte(np.ones(2), np.ones(1))
 
 

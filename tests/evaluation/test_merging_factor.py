@@ -6,8 +6,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from errors import user_error
 
-from hpc_llm.errors import UserError
 from hpc_llm.evaluation.merging_factor import choose_phi
 from hpc_llm.settings import CorrectSettings
 
@@ -169,10 +169,10 @@ def test_json_holds_what_the_report_draws():
 
 
 def test_no_finite_loss_is_refused():
-    with pytest.raises(UserError, match="no factor has a finite loss"):
+    with user_error("correct.grid", "learning rate"):
         choose_phi(lambda phi: np.full(3, math.inf), None, np.ones(3), np.ones(3), settings(), 0)
 
 
 def test_no_text_is_refused():
-    with pytest.raises(UserError, match="hold no text"):
+    with user_error("bits per byte", "empty"):
         choose_phi(lambda phi: np.zeros(3), None, np.zeros(3), np.zeros(3), settings(), 0)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from errors import user_error
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -10,7 +11,6 @@ from transformers import (
     GPT2Tokenizer,
 )
 
-from hpc_llm.errors import UserError
 from hpc_llm.evaluation.samples import continue_texts
 
 PROMPTS = ["Tom and Lily went to", "The dog"]
@@ -66,5 +66,5 @@ def test_character_cut_in_the_middle_is_left_out(gpt2):
 
 def test_prompt_that_fills_the_model_is_refused(gpt2):
     model, tokenizer = gpt2
-    with pytest.raises(UserError, match="prompt of 41 tokens: must hold 1 to 23"):
+    with user_error("prompt", "1 to 23 tokens", value="41 tokens"):
         continue_texts(model, tokenizer, [" dog" * 40], 10)

@@ -1,4 +1,4 @@
-"""A run folder with invented figures, shaped like those that the stages write."""
+"""A run folder with invented results, shaped like those that the stages write."""
 
 import math
 import random
@@ -7,25 +7,41 @@ from typing import Any
 from hpc_llm.rundir import RunFolder, append_line, write_json, write_text
 from hpc_llm.tracking import EventLog
 
+BPB = {
+    "target": dict(
+        base=2.9412, transplant=3.3871, embeddings=2.2113, lora=1.8842, corrected=1.8901
+    ),
+    "source": dict(
+        base=1.6021, transplant=1.9127, embeddings=1.7410, lora=1.8422, corrected=1.7133
+    ),
+}
+"""Bits per byte of each language after each point."""
+POINTS = tuple(BPB["target"])
+
+
+def measure(value: float, half: float, *, n: int = 130, **other: str) -> dict[str, Any]:
+    named = {"unit": "bits per byte", "better": "lower", **other}
+    return {"value": value, "low": value - half, "high": value + half, "n": n, **named}
+
+
+MEASURES: dict[str, dict[str, dict[str, Any]]] = {
+    **{
+        f"bpb/{language}": {point: measure(value, 0.125) for point, value in column.items()}
+        for language, column in BPB.items()
+    },
+    "forgetting/source": {
+        point: measure(BPB["source"][point] - BPB["source"]["base"], 0.03) for point in POINTS[1:]
+    },
+}
+
 SUMMARY: dict[str, Any] = {
     "run": "demo-ru",
     "recipe": "embeddings_then_lora",
-    "target_bpb": {
-        "base": 2.9412,
-        "transplant": 3.3871,
-        "embeddings": 2.2113,
-        "lora": 1.8842,
-        "corrected": 1.8901,
-    },
-    "source_bpb": {
-        "base": 1.6021,
-        "transplant": 1.9127,
-        "embeddings": 1.7410,
-        "lora": 1.8422,
-        "corrected": 1.7133,
-    },
+    "measures": MEASURES,
+    **{f"{language}_bpb": column for language, column in BPB.items()},
     "phi": {"value": 0.67, "low": 0.55, "high": 0.8},
     "tokens_per_word": {"old": 4.81, "new": 1.93},
+    "token_ratio": 0.401,
     "flops": 3.71e14,
     "pf_days": 4.29e-6,
     "gpu_hours": None,
@@ -91,17 +107,15 @@ RESULTS: dict[str, tuple[float, dict[str, Any]]] = {
         9.4,
         {
             "vocab_size": 8192,
+            "old_vocab_size": 4096,
             "old": {"tokens_per_word": 4.81, "characters_per_token": 1.4, "bytes_per_token": 2.5},
             "new": {"tokens_per_word": 1.93, "characters_per_token": 3.6, "bytes_per_token": 6.3},
-            "tokens_ratio": 0.401,
+            "token_ratio": 0.401,
         },
     ),
     "evaluate/base": (
         12.0,
-        {
-            "target": {"value": 2.9412, "low": 2.80, "high": 3.07},
-            "source": {"value": 1.6021, "low": 1.55, "high": 1.66},
-        },
+        {"measures": {name: column["base"] for name, column in MEASURES.items() if "bpb" in name}},
     ),
     "transplant": (1.2, {"rows": 8192, "copied": 1120, "mean": 7066, "special": 4, "unknown": 2}),
     "train/embeddings": (141.0, train_result(240, 1.21e14, 4_194_304, 3.912)),
@@ -133,23 +147,40 @@ def write_events(folder: RunFolder) -> None:
             log.append("train", stage=stage, axes=axes, metrics={"train/loss": loss})
 
 
+def write_record(
+    folder: RunFolder, stage: str, result: dict[str, Any] | None, **other: Any
+) -> None:
+    record = {
+        "stage": stage,
+        "fingerprint": "0123456789abcdef",
+        "seconds": 5.0,
+        "started": "2026-01-01T11:00:00+00:00",
+        "result": result,
+        "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
+        "commit": "1a2b3c4",
+    }
+    append_line(folder.record, {**record, **other})
+
+
+def write_evaluations(folder: RunFolder) -> None:
+    """Write evaluate/POINT.json as the stage does."""
+    for point in POINTS:
+        measures = {name: column[point] for name, column in MEASURES.items() if point in column}
+        views = {
+            language: {"bytes": 1000, "documents": 130}
+            | {key: measures[f"bpb/{language}"][key] for key in ("value", "low", "high")}
+            for language in BPB
+        }
+        write_json(folder.path / f"evaluate/{point}.json", {"measures": measures, **views})
+
+
 def write_run(folder: RunFolder) -> RunFolder:
     write_events(folder)
     write_json(folder.summary, SUMMARY)
     write_text(folder.config, CONFIG)
     for number, (stage, (seconds, result)) in enumerate(RESULTS.items()):
-        append_line(
-            folder.record,
-            {
-                "stage": stage,
-                "fingerprint": "0123456789abcdef",
-                "seconds": seconds,
-                "started": f"2026-01-01T10:{number:02d}:00+00:00",
-                "result": result,
-                "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
-                "commit": "1a2b3c4",
-            },
-        )
-    correction = {"phi": SUMMARY["phi"], "beta": 0.5, "curve": phi_curve()}
+        started = f"2026-01-01T10:{number:02d}:00+00:00"
+        write_record(folder, stage, result, seconds=seconds, started=started)
+    correction = {"phi": SUMMARY["phi"], "objective": "J = BPB(target)", "curve": phi_curve()}
     write_json(folder.path / "correct" / "phi.json", correction)
     return folder

@@ -1,21 +1,26 @@
-"""The picture and the table of a sweep, from rows that are made up."""
+"""The plot and the table of a sweep, from made-up rows."""
 
 import re
 
 import pytest
 
-from hpc_llm.report.sweep import Figures, TrialRow, best_of, short_names
+from hpc_llm.report.sweep import TrialResults, TrialRow, best_of, short_names
 from hpc_llm.report.sweep_plot import draw_sweep
 from hpc_llm.rundir import Trial
 
 
-def row(number, values, bits, outcome="done"):
-    target = {} if bits is None else {"value": bits, "low": bits - 0.1, "high": bits + 0.1}
+def row(number, values, value, outcome="done", **named):
+    named = {"name": "bpb/target", "unit": "bits per byte", "better": "lower", **named}
+    name = named.pop("name")
+    measure = {"value": value, "n": 9, **named}
+    measures = {}
+    if value is not None:
+        measures[name] = measure | {"low": value - 0.1, "high": value + 0.1}
     return TrialRow(
         trial=Trial(number=number, values=values, overrides=[], stages={}),
         state=outcome,
         outcome=outcome,
-        figures=Figures(target=target, source={}, phi={}),
+        results=TrialResults(measures=measures, phi={}),
     )
 
 
@@ -33,6 +38,19 @@ def test_only_a_finished_trial_is_the_best():
     rows = [row(0, {}, 2.0), row(1, {}, 1.0, "failed"), row(2, {}, 1.5, "open"), row(3, {}, None)]
     assert best_of(rows).trial.number == 0
     assert best_of(rows[1:]) is None
+
+
+def test_a_measure_of_which_more_is_better_ranks_trials_by_the_most():
+    named = {"name": "score/x", "unit": "share", "better": "higher"}
+    keys = ["a", "b", "c"]
+    rows = [
+        row(number, dict.fromkeys(keys, "1"), value, **named)
+        for number, value in enumerate((0.2, 0.7, 0.4))
+    ]
+    assert best_of(rows).trial.number == 1
+    found = texts(draw_sweep("scores", keys, rows))
+    assert [text[0] for text in found if re.match(r"\d: a=", text)] == ["1", "2", "0"]
+    assert "score/x, share (higher is better)" in found
 
 
 @pytest.mark.parametrize(
@@ -60,5 +78,5 @@ def test_many_swept_keys_are_bars_with_the_best_on_top():
     assert {"1.234", "2.000", "failed"} <= {text.strip() for text in found}
 
 
-def test_without_figures_nothing_is_drawn():
+def test_without_measures_nothing_is_drawn():
     assert draw_sweep("none", ["a"], [row(0, {"a": "1"}, None, "open")]) is None

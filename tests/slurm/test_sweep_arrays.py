@@ -16,7 +16,7 @@ HPC_LLM = (sys.executable, "-m", "hpc_llm.app")
 SWEPT = ("-m", "stages.lora.alpha=16,32", "stages.lora.rank=4,8")
 # Two arrays: what differs in its options is a job apart
 TWO = ("launch=slurm", "launch.time=20", "launch.parts.result.comment=last")
-COMMON = ("tracking=off", "run=four")
+COMMON = ("tracking=off", "run=four", "cache=true")
 VALUES = list(product((16, 32), (4, 8)))
 
 
@@ -272,7 +272,8 @@ def test_a_sweep_of_four_ends_in_its_table(slurm_cluster) -> None:
         known = summary(run)
         target, source = (known[f"{side}_bpb"]["corrected"] for side in ("target", "source"))
         row = (
-            rf"^ +{number} +{alpha} +{rank} +done(, best)? +corrected +{target:.3f} +{source:.3f} "
+            rf"^ +{number} +{alpha} +{rank} +done(, best)? +corrected +{target:.3f} \([^)]+\) "
+            rf"+{source:.3f} \([^)]+\) "
         )
         assert re.search(row, said, re.MULTILINE), said
         bill = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
