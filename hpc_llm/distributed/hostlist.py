@@ -51,8 +51,10 @@ def _expand_range(item: str, hostlist: str) -> list[str]:
 
 def _bad_hostlist(hostlist: str) -> UserError:
     return UserError(
-        f"node list {hostlist!r}: not of the form node[01-03,7],gpu1; "
-        "set MASTER_ADDR to the name of the first node"
+        f"node list {hostlist!r}",
+        None,
+        "not of the form node[01-03,7],gpu1",
+        "set MASTER_ADDR to the name of the first node",
     )
 
 
@@ -63,8 +65,10 @@ def expand_tasks_per_node(tasks: str) -> list[int]:
         match = _TASKS.fullmatch(item)
         if match is None:
             raise UserError(
-                f"SLURM_STEP_TASKS_PER_NODE={tasks}: not of the form 4(x2),2; "
-                "start the ranks with srun and leave the variable alone"
+                "SLURM_STEP_TASKS_PER_NODE",
+                tasks,
+                "not of the form 4(x2),2",
+                "start the ranks with srun and leave the variable alone",
             )
         counts += [int(match[1])] * int(match[2] or 1)
     return counts

@@ -71,7 +71,7 @@ class Ranks:
         if self.local_world_size > self.world_size:
             raise _stale(f"{self.local_world_size} ranks on the node of {self.world_size} in all")
         if not min(1, self.world_size - 1) <= self.master_port < 2**16:
-            raise UserError(f"MASTER_PORT={self.master_port}: must be from 1 to 65535")
+            raise UserError("MASTER_PORT", self.master_port, "must be from 1 to 65535")
 
     @property
     def is_first(self) -> bool:
@@ -98,8 +98,11 @@ def detect_ranks(environment: Mapping[str, str]) -> Ranks:
         return ranks
     if _integer(environment, "PMIX_RANK", 0) > 0 or _integer(environment, "PMI_SIZE", 1) > 1:
         raise UserError(
-            "PMIX_RANK or PMI_SIZE: an MPI starter that is not known; start with srun or mpirun, "
-            "or set RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
+            "PMIX_RANK or PMI_SIZE",
+            None,
+            "an MPI launcher that is not known",
+            "start with srun or mpirun, "
+            "or set RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT",
         )
     return Ranks(job_id=_job_id(environment), restart_count=_restart_count(environment))
 
@@ -128,8 +131,10 @@ def check_visible_devices(ranks: Ranks, environment: Mapping[str, str]) -> None:
     devices = [device for device in value.split(",") if device.strip()]
     if len(devices) < ranks.local_world_size:
         raise UserError(
-            f"CUDA_VISIBLE_DEVICES={value}: {len(devices)} GPUs for {ranks.local_world_size} ranks "
-            "on the node; ask Slurm for --gpus-per-node and one task per GPU (not --gpus-per-task)"
+            "CUDA_VISIBLE_DEVICES",
+            value,
+            f"{len(devices)} GPUs for {ranks.local_world_size} ranks on the node",
+            "ask Slurm for --gpus-per-node and one task per GPU (not --gpus-per-task)",
         )
 
 
@@ -237,8 +242,11 @@ def _address(environment: Mapping[str, str], launcher: str, *, one_node: bool) -
         nodes = environment.get("SLURM_STEP_NODELIST", nodes)
     if not nodes:
         raise UserError(
-            "MASTER_ADDR: not set, and there are several nodes; set it to the name of rank 0's "
-            "node, for Open MPI with `mpirun -x MASTER_ADDR=$(hostname) ...`"
+            "MASTER_ADDR",
+            None,
+            "not set, and there are several nodes",
+            "set it to the name of rank 0's "
+            "node, for Open MPI with `mpirun -x MASTER_ADDR=$(hostname) ...`",
         )
     return expand_hostlist(nodes)[0]
 
@@ -268,12 +276,12 @@ def _integer(environment: Mapping[str, str], name: str, default: int | None = No
         return default
     if text is None:
         raise UserError(
-            f"{name}: not set, but its companions are; start the ranks with one starter"
+            name, None, "not set, but its companions are", "start the ranks with one launcher"
         )
     try:
         return int(text)
     except ValueError:
-        raise UserError(f"{name}={text}: must be a whole number; unset it") from None
+        raise UserError(name, text, "must be a whole number", "unset it") from None
 
 
 def _stale(what: str) -> UserError:

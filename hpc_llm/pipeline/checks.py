@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hpc_llm.accounting.model_file import context_length, read_config
+from hpc_llm.errors import UserError
+from hpc_llm.methods import describe
 from hpc_llm.pipeline.changed import refuse_changed
 from hpc_llm.pipeline.fingerprints import Stage
 from hpc_llm.pipeline.table import point_of
@@ -34,11 +36,30 @@ def check_start(
     if cfg.checkpoint.changed == "refuse":
         refuse_changed(folder, todo)
     refuse_missing(todo, {stage.name for stage in unfinished(folder, stages, "adapt")})
+    _refuse_unmerged(cfg, {stage.name for stage in todo})
     if any(stage.all_ranks for stage in todo):
         longest = context_length(_model_config(cfg))
         for stage in todo:
             if stage.all_ranks:
                 plan_batches(cfg.for_stage(point_of(stage.name)).train, world_size, longest)
+
+
+def _refuse_unmerged(cfg: RunConfig, todo: set[str]) -> None:
+    """Refuse stages that need the merged result of a method that never merges."""
+    for name in cfg.adaptation:
+        if describe(cfg.stages[name].method).merges != "never":
+            continue
+        later = [other for other in cfg.adaptation if name in cfg.lineage(other)[:-1]]
+        needing = [f"train/{other}" for other in later]
+        if name in cfg.lineage(cfg.adaptation[-1]):
+            needing += ["correct", "evaluate/corrected"]
+        if blocked := [stage for stage in needing if stage in todo]:
+            raise UserError(
+                f"stages.{name}.method",
+                cfg.stages[name].method,
+                f"never merges into a model, which {', '.join(blocked)} need",
+                f"run the stages up to evaluate/{name} by --stages, or use a method that merges",
+            )
 
 
 def _model_config(cfg: RunConfig) -> dict[str, Any]:

@@ -99,7 +99,10 @@ class SweepFolder:
         """Return the sweep; `UserError` where there is none."""
         if not self.exists():
             raise UserError(
-                f"{self.path}: holds no sweep.json, so it is no sweep; hpc-llm adapt -m makes one"
+                str(self.path),
+                None,
+                "holds no sweep.json, so it is no sweep",
+                "hpc-llm adapt -m makes one",
             )
         try:
             values = read_json(self.listing)
@@ -110,7 +113,7 @@ class SweepFolder:
             return Sweep(**values)
         except (json.JSONDecodeError, TypeError, KeyError) as error:
             raise UserError(
-                f"{self.listing}: cannot be read ({error}); give another run=NAME"
+                str(self.listing), None, f"cannot be read ({error})", "give another run=NAME"
             ) from error
 
     def write(self, sweep: Sweep) -> None:

@@ -59,10 +59,10 @@ def release(jobs: Sequence[str]) -> None:
 def _call(*command: str) -> None:
     """Run a command that has to succeed."""
     if shutil.which(command[0]) is None:
-        raise UserError(f"{command[0]}: is not on PATH; call hpc-llm on a login node")
+        raise UserError(command[0], None, "is not on PATH", "call hpc-llm on a login node")
     done = subprocess.run(
         command, capture_output=True, encoding="utf-8", errors="replace", check=False
     )
     if done.returncode != 0:
         said = "; ".join((done.stdout + done.stderr).split("\n")).strip("; ")
-        raise UserError(f"{' '.join(command)}: {said}; scontrol ping tells whether Slurm runs")
+        raise UserError(" ".join(command), None, said, "scontrol ping tells whether Slurm runs")

@@ -58,22 +58,30 @@ class HardwareSettings:
         _check_interval("hardware.price", self.price_low, self.price_high)
         if self.utilisation_high is not None and self.utilisation_high > 1:
             raise UserError(
-                f"hardware.utilisation_high={self.utilisation_high}: is a share of the dense peak "
-                "and cannot be above 1; was it measured against the peak of another precision?"
+                "hardware.utilisation_high",
+                self.utilisation_high,
+                "is a share of the dense peak and cannot be above 1",
+                "was it measured against the peak of another precision?",
             )
 
     def peak_flops_per_second(self, precision: str) -> float:
         """Dense peak of one device; `UserError` for a precision that it does not have."""
         if not self.peak_tflops:
             raise UserError(
-                f"hardware={self.name}: no peak is known for it, so no time can be computed; name "
+                "hardware",
+                self.name,
+                "no peak is known for it, so no time can be computed",
+                "name "
                 "the device with hardware=NAME, as in hardware=a100_sxm_80gb, or give "
-                f"hardware.peak_tflops.{precision}"
+                f"hardware.peak_tflops.{precision}",
             )
         if precision not in self.peak_tflops:
             raise UserError(
-                f"train.precision={precision}: {self.name} has no peak for it; choose one of "
-                f"{', '.join(self.peak_tflops)}, or give hardware.peak_tflops.{precision}"
+                "train.precision",
+                precision,
+                f"{self.name} has no peak for it",
+                f"choose one of "
+                f"{', '.join(self.peak_tflops)}, or give hardware.peak_tflops.{precision}",
             )
         return self.peak_tflops[precision] * 1e12
 
@@ -124,7 +132,7 @@ class ClusterSettings:
         for key in ("nodes", "devices_per_node", "goodput"):
             require_positive(f"cluster.{key}", getattr(self, key))
         if self.goodput > 1:
-            raise UserError(f"cluster.goodput={self.goodput}: is a share and cannot be above 1")
+            raise UserError("cluster.goodput", self.goodput, "is a share and cannot be above 1")
         for key in (
             *("link_gb_per_second", "carbon_g_per_kwh", "max_hours"),
             *("cores_per_node", "memory_gib_per_node"),

@@ -91,15 +91,17 @@ class LaunchSettings:
             require_positive("launch.throttle", self.throttle)
         for key in ("max_requeues", "max_failures"):
             if getattr(self, key) < 0:
-                raise UserError(f"launch.{key}={getattr(self, key)}: must be 0 or above")
+                raise UserError(f"launch.{key}", getattr(self, key), "must be 0 or above")
         if self.name == "local":
             self._check_nothing_is_slurms()
         if self.time is not None:
             minutes = walltime_minutes(self.time)
             if minutes is not None and minutes * 60 < 2 * SIGNAL_SECONDS:
                 raise UserError(
-                    f"launch.time={self.time}: the ranks save {SIGNAL_SECONDS // 60} minutes "
-                    f"before the limit; give at least {2 * SIGNAL_SECONDS // 60} minutes"
+                    "launch.time",
+                    self.time,
+                    f"the ranks save {SIGNAL_SECONDS // 60} minutes before the limit",
+                    f"give at least {2 * SIGNAL_SECONDS // 60} minutes",
                 )
         if self.mem is not None:
             memory_gib(self.mem)
@@ -120,7 +122,7 @@ class LaunchSettings:
         ):
             if getattr(self, key):
                 raise UserError(
-                    f"launch.{key}={getattr(self, key)}: is for jobs of Slurm; add launch=slurm"
+                    f"launch.{key}", getattr(self, key), "is for jobs of Slurm", "add launch=slurm"
                 )
 
 
@@ -128,8 +130,9 @@ def _check_part(part: str, options: Any) -> None:
     require_choice("launch.parts", part, tuple(PLACES))
     if not isinstance(options, dict):
         raise UserError(
-            f"launch.parts.{part}={options}: must name an option of sbatch, as in "
-            f"launch.parts.{part}.time=2:00:00"
+            f"launch.parts.{part}",
+            options,
+            f"must name an option of sbatch, as in launch.parts.{part}.time=2:00:00",
         )
     _check_options(f"launch.parts.{part}", options)
 
@@ -138,8 +141,9 @@ def _check_options(where: str, options: dict[str, Any]) -> None:
     for key in options:
         if not re.fullmatch(r"[a-z][a-z0-9_-]+", key):
             raise UserError(
-                f"{where}.{key}: must be a long option of sbatch without its dashes, as in "
-                f"{where}.mail-type=END"
+                f"{where}.{key}",
+                None,
+                f"must be a long option of sbatch without its dashes, as in {where}.mail-type=END",
             )
 
 
@@ -154,7 +158,7 @@ def walltime_minutes(text: str, key: str = "launch.time") -> float | None:
     found = WALLTIME.fullmatch(text)
     if found is None:
         raise UserError(
-            f"{key}={text}: must be a time limit of sbatch: 24:00:00, 2-00:00:00 or minutes"
+            key, text, "must be a time limit of sbatch: 24:00:00, 2-00:00:00 or minutes"
         )
     parts = [int(part) for part in found["rest"].split(":")]
     if found["days"] is not None:  # hours, minutes, seconds
@@ -170,6 +174,6 @@ def memory_gib(text: str, key: str = "launch.mem") -> float:
     found = MEMORY.fullmatch(text)
     if found is None:
         raise UserError(
-            f"{key}={text}: must be memory as sbatch takes it: 480G, or 0 for all of a node"
+            key, text, "must be memory as sbatch takes it: 480G, or 0 for all of a node"
         )
     return int(found[1]) * GIB[found[2].upper()]

@@ -37,14 +37,18 @@ class PreflightSettings:
             require_positive(f"preflight.{key}", getattr(self, key))
         for key in ("min_free_gib", "min_disk_gib"):
             if getattr(self, key) < 0:
-                raise UserError(f"preflight.{key}={getattr(self, key)}: must be 0 or above")
+                raise UserError(f"preflight.{key}", getattr(self, key), "must be 0 or above")
         if self.slow_factor <= 1:
             raise UserError(
-                f"preflight.slow_factor={self.slow_factor}: must be above 1; at 1.5 a node is bad "
-                "that takes one and a half times as long as the median"
+                "preflight.slow_factor",
+                self.slow_factor,
+                "must be above 1",
+                "at 1.5 a node is bad that takes one and a half times as long as the median",
             )
         if self.min_peak_share is not None and not 0 <= self.min_peak_share < 1:
             raise UserError(
-                f"preflight.min_peak_share={self.min_peak_share}: must be a share of the peak, "
-                "from 0 and below 1; null judges by the other nodes alone"
+                "preflight.min_peak_share",
+                self.min_peak_share,
+                "must be a share of the peak, from 0 and below 1",
+                "null judges by the other nodes alone",
             )

@@ -1,10 +1,12 @@
 """The model as it is after a point of the recipe, put together from what the stages left."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
+from hpc_llm.methods import describe
 from hpc_llm.pipeline.context import Context
 from hpc_llm.surgery.loading import apply_weights, load_model
 from hpc_llm.surgery.merge import attach_adapter, merge_adapter
@@ -28,20 +30,23 @@ def _adapter(folder: Path) -> Path | None:
 def start_model(context: Context, name: str | None, *, to_train: bool = False) -> PreTrainedModel:
     """Return the model after the training stage `name`, its adapters merged (phi = 1).
 
-    None is the transplanted model. One that is `to_train` is partitioned over the ranks where
-    `zero` says so (collective).
+    An adapter that cannot be merged stays attached. None is the transplanted model. One that is
+    `to_train` is partitioned over the ranks where `zero` says so (collective).
     """
     return _after(context, _trained(context, name), to_train=to_train)
 
 
-def _after(context: Context, folders: list[Path], *, to_train: bool = False) -> PreTrainedModel:
+def _after(context: Context, folders: list[Path], *, to_train: bool = False) -> Any:
     cfg = context.cfg
     divided = division_config(cfg.train, cfg.zero, context.ranks.world_size) if to_train else None
     model = load_model(context.stage_folder("transplant"), cfg.model, cfg.train.precision, divided)
     for folder in folders:
         apply_weights(model, [folder])
         if adapter := _adapter(folder):
-            model = merge_adapter(attach_adapter(model, adapter), 1.0)
+            attached = attach_adapter(model, adapter)
+            if describe(cfg.stages[folder.name].method).merges == "never":
+                return attached  # the last one: `hpc_llm.pipeline.checks` refuses others
+            model = merge_adapter(attached, 1.0)
     return model
 
 

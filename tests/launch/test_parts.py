@@ -128,17 +128,19 @@ def test_a_site_knows_its_partition_cores_and_limits() -> None:
     assert own["train"].options["partition"] == "mine"
     assert shape(own["train"]) == (8, 4, 4, 3)
     assert parts(*site, "launch.time=24:00:00", "launch.mem=512G")
-    for word, said in (
-        ("launch.time=24:00:01", "Leonardo Booster ends jobs after 24 hours; give"),
-        ("launch.parts.train.time=25:00:00", "Leonardo Booster ends jobs after 24 hours"),
-        ("launch.parts.train.mem=4T", "a node of Leonardo Booster has 512 GiB for jobs"),
-        ("launch.parts.corpus.time=soon", "must be a time limit of sbatch"),
-        ("launch.time=UNLIMITED", "Leonardo Booster ends jobs after 24 hours; give"),
-        ("launch.mem=513G", "a node of Leonardo Booster has 512 GiB for jobs; give"),
-        ("launch.mem=1T", "a node of Leonardo Booster has 512 GiB for jobs; give"),
-        ("launch.processes=3", "there is a rank for each of cluster.devices_per_node=4"),
-        ("launch.mem=much", "must be memory as sbatch takes it"),
+    for word, mentions in (
+        ("launch.time=24:00:01", ("Leonardo Booster", "24:00:00")),
+        ("launch.parts.train.time=25:00:00", ("Leonardo Booster", "24:00:00")),
+        ("launch.parts.train.mem=4T", ("Leonardo Booster", "512G")),
+        ("launch.parts.corpus.time=soon", ("sbatch",)),
+        ("launch.time=UNLIMITED", ("Leonardo Booster", "24:00:00")),
+        ("launch.mem=513G", ("Leonardo Booster", "512G")),
+        ("launch.mem=1T", ("Leonardo Booster", "512G")),
+        ("launch.processes=3", ("cluster.devices_per_node=4",)),
+        ("launch.mem=much", ("sbatch",)),
     ):
-        with pytest.raises(UserError, match=f"{re.escape(word)}: .*{re.escape(said)}"):
+        with pytest.raises(UserError) as caught:
             parts(*site, word)
+        assert str(caught.value).startswith(f"{word}: ")
+        assert all(mention in str(caught.value) for mention in mentions)
     assert parts(*site, "launch.time=99:00:00", "launch.qos=long")
