@@ -29,6 +29,7 @@ from hpc_llm.methods import describe, method_names
 from hpc_llm.rundir import conf_dir, flat, write_text
 from hpc_llm.rundir.choices import plugin_folders
 from hpc_llm.settings import RunConfig
+from hpc_llm.vocabulary.initial import check_transplant
 
 __all__ = [
     "as_yaml",
@@ -111,8 +112,8 @@ def _through_schema(config: DictConfig) -> DictConfig:
 def typed(config: DictConfig) -> RunConfig:
     """Return the checked dataclasses of a resolved configuration.
 
-    Raises `UserError` for a value that breaks a rule and for a setting that a stage's method does
-    not have.
+    Raises `UserError` for a value that breaks a rule, for a setting that a stage's method does not
+    have and for an unknown initialisation.
     """
     plain = OmegaConf.to_container(config)
     assert isinstance(plain, dict)
@@ -122,6 +123,7 @@ def typed(config: DictConfig) -> RunConfig:
     schema.stages = stages
     value = OmegaConf.to_object(schema)
     assert isinstance(value, RunConfig)
+    check_transplant(value.transplant)
     return value
 
 

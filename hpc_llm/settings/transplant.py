@@ -6,22 +6,22 @@ from hpc_llm.settings.checks import require_choice
 
 __all__ = ["TransplantSettings"]
 
-RECIPES = ("mean", "random")
-
 
 @dataclass(kw_only=True)
 class TransplantSettings:
-    """How rows of the new vocabulary are initialised from the old one."""
+    """How rows of the new vocabulary start, given those of the old one.
+
+    The initialisations are the files of `hpc_llm/vocabulary/initial/`; `check_transplant` there
+    checks the names when the configuration is composed.
+    """
 
     mode: str
-    """replace: the new vocabulary takes the old one's place."""
+    """replace: the new vocabulary replaces the old one."""
     input: str
-    """Embedding rows without a namesake: mean of their old pieces, or random (the control)."""
+    """Initialisation of input embeddings of tokens that the old vocabulary does not have."""
     output: str
     """The same for the LM head; with tied embeddings it must equal `input`."""
 
     def __post_init__(self) -> None:
         """Check the values."""
         require_choice("transplant.mode", self.mode, ("replace",))
-        require_choice("transplant.input", self.input, RECIPES)
-        require_choice("transplant.output", self.output, RECIPES)

@@ -1,4 +1,4 @@
-"""Stage `transplant`: the model takes the new vocabulary and keeps what it can of the old rows."""
+"""Stage `transplant`: give the model the new vocabulary; rows of shared tokens are kept."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ __all__ = ["run"]
 def run(context: Context, name: str) -> dict[str, Any]:
     """Write transplant/: the model with new embeddings and LM head, and its tokenizer.
 
-    new_rows.npy beside them holds the ids of the pieces that the base model did not have.
+    new_rows.npy beside them holds the ids (int64) of tokens that the base model did not have.
     """
     cfg = context.cfg
     model = load_model(context.base, cfg.model, cfg.train.precision)

@@ -1,4 +1,4 @@
-"""What is done to a model's weights outside training: load, transplant, choose what learns, merge.
+"""Changes of a model's weights outside training: load, set trainable parameters, merge, save.
 
-Modules are imported by name (`hpc_llm.vocabulary.transplant`), since each needs torch.
+Import modules by name (`hpc_llm.surgery.merge`), since each needs torch.
 """

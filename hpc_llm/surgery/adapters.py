@@ -82,8 +82,10 @@ def _check_layer(name: str, layer: LoraLayer) -> None:
 
 
 def _check_tied(model: torch.nn.Module, layers: list[LoraLayer]) -> None:
-    """Refuse an adapter on one of two modules that share a weight: both would change."""
+    """Refuse adapters on modules that share a weight: a merge would change all of them."""
     adapted = {id(layer.get_base_layer().weight) for layer in layers}
+    if len(adapted) < len(layers):
+        raise _refusal("a shared weight", "several adapted layers hold it (layer_replication)")
     for name, weight in _embeddings(model):
         if id(weight) in adapted:
             raise _refusal("a tied LM head", f"its weight is that of {name}, which would change")

@@ -1,1 +1,1 @@
-"""A new vocabulary for a model: which rows are kept, and how new rows start."""
+"""A new vocabulary for a model: which rows are kept (anchors), how new rows start (initial)."""

@@ -1,12 +1,11 @@
-"""The vocabulary transplant: a model takes a new vocabulary and keeps what it can of the old rows.
+"""The vocabulary transplant: a model takes a new vocabulary and keeps the old rows it can.
 
-Rows move by string, never by index. With E_o the old rows (vocab_o, d) and T a sparse matrix
-(vocab_n, vocab_o) the new rows are E_n = T E_o: a row of T has one 1 for a token that the old
-vocabulary has too (an anchor) or a special token of the same role, and 1/K at each of the K old
-pieces of the new token's surface otherwise ("mean"). Input and output rows have their own T.
+Rows move by string, never by index: tokens that both vocabularies have (`anchors`) keep their rows,
+the others start as an initialisation computes them (`initial`). Input embeddings and LM head may
+have different initialisations.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -14,106 +13,25 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hpc_llm.errors import UserError
 from hpc_llm.settings import TransplantSettings
-from hpc_llm.vocabulary.surfaces import Surface, pieces_of, surfaces
+from hpc_llm.vocabulary.anchors import match_rows
+from hpc_llm.vocabulary.initial import Initialisation, initialisation
+from hpc_llm.vocabulary.rows import NewTokens, mean_of_pieces
 
-__all__ = ["RowCounts", "RowSources", "row_sources", "transplant"]
-
-ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
-
-
-@dataclass(frozen=True)
-class RowCounts:
-    """Where the rows of the new vocabulary come from."""
-
-    rows: int
-    """Rows of the new vocabulary."""
-    special: int
-    """Special tokens taken over by role or string."""
-    copied: int
-    """Tokens that both vocabularies have."""
-    mean: int
-    """Tokens set to the mean of their old pieces."""
-    unknown: int
-    """Tokens of which the old vocabulary knows nothing: the mean of all rows."""
+__all__ = ["new_rows", "transplant"]
 
 
-@dataclass(frozen=True)
-class RowSources:
-    """What the rows of the new vocabulary are made of."""
+def new_rows(rows: torch.Tensor, tokens: NewTokens, initial: Initialisation) -> torch.Tensor:
+    """Return the new rows (vocab_n, d) in the precision of the old `rows` (vocab_o, d).
 
-    ids: list[list[int]]
-    """For each new id the old ids whose mean it becomes; []: nothing is known of it."""
-    new: list[int]
-    """New ids that the old vocabulary did not have: neither special nor copied."""
-    counts: RowCounts
-
-
-def row_sources(old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> RowSources:
-    """Find for each row of the vocabulary of `new` what it is made of in that of `old`."""
-    anchors: dict[Surface, int] = {}
-    for index, surface in enumerate(surfaces(old)):
-        if surface is not None:
-            anchors.setdefault(surface, index)
-    roles = _special_rows(old, new)
-    sources: list[list[int]] = []
-    unseen: list[int] = []
-    counts = dict.fromkeys(("special", "copied", "mean", "unknown"), 0)
-    for index, surface in enumerate(surfaces(new)):
-        if index in roles:
-            sources.append([roles[index]])
-            counts["special"] += 1
-        elif surface is not None and (namesake := _namesake(surface, anchors)) is not None:
-            sources.append([namesake])
-            counts["copied"] += 1
-        else:
-            sources.append(pieces_of(surface.text, old) if surface is not None else [])
-            counts["mean" if sources[-1] else "unknown"] += 1
-            unseen.append(index)
-    return RowSources(sources, unseen, RowCounts(rows=len(sources), **counts))
-
-
-def _namesake(surface: Surface, anchors: dict[Surface, int]) -> int | None:
-    """Return the old token of the same text; a letter before its byte piece, and vice versa."""
-    other = Surface(surface.text, not surface.lone_byte)
-    return anchors.get(surface, anchors.get(other))
-
-
-def _special_rows(old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> dict[int, int]:
-    """Map new special ids to old ones: by role first, by string for the rest."""
-    old_vocabulary = old.get_vocab()
-    rows = {
-        new_id: old_vocabulary[token]
-        for new_id, token in zip(new.all_special_ids, new.all_special_tokens, strict=True)
-        if token in old_vocabulary
-    }
-    for role in ROLES:
-        new_token, old_token = getattr(new, role), getattr(old, role)
-        if new_token is not None and old_token is not None:
-            rows[new.convert_tokens_to_ids(new_token)] = old.convert_tokens_to_ids(old_token)
-    return rows
-
-
-def new_rows(rows: torch.Tensor, sources: list[list[int]], recipe: str, seed: int) -> torch.Tensor:
-    """Return the new rows (vocab_n, d) made of old `rows` (vocab_o, d), computed in fp32.
-
-    `random` is the control: N(mu, diag sigma^2) of the old rows where there is no namesake.
+    Anchors are copied; the rows of new tokens are computed in fp32 by `initial`.
     """
     old = rows.detach().float()
-    indices = torch.tensor([i for i, source in enumerate(sources) for _ in source])
-    columns = torch.tensor([j for source in sources for j in source])
-    weights = torch.tensor([1.0 / len(source) for source in sources for _ in source])
-    size = (len(sources), old.shape[0])
-    matrix = torch.sparse_coo_tensor(
-        torch.stack([indices, columns]), weights, size, check_invariants=True
-    )
-    result = torch.sparse.mm(matrix.coalesce(), old)  # (vocab_n, d)
-    unknown = torch.tensor([not source for source in sources])
-    result[unknown] = old.mean(0)
-    if recipe == "random":
-        drawn = torch.tensor([len(source) != 1 for source in sources])
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(len(sources), old.shape[1], generator=generator)
-        result[drawn] = (old.mean(0) + noise * old.std(0))[drawn]
+    result = torch.empty(tokens.size, old.shape[1], dtype=old.dtype, device=old.device)
+    if tokens.anchors:
+        new_ids, old_ids = torch.tensor(tokens.anchors).T
+        result[new_ids] = old[old_ids]
+    if tokens.ids:
+        result[tokens.ids] = initial(old, tokens)  # (n, d)
     return result.to(rows.dtype)
 
 
@@ -124,26 +42,29 @@ def transplant(
     settings: TransplantSettings,
     seed: int,
 ) -> tuple[dict[str, Any], list[int]]:
-    """Give `model` the vocabulary of `new` in place of that of `old`.
+    """Replace the vocabulary of `model`, that of `old`, by that of `new`.
 
-    Returns what the record tells, the row counts among it, and the ids that `old` did not have.
-    Input rows and, where they are not tied to them, rows of the LM head are replaced (a bias of
-    the head too); token ids in the model's and the generation configuration follow.
+    Returns the entries of the record (row counts among them) and the ids that `old` did not have.
+    Replaces the input rows and, unless tied, the rows of the LM head (and its bias, by the mean of
+    pieces); updates the token ids in the model's and the generation configuration. Raises
+    `UserError` for an unknown initialisation, and for two different ones on a tied model.
     """
     tied = bool(model.config.get_text_config().tie_word_embeddings)
     if tied and settings.input != settings.output:
         raise UserError(
-            f"transplant.output={settings.output}: the model ties its LM head to the embeddings; "
-            f"give transplant.output={settings.input} as for the input"
+            "transplant.output",
+            settings.output,
+            "the model ties its LM head to the embeddings, so both need one initialisation",
+            f"use transplant.output={settings.input}",
         )
-    found = row_sources(old, new)
-    sources = found.ids
-    inputs = new_rows(model.get_input_embeddings().weight, sources, settings.input, seed)
+    tokens, counts = match_rows(old, new, seed)
+    input_rows, output_rows = initialisation(settings.input), initialisation(settings.output)
+    inputs = new_rows(model.get_input_embeddings().weight, tokens, input_rows)
     head = model.get_output_embeddings()
-    outputs = None if tied else new_rows(head.weight, sources, settings.output, seed)
-    bias = getattr(head, "bias", None)
-    new_bias = None if bias is None else new_rows(bias[:, None], sources, "mean", seed)[:, 0]
-    model.resize_token_embeddings(len(sources), mean_resizing=False)
+    outputs = None if tied else new_rows(head.weight, tokens, output_rows)
+    bias = getattr(head, "bias", None)  # (vocab_o,)
+    new_bias = None if bias is None else new_rows(bias[:, None], tokens, mean_of_pieces)[:, 0]
+    model.resize_token_embeddings(tokens.size, mean_resizing=False)
     with torch.no_grad():
         model.get_input_embeddings().weight.copy_(inputs)
         if outputs is not None:
@@ -153,11 +74,11 @@ def transplant(
     model.tie_weights()
     _set_token_ids(model, new)
     chosen = {"tied": tied, "input": settings.input, "output": settings.output}
-    return {**asdict(found.counts), **chosen}, found.new
+    return {**asdict(counts), **chosen}, tokens.ids
 
 
 def _set_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Make the ids in `config` and `generation_config` agree with the tokenizer."""
+    """Set the token ids in `config` and `generation_config` to those of the tokenizer."""
     for config in (model.config, model.generation_config):
         for role in ("bos", "eos", "pad"):
             setattr(config, f"{role}_token_id", getattr(tokenizer, f"{role}_token_id"))

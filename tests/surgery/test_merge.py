@@ -8,6 +8,7 @@ import torch
 from errors import user_error
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from hpc_llm.evaluation.lora_scale import scaled
 from hpc_llm.surgery.merge import attach_adapter, merge_adapter
 
 IDS = torch.tensor([[1, 7, 21, 3, 44, 9, 60, 5]])
@@ -86,6 +87,13 @@ REFUSED = {
     "trainable_token_indices": peft.LoraConfig(**LORA, trainable_token_indices=[3, 5]),
     "bias=lora_only": peft.LoraConfig(**LORA, bias="lora_only"),
     "lora_bias": peft.LoraConfig(**LORA, lora_bias=True),
+    "a shared weight": peft.LoraConfig(**LORA, layer_replication=[(0, 2), (1, 2)]),
+    "ALoraLinearVariant": peft.LoraConfig(**LORA, alora_invocation_tokens=[21, 3]),
+    "target_parameters": peft.LoraConfig(**LORA, target_parameters=["mlp.up_proj.weight"]),
+    "P_TUNING": peft.PromptEncoderConfig(num_virtual_tokens=3, encoder_hidden_size=8, **CAUSAL),
+    "TRAINABLE_TOKENS": peft.TrainableTokensConfig(
+        token_indices=[3, 4], target_modules=["embed_tokens"]
+    ),
     "LoRA on Embedding": peft.LoraConfig(**{**LORA, "target_modules": ["embed_tokens"]}),
 }
 
@@ -96,6 +104,8 @@ def test_what_has_no_known_exact_merge_is_refused_by_name(name):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with user_error("adapter", value=name):
         merge_adapter(model, 1.0)
+    with user_error("adapter", value=name), scaled(model, 0.5):
+        pass
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 

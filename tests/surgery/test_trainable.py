@@ -1,12 +1,13 @@
-"""What learns, and the merged model."""
+"""Trainable parameters, and the merged model."""
 
 from dataclasses import replace
 
 import pytest
 import torch
+from errors import user_error
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from hpc_llm.errors import UserError
+from hpc_llm import config
 from hpc_llm.surgery.merge import merge_adapter
 from hpc_llm.surgery.trainable import make_trainable
 
@@ -24,8 +25,7 @@ EMBEDDINGS = {"model.embed_tokens.weight", "lm_head.weight"}
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_methods_train_what_they_say(default_config, tied):
-    train = default_config.train
+def test_methods_train_what_they_say(tied):
     ends = {"model.embed_tokens.weight"} if tied else EMBEDDINGS
     model = llama(tied)
     everything = {name for name, _ in model.named_parameters()}
@@ -35,12 +35,13 @@ def test_methods_train_what_they_say(default_config, tied):
         "head": ends if tied else {"lm_head.weight"},
     }
     for method, names in expected.items():
-        stage = replace(train.embeddings, method=method)
+        words = ["experiment=example", f"+method@stages.mine={method}"]
+        stage = config.typed(config.compose(words)).stages["mine"]
         found = make_trainable(llama(tied), stage, False, seed=1)
         assert set(found.weights) == names
         assert not found.adapters
-        learning = {n for n, p in found.model.named_parameters() if p.requires_grad}
-        assert learning == names
+        trainable = {n for n, p in found.model.named_parameters() if p.requires_grad}
+        assert trainable == names
 
 
 @pytest.mark.parametrize("ends", [True, False])
@@ -50,13 +51,13 @@ def test_lora_trains_adapters_and_perhaps_embeddings(default_config, ends):
     assert set(found.embeddings) == (EMBEDDINGS if ends else set())
     assert len(found.adapters) == 2 * 2 * 7
     assert not found.body
-    learning = {id(p) for p in found.model.parameters() if p.requires_grad}
-    assert learning == {id(p) for p in found.parameters.values()}
+    trainable = {id(p) for p in found.model.parameters() if p.requires_grad}
+    assert trainable == {id(p) for p in found.parameters.values()}
 
 
-def test_an_unknown_target_is_told(default_config):
+def test_an_unknown_target_is_refused(default_config):
     stage = replace(default_config.stages["lora"], targets=["q_proj", "query"])
-    with pytest.raises(UserError, match=r"targets=query: .* it has down_proj, gate_proj"):
+    with user_error("targets", "down_proj, gate_proj", value="[query]"):
         make_trainable(llama(), stage, False, seed=1)
 
 

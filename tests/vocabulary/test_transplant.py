@@ -2,21 +2,13 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from errors import user_error
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from hpc_llm.settings import TransplantSettings
+from hpc_llm.vocabulary.anchors import match_rows
 from hpc_llm.vocabulary.surfaces import pieces_of, surfaces
-from hpc_llm.vocabulary.transplant import row_sources, transplant
-
-
-@pytest.fixture
-def stories(shared):
-    folder = shared / "data/models/stories260K-hf"
-    return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-
-
-@pytest.fixture
-def llama32k(shared):
-    return AutoTokenizer.from_pretrained(shared / "data/tokenizers/llama2-32k")
+from hpc_llm.vocabulary.transplant import transplant
 
 
 def test_surfaces_know_both_kinds_of_vocabulary(shared, llama32k):
@@ -63,8 +55,6 @@ def test_rows_move_by_string_and_means_are_means(stories, llama32k):
 
 
 def transplant_of(model, old, new, **settings):
-    from hpc_llm.settings import TransplantSettings
-
     values = {"mode": "replace", "input": "mean", "output": "mean"} | settings
     return transplant(model, old, new, TransplantSettings(**values), seed=1)
 
@@ -97,10 +87,12 @@ def test_tied_stays_tied_and_untied_has_its_own_head(stories, llama32k, tied):
     assert model.config.vocab_size == 32000
 
 
-def test_random_differs_from_mean_only_where_there_is_no_namesake(stories, llama32k):
+def test_random_differs_from_mean_only_in_new_rows(stories, llama32k):
     model, old = stories
-    sources = row_sources(old, llama32k).ids
-    mean = torch.tensor([len(s) != 1 for s in sources])
+    tokens, _ = match_rows(old, llama32k, seed=1)
+    drawn = [i for i, ids in zip(tokens.ids, tokens.pieces, strict=True) if len(ids) != 1]
+    mean = torch.zeros(tokens.size, dtype=torch.bool)
+    mean[drawn] = True
     transplant_of(model, old, llama32k)
     first = model.get_input_embeddings().weight.detach().clone()
     again = AutoModelForCausalLM.from_pretrained(old.name_or_path)
@@ -110,9 +102,16 @@ def test_random_differs_from_mean_only_where_there_is_no_namesake(stories, llama
     assert not torch.isclose(first[mean], second[mean]).all(1).any()
 
 
-def test_a_letter_is_not_its_byte_piece(stories, llama32k):
+def test_a_letter_is_not_its_byte_token(stories, llama32k):
     _, old = stories
-    sources = row_sources(old, llama32k).ids
+    tokens, _ = match_rows(old, llama32k, seed=1)
+    sources = dict(tokens.anchors)
     for token in ("A", "<0x41>", "z", "<0x7A>"):
         new_id, old_id = (t.convert_tokens_to_ids(token) for t in (llama32k, old))
-        assert sources[new_id] == [old_id], token
+        assert sources[new_id] == old_id, token
+
+
+def test_two_initialisations_on_a_tied_model_are_refused(stories, llama32k):
+    model, old = stories
+    with user_error("transplant.output", "transplant.output=mean", value="random"):
+        transplant_of(model, old, llama32k, output="random")

@@ -1,0 +1,88 @@
+"""Anchors: tokens of the new vocabulary whose old rows are kept, matched by string, not by index.
+
+Special tokens match by role (bos, eos, unk, pad), then by string; other tokens by surface.
+"""
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from hpc_llm.vocabulary.rows import NewTokens
+from hpc_llm.vocabulary.surfaces import Surface, pieces_of, surfaces
+
+__all__ = ["RowCounts", "match_rows"]
+
+ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """Where the rows of the new vocabulary come from."""
+
+    rows: int
+    """Rows of the new vocabulary."""
+    special: int
+    """Special tokens matched by role or string."""
+    copied: int
+    """Tokens that both vocabularies have."""
+    mean: int
+    """New tokens that old pieces spell."""
+    unknown: int
+    """New tokens that the old vocabulary cannot spell."""
+
+
+def match_rows(
+    old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase, seed: int
+) -> tuple[NewTokens, RowCounts]:
+    """Match the vocabulary of `new` with that of `old`.
+
+    Returns the new tokens (their anchors among them) and the counts; `seed` is passed on.
+    """
+    known = _by_surface(old)
+    roles = _special_rows(old, new)
+    anchors, ids, pieces = [], [], []
+    found = surfaces(new)
+    for index, surface in enumerate(found):
+        source = roles.get(index, surface and _namesake(surface, known))
+        if source is not None:
+            anchors.append((index, source))
+        else:
+            ids.append(index)
+            pieces.append(pieces_of(surface.text, old) if surface is not None else [])
+    special = sum(index in roles for index, _ in anchors)
+    spelt = sum(bool(old_ids) for old_ids in pieces)
+    counts = RowCounts(
+        len(found), special, len(anchors) - special, mean=spelt, unknown=len(ids) - spelt
+    )
+    size = len(found)
+    return NewTokens(ids=ids, pieces=pieces, anchors=anchors, size=size, seed=seed), counts
+
+
+def _by_surface(tokenizer: PreTrainedTokenizerBase) -> dict[Surface, int]:
+    """Map surfaces to ids; the lowest id of equal surfaces."""
+    known: dict[Surface, int] = {}
+    for index, surface in enumerate(surfaces(tokenizer)):
+        if surface is not None:
+            known.setdefault(surface, index)
+    return known
+
+
+def _namesake(surface: Surface, known: dict[Surface, int]) -> int | None:
+    """Return the old token of equal text; a letter before its byte token, and vice versa."""
+    other = Surface(surface.text, not surface.lone_byte)
+    return known.get(surface, known.get(other))
+
+
+def _special_rows(old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> dict[int, int]:
+    """Map new special ids to old ones: by role first, by string for the rest."""
+    old_vocabulary = old.get_vocab()
+    rows = {
+        new_id: old_vocabulary[token]
+        for new_id, token in zip(new.all_special_ids, new.all_special_tokens, strict=True)
+        if token in old_vocabulary
+    }
+    for role in ROLES:
+        new_token, old_token = getattr(new, role), getattr(old, role)
+        if new_token is not None and old_token is not None:
+            rows[new.convert_tokens_to_ids(new_token)] = old.convert_tokens_to_ids(old_token)
+    return rows
