@@ -35,7 +35,8 @@ def help_text(verb: str | None) -> str:
 
 
 def _groups() -> list[tuple[str, list[str]]]:
-    folders = sorted(path for path in conf_dir().iterdir() if path.is_dir())
+    used = (conf_dir() / "config.yaml").read_text(encoding="utf-8")
+    folders = sorted(path for path in conf_dir().iterdir() if f"  - {path.name}: " in used)
     return [
         (folder.name, sorted(path.stem for path in folder.glob("*.yaml"))) for folder in folders
     ]
