@@ -169,7 +169,7 @@ def measure(model: PreTrainedModel, run: Path, cfg: RunConfig) -> Bpb:
 
 
 def tokens_of(run: Path) -> dict[str, int]:
-    """Return the tokens that `hpc-llm train` read in each stage, padding left out."""
+    """Return the tokens that `hpc-llm train` read in each stage, padding excluded."""
     return {stage: read_json(run / f"train/{stage}/done.json")["tokens"] for stage in STAGES}
 
 

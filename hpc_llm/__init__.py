@@ -1,4 +1,4 @@
-"""hpc_llm brings a foundation model to a new language and tells what it cost.
+"""hpc_llm brings a foundation model to a new language and reports its cost.
 
 The command is `hpc-llm VERB [Hydra overrides]`; `hpc-llm --help` lists the verbs.
 """

@@ -69,7 +69,7 @@ class Diverged(ArithmeticError):
 
 
 class FirstRankFailed(Exception):
-    """Rank 0 failed while this rank waited; rank 0 tells why, and both end with its code."""
+    """Rank 0 failed while this rank waited; rank 0 reports why, and both end with its code."""
 
     def __init__(self, code: int) -> None:
         """`code` is the exit code of rank 0."""

@@ -67,7 +67,7 @@ else
 fi
 
 # The signal before the time limit ends a Python that does not listen yet. Held back (env of coreutils
-# 8.31 or later) it is there when Python does; else it is at least passed over.
+# 8.31 or later) it is there when Python does; else it is ignored.
 if [ -n "$HPC_LLM_PYXIS" ]; then
     held=() # who knows what is in the container
 elif env --block-signal=USR1 true 2> /dev/null; then
@@ -176,6 +176,6 @@ requeue_without() { # NODES
     # Slurm changes the list of a job that waits, not of one that runs.
     if requeue "leaving out $nodes"; then
         scontrol update "JobId=$SLURM_JOB_ID" "ExcNodeList=$nodes" ||
-            echo "$script: $nodes could not be left out; the next preflight tries again" >&2
+            echo "$script: $nodes could not be excluded; the next preflight tries again" >&2
     fi
 }

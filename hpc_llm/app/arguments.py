@@ -35,7 +35,7 @@ class Arguments:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; hpc-llm --help tells what there is")
+        raise UserError(f"{message}; see hpc-llm --help")
 
 
 def parse(argv: list[str]) -> Arguments:

@@ -6,7 +6,7 @@ freed tensor leaves then joins with neither, and no tensor of the same size fits
 Without those caches it does. Large tensors glibc takes from the kernel and gives back each time,
 and the kernel hands out their pages one by one, cleared: here they stay, and come from the heap.
 
-glibc reads such settings when a process starts, so this one starts itself anew: the same process,
+glibc reads such settings when a process starts, so this one executes itself again: same process,
 the same command.
 """
 
@@ -30,7 +30,7 @@ OURS = (("hpc-llm",), ("hpc_llm", "app", "__main__.py"))  # as a script, and as 
 
 
 def join_freed_blocks() -> None:
-    """Start this process anew with a heap that joins what is freed; ranks that it starts have it.
+    """Execute this process again with a heap that joins freed blocks; its ranks inherit it.
 
     Not where the variable is set, not beside a GPU, whose tensors lie elsewhere, and not where
     another program has called.

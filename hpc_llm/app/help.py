@@ -13,7 +13,7 @@ def help_text(verb: str | None) -> str:
         verbs = "\n".join(f"  {name:<{width}}  {value.summary}" for name, value in VERBS.items())
         return (
             "hpc-llm VERB [KEY=VALUE ...]\n\n"
-            "Brings a language model to a new language and tells what it cost.\n\n"
+            "Brings a language model to a new language and reports its cost.\n\n"
             f"{verbs}\n\n"
             "Without arguments `hpc-llm adapt` runs the embedded example on this machine.\n"
             "  --help      this text, or that of a verb\n"

@@ -25,7 +25,7 @@ def run_cancel(arguments: Arguments) -> int:
     live = live_jobs([job.job for job in read_jobs(folder.jobs)])
     cancel(live)
     if live:
-        print(f"{folder.path}: cancelled {', '.join(live)}; the same command goes on from there")
+        print(f"{folder.path}: cancelled {', '.join(live)}; the same command resumes from there")
     else:
         print(f"{folder.path}: no job waits or runs")
     return 0
@@ -54,7 +54,7 @@ def run_logs(arguments: Arguments) -> int:
 
 
 def _have_ended(jobs: Sequence[SubmittedJob]) -> bool:
-    """Tell whether no job waits or runs; not while Slurm does not answer."""
+    """Return whether no job waits or runs; not while Slurm does not answer."""
     try:
         return not live_jobs([job.job for job in jobs])
     except UserError:

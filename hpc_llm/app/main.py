@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     except (BudgetSpent, UserError, Diverged, Superseded) as error:
         return _tell(str(error), exit_code(error))
     except Stopped as error:
-        return _tell(f"stopped ({error}); the same command goes on from here", exit_code(error))
+        return _tell(f"stopped ({error}); the same command resumes from here", exit_code(error))
     except FirstRankFailed as error:
         return error.code
     except BrokenPipeError:  # the reader of a pipe has ended: hpc-llm --help | head
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         return _tell(f"{error.filename or 'write'}: {DISK_ERRORS[error.errno]}", EXIT_USER)
     except KeyboardInterrupt:
-        return _tell("interrupted; the same command goes on from the last checkpoint", 130)
+        return _tell("interrupted; the same command resumes from the last checkpoint", 130)
 
 
 def _tell(message: str, code: int) -> int:

@@ -1,6 +1,6 @@
 """`hpc-llm plan`: what a run would take, before it spends anything.
 
-With -m: what every combination of comma-separated values would take, one after the other.
+With -m: what every combination of comma-separated values would take, one after another.
 """
 
 import sys

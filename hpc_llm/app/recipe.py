@@ -59,7 +59,7 @@ def _run(cfg: RunConfig, ranks: Ranks, verb: str, names: list[str] | None) -> in
     from hpc_llm.pipeline import check_start, choose, open_context, pipeline, run, unfinished
     from hpc_llm.report import print_summary
 
-    stages = pipeline(cfg)  # what is missing is told before anything is made
+    stages = pipeline(cfg)  # what is missing is refused before anything is made
     chosen = choose(stages, names)
     started = ranks.launcher != "none"
     world_size = ranks.world_size if started else cfg.launch.processes

@@ -13,7 +13,7 @@ TAIL_BYTES = 20_000
 
 
 def is_to_be_submitted(cfg: RunConfig, ranks: Ranks, *, from_file: bool) -> bool:
-    """Tell a call with launch=slurm from the job that it has become: that one does the work."""
+    """Return whether this call submits a job: with launch=slurm, and not inside that job."""
     in_its_job = ranks.launcher != "none" or (from_file and ranks.job_id is not None)
     return cfg.launch.name == "slurm" and not in_its_job
 

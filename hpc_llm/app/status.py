@@ -16,7 +16,7 @@ from hpc_llm.scheduler import JobState, job_states
 
 __all__ = ["run_status"]
 
-# Why a job waits, in words; other reasons are told as Slurm calls them.
+# Why a job waits, in words; other reasons are printed as Slurm calls them.
 REASONS = {
     "Resources": "waits for free nodes",
     "Priority": "waits: others come first",
@@ -51,7 +51,7 @@ def run_status(arguments: Arguments) -> int:
         except UserError as error:
             if len(arguments.overrides) == 1:
                 raise
-            print(f"hpc-llm: {error}; passed over", file=sys.stderr)
+            print(f"hpc-llm: {error}; skipped", file=sys.stderr)
             continue
         print("\n" * bool(number) + "\n".join(_lines(folder)))
     return 0

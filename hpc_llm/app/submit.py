@@ -33,7 +33,7 @@ __all__ = ["refuse_while_queued", "submit_verb", "submitted_jobs"]
 def submit_verb(cfg: RunConfig, ranks: Ranks, verb: str, names: list[str] | None) -> int:
     """Submit what `verb` has left to do and return at once; the job ids are printed.
 
-    What is missing is told now, not when a job starts.
+    What is missing is reported now, not when a job starts.
     """
     require_sbatch()
     folder, stages = RunFolder(cfg.folder), pipeline(cfg)
@@ -51,7 +51,7 @@ def submit_verb(cfg: RunConfig, ranks: Ranks, verb: str, names: list[str] | None
     jobs = _submit(cfg, folder, verb, divide(cfg, todo, whole=names is None))
     record_jobs(folder.jobs, jobs)
     path = shlex.quote(str(folder.path))
-    say(f"hpc-llm status {path} tells how it goes, hpc-llm cancel {path} ends it")
+    say(f"hpc-llm status {path} monitors it, hpc-llm cancel {path} ends it")
     for job in jobs:
         after = f", after {', '.join(job.after)}" if job.after else ""
         say(f"submitted job {job.job}: {job.part}{after}; its log: {job.log}")
@@ -87,7 +87,7 @@ def _submit(cfg: RunConfig, folder: RunFolder, verb: str, parts: list[Part]) -> 
 def submitted_jobs(
     ids: Sequence[str], parts: Sequence[Part], verb: str, log: Callable[[str], Path]
 ) -> list[SubmittedJob]:
-    """Return the jobs of a chain as they are written down; `log` tells where a job's log lies."""
+    """Return the jobs of a chain as they are written down; `log` is the path of its log."""
     when = datetime.now(UTC).isoformat(timespec="seconds")
     return [
         SubmittedJob(

@@ -55,7 +55,7 @@ def submit_sweep(
     for ids, (_, parts, trials) in zip(submitted, groups, strict=True):
         _tell(_record(folder, sweep.verb, ids, parts, trials), trials)
     path = shlex.quote(str(folder.path))
-    say(f"hpc-llm sweep {path} tells how it goes, hpc-llm cancel {path} ends it")
+    say(f"hpc-llm sweep {path} monitors it, hpc-llm cancel {path} ends it")
     return 0
 
 

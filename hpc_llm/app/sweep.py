@@ -86,7 +86,7 @@ def _plan(
 def _run_here(
     folder: SweepFolder, sweep: Sweep, planned: Sequence[PlannedTrial], names: list[str] | None
 ) -> int:
-    """Run the trials one after the other, each in processes of its own."""
+    """Run the trials one after another, each in processes of its own."""
     first_failure = 0
     for one in planned:
         say(f"trial {one.trial.number}: {one.trial.words} -> {one.folder.path}")

@@ -65,7 +65,7 @@ VERBS: dict[str, Verb] = {
     "sweep": Verb(
         "what became of the trials of a sweep: a table, the best one, a picture",
         "hpc-llm adapt -m stages.lora.alpha=16,32 stages.lora.rank=8,16 run=NAME makes one, here\n"
-        "or with launch=slurm as arrays of jobs; hpc-llm sweep runs/NAME tells of it at any time, "
+        "or with launch=slurm as arrays of jobs; hpc-llm sweep runs/NAME shows it at any time, "
         "and draws\nruns/NAME/sweep.svg.",
         "sweep_table:run_sweep_table",
         takes="SWEEP_FOLDER",
@@ -93,7 +93,7 @@ VERBS: dict[str, Verb] = {
     "ledger": Verb(
         "what runs have spent",
         "hpc-llm ledger runs/*: FLOPs, PF-days, hours, money and energy; spent and useful. What is "
-        "no run folder is passed over.",
+        "not a run folder is skipped.",
         "ledger:run_ledger",
         takes="RUN_FOLDER ...",
     ),

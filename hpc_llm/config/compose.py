@@ -161,7 +161,7 @@ def as_yaml(config: DictConfig) -> str:
 def differences(path: Path, new: RunConfig) -> list[str]:
     """Return `key: old -> new` for every setting that differs from the file at `path`.
 
-    The run's own place is left out, and so are settings that the version which wrote the file did
+    The run's own place is excluded, and so are settings that the version which wrote the file did
     not know: a run folder outlives an upgrade.
     """
     before, after = flat(_plain(path)), flat(as_written(asdict(new)))
@@ -242,7 +242,7 @@ def _as_meant(override: Override) -> str:
 
 
 def _holds_list(key: str) -> bool:
-    """Tell whether a dotted key of the settings is annotated as a list."""
+    """Return whether a dotted key of the settings is annotated as a list."""
     first, _, rest = key.partition(".")
     if first == "stages":
         field = rest.partition(".")[2]

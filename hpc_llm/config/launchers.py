@@ -2,7 +2,7 @@
 
 Who sweeps with Hydra writes `-m hydra/launcher=submitit_slurm hydra.launcher.timeout_min=60`.
 That plugin blocks until the last trial is done, ends a job well when its trial has failed
-(COMPLETED 0:0 for Slurm), and tells one rank of several to save. Here its settings mean what they
+(COMPLETED 0:0 for Slurm), and signals one rank of several to save. Here its settings mean what they
 say, and the trials go to Slurm as arrays of `launch=slurm`, for one task and for many.
 """
 
@@ -44,7 +44,7 @@ OTHERWISE = {
 
 
 def of_launcher(override: Override) -> bool:
-    """Tell whether an override chooses or sets Hydra's launcher."""
+    """Return whether an override chooses or sets Hydra's launcher."""
     return f"{override.key_or_group.replace('/', '.')}.".startswith(PREFIX)
 
 
@@ -61,7 +61,7 @@ def as_launch(overrides: Sequence[Override]) -> list[str]:
                 override.input_line or "",
                 None,
                 f"the only launcher is {LAUNCHER}",
-                "drop it to run the trials here, one after the other",
+                "drop it to run the trials here, one after another",
             )
     lines = []
     for override in overrides:

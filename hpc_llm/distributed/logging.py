@@ -1,4 +1,4 @@
-"""The console: the first rank tells what happens, the others only what is wrong."""
+"""The console: rank 0 logs what happens, the others only warnings."""
 
 import logging
 import sys
@@ -25,5 +25,5 @@ def set_up_console(ranks: Ranks) -> None:
 
 
 def say(message: str) -> None:
-    """Tell the user what happens; only the first rank's words are shown."""
+    """Print what happens; only the first rank's words are shown."""
     _LOGGER.info("%s", message)

@@ -1,6 +1,6 @@
 """Which of how many ranks this process is, from the variables of whoever started it.
 
-`srun hpc-llm train`, `mpirun hpc-llm train`, `torchrun` and a plain call are told apart without
+`srun hpc-llm train`, `mpirun hpc-llm train`, `torchrun` and a plain call are distinguished without
 importing torch or mpi4py. Who is asked, in this order:
 
 1. torchrun and launchers like it (RANK, WORLD_SIZE, LOCAL_RANK);
@@ -30,7 +30,7 @@ RESTART_STRIDE, STEP_STRIDE = 7_919, 6_007
 # SLURM_BATCH_SCRIPT, SLURM_INTERACTIVE_STEP (the shell of salloc)
 FIRST_SPECIAL_STEP = 0xFFFFFFF0
 
-# How MPI starters name: rank, size, rank on the node, size on the node
+# How MPI launchers name: rank, size, rank on the node, size on the node
 OPEN_MPI = (
     "OMPI_COMM_WORLD_RANK",
     "OMPI_COMM_WORLD_SIZE",
@@ -80,7 +80,7 @@ class Ranks:
 
 
 def detect_ranks(environment: Mapping[str, str]) -> Ranks:
-    """Return this process's place among the ranks, from the variables of its starter.
+    """Return this process's place among the ranks, from the variables of its launcher.
 
     `environment` is `os.environ`, and is not changed. MASTER_ADDR and MASTER_PORT win over what
     is derived here when there are several ranks. Raises UserError when the variables contradict
@@ -94,7 +94,7 @@ def detect_ranks(environment: Mapping[str, str]) -> Ranks:
         or _from_mpi(environment, PALS)
     )
     if ranks is not None:
-        _check_one_starter(environment, ranks)
+        _check_one_launcher(environment, ranks)
         return ranks
     if _integer(environment, "PMIX_RANK", 0) > 0 or _integer(environment, "PMI_SIZE", 1) > 1:
         raise UserError(
@@ -164,7 +164,7 @@ def _check_same_task(environment: Mapping[str, str], rank: int, size: int) -> No
         )
 
 
-def _check_one_starter(environment: Mapping[str, str], ranks: Ranks) -> None:
+def _check_one_launcher(environment: Mapping[str, str], ranks: Ranks) -> None:
     """Refuse torchrun or mpirun that several tasks of srun on a node have started."""
     if not _in_step(environment):
         return
@@ -174,11 +174,11 @@ def _check_one_starter(environment: Mapping[str, str], ranks: Ranks) -> None:
     here = max(counts[_integer(environment, "SLURM_NODEID", 0) :][:1], default=1)
     by_srun = ranks.world_size == tasks and (ranks.rank, ranks.local_rank) == task
     if here > 1 and not by_srun and ranks.world_size != tasks * ranks.local_world_size:
-        starter = "mpirun" if ranks.launcher == "mpi" else "torchrun"
+        launcher = "mpirun" if ranks.launcher == "mpi" else "torchrun"
         raise UserError(
-            f"srun has {here} tasks on a node, and each started {starter}, which starts all "
+            f"srun has {here} tasks on a node, and each started {launcher}, which starts all "
             f"{ranks.local_world_size} ranks of a node itself; give srun --ntasks-per-node=1, or "
-            f"take srun without {starter}"
+            f"take srun without {launcher}"
         )
 
 
@@ -206,7 +206,7 @@ def _from_slurm(environment: Mapping[str, str]) -> Ranks | None:
 
 
 def _in_step(environment: Mapping[str, str]) -> bool:
-    """Tell whether this process is a task of srun, not the shell of sbatch or salloc."""
+    """Return whether this process is a task of srun, not the shell of sbatch or salloc."""
     step = _integer(environment, "SLURM_STEP_ID", FIRST_SPECIAL_STEP)
     return step < FIRST_SPECIAL_STEP and "SLURM_PROCID" in environment
 

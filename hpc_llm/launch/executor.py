@@ -2,7 +2,7 @@
 
 What submitit submits by itself runs a pickled function, has no --kill-on-bad-exit, lets SIGTERM
 pass by and gives rank 0 alone the signal to save. So the script is ours; submitit calls sbatch, and
-tells a refusal from an answer.
+distinguishes a refusal from an answer.
 """
 
 import re
@@ -28,7 +28,7 @@ class _ScriptExecutor(SlurmExecutor):
 
     @classmethod
     def affinity(cls) -> int:
-        """Tell submitit whether this machine can submit."""
+        """Return whether this machine can submit."""
         return -1 if shutil.which("sbatch") is None else 2
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:

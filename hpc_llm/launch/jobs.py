@@ -41,7 +41,7 @@ def record_jobs(path: Path, jobs: Sequence[SubmittedJob]) -> None:
 
 
 def read_jobs(path: Path) -> list[SubmittedJob]:
-    """Return all jobs of a run, the newest chain last; what is no such line is passed over."""
+    """Return all jobs of a run, the newest chain last; what is not such a line is skipped."""
     return [
         SubmittedJob(**{key: line[key] for key in NEEDED})
         for line in read_jsonl(path)

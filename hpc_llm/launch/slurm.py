@@ -38,7 +38,7 @@ def ask_slurm(script: str) -> str:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"no answer in {ANSWER_SECONDS} seconds; scontrol ping tells whether Slurm runs"
+        return f"no answer in {ANSWER_SECONDS} seconds; check with scontrol ping whether Slurm runs"
     return "\n".join(_words(done.stdout + done.stderr))
 
 

@@ -12,7 +12,7 @@ COMMIT = "COMMIT"  # beside the copied package: the commit it was copied from
 
 
 def copy_code(folder: Path, commit: str | None) -> None:
-    """Put the package, its configuration and its commit in `folder`/code, made anew.
+    """Put the package, its configuration and its commit in `folder`/code, written again.
 
     With that first in PYTHONPATH Python imports the copy.
     """

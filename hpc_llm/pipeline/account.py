@@ -29,7 +29,7 @@ from hpc_llm.settings import BudgetSettings, HardwareSettings, RunConfig
 
 __all__ = ["Account", "allocated_devices", "measure_energy"]
 
-WARNINGS = (0.5, 0.8)  # shares of the budget at which the user is told
+WARNINGS = (0.5, 0.8)  # shares of the budget at which a warning is logged
 
 
 class Account:
@@ -132,7 +132,7 @@ class Account:
         return {key: (spent[key], limit) for key, limit in limits.items() if limit is not None}
 
     def over_budget(self, more_flops: int = 0) -> str | None:
-        """Tell which limit of the budget is reached; None: none. `more_flops` are in no row yet."""
+        """Return the limit of the budget that is reached, or None; no row has `more_flops` yet."""
         for key, (spent, limit) in self._shares(more_flops).items():
             if spent >= limit:
                 return (
@@ -142,7 +142,7 @@ class Account:
         return None
 
     def _warn(self) -> None:
-        """Tell when a limit's share passes 50 and 80 %, once in this start."""
+        """Warn when a limit's share passes 50 and 80 %, once in this start."""
         now = self._shares()
         for key, (spent, limit) in now.items():
             before = self._told[key][0] / limit

@@ -9,7 +9,7 @@ that was killed and that Slurm began again, unless it was moved away: preempted,
 hand. `sacct` is asked for that; where it does not know, a signal that came before says so. A time
 limit that comes before the first step is saved is one too: each restart would meet it again. What
 else ended by request, by Ctrl-C, by `scancel` or with a mistake in the command is no failure, and
-any changed setting, number of ranks or version of the program starts the count anew.
+any changed setting, number of ranks or version of the program resets the count.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ def refuse_no_progress(context: Context) -> None:
     raise NoProgress(
         f"launch.max_failures={most}: the last {most} starts failed in {now.stage} behind step "
         f"{now.step} without getting on: {told}; see their logs for the reason. A changed setting "
-        "(train.micro_batch_tokens, launch.time, other nodes count) starts the count anew, and "
+        "(train.micro_batch_tokens, launch.time, other nodes count) resets the count, and "
         "launch.max_failures=0 goes on as it is"
     )
 
@@ -85,7 +85,7 @@ def _may_have_failed(start: Start, after: Start, now: Start) -> bool:
 
 
 def _was_moved(start: Start, states: list[str]) -> bool:
-    """Tell whether a killed start was taken off its nodes by request."""
+    """Return whether a killed start was taken off its nodes by request."""
     state = states[start.restart] if start.restart < len(states) else ""
     if start.code == EXIT_REQUEUE:  # the job script has requeued it itself
         return state.startswith("PREEMPTED")

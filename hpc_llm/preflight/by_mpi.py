@@ -18,7 +18,7 @@ def mpi_link(size: int, world_size: int) -> Link:
     if world.Get_size() != world_size:
         raise RuntimeError(
             f"MPI sees {world.Get_size()} of {world_size} ranks: its library does not understand "
-            "the starter; srun --mpi=list tells which there are"
+            "the launcher; srun --mpi=list shows them"
         )
     message = np.zeros(size // 4, dtype=np.float32)
     return Link(

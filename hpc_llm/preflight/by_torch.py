@@ -27,7 +27,7 @@ def torch_link(
 
     Raises `RuntimeError` where a peer does not answer in `wait_seconds`.
     """
-    # a peer that is lost is then an error to tell, not the end of this process
+    # a peer that is lost is then an error to report, not the end of this process
     os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
     on_gpu = device.type == "cuda"
     if on_gpu:

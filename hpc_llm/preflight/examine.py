@@ -47,7 +47,7 @@ def examine(cfg: RunConfig, ranks: Ranks, environment: Mapping[str, str]) -> Rep
 def _begin_together(meeting: Meeting, environment: Mapping[str, str]) -> list[str | None]:
     """Wait for all ranks that come: the devices of a node are then busy at the same time.
 
-    Rank 0 gets the host of each rank, as it tells it, else as srun has placed it.
+    Rank 0 gets the host of each rank, as it reports it, else as srun has placed it.
     """
     meeting.post("here", host_name(environment))
     here: list[str | None] = []

@@ -105,9 +105,9 @@ def by_host(
 
 
 def hosts_of_ranks(ranks: Ranks, environment: Mapping[str, str]) -> list[str | None]:
-    """Return where srun has put each rank, for those that cannot tell themselves.
+    """Return where srun has put each rank, for those that do not report it.
 
-    None for each rank where that is not known: another starter, or tasks dealt out in another
+    None for each rank where that is not known: another launcher, or tasks dealt out in another
     order than node by node.
     """
     unknown: list[str | None] = [None] * ranks.world_size

@@ -15,7 +15,7 @@ __all__ = ["clock_offset", "judge"]
 
 
 def judge(hosts: Mapping[str, HostFigures], limits: PreflightSettings) -> dict[str, list[str]]:
-    """Return what is wrong with each host, one sentence each; hosts without a fault are left out.
+    """Return what is wrong with each host, one sentence each; hosts without a fault are omitted.
 
     Sentences name the figure, what it was compared with, and the setting that decides.
     """

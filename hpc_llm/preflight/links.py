@@ -48,7 +48,7 @@ def measure_pairs(link: Link, rank: int, leaders: list[int], most: int) -> list[
 
     `leaders` are one rank of each node; other ranks return nothing. The pairs of a round send at
     once, as they do in an all-reduce. A message goes and comes back; 0 where it does not. The one
-    that sends first tells the figure: a message may lie ready for the other before it looks.
+    that sends first reports the value: a message may lie ready for the other before it looks.
     """
     rates = []
     for pairs in rounds(len(leaders), most):

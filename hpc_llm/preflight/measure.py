@@ -39,7 +39,7 @@ def device_of(ranks: Ranks) -> torch.device:
 
 
 def measure_rank(cfg: RunConfig, ranks: Ranks, environment: Mapping[str, str]) -> RankFigures:
-    """Measure this rank's device and node; what fails is told in `error`."""
+    """Measure this rank's device and node; what fails is reported in `error`."""
     gpu = torch.cuda.is_available()
     known = RankFigures(
         rank=ranks.rank,
@@ -79,7 +79,7 @@ def _expected(cfg: RunConfig, ranks: Ranks) -> int:
 
 
 def _by_mpi(ranks: Ranks, environment: Mapping[str, str]) -> bool:
-    """Tell whether an MPI has started this rank: mpirun, or srun --mpi=pmix.
+    """Return whether an MPI has started this rank: mpirun, or srun --mpi=pmix.
 
     Elsewhere MPI_Init may end the process instead of failing.
     """

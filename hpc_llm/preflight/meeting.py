@@ -1,4 +1,4 @@
-"""Where ranks tell what they found: torch's key-value store, which needs no healthy peer.
+"""Where ranks report what they found: torch's key-value store, which needs no healthy peer.
 
 A collective waits for every rank, so a broken node would hide behind the hang that it causes. Here
 each rank posts for itself, and rank 0 waits for so long and no longer.
@@ -44,7 +44,7 @@ class Meeting:
         self.store = PrefixStore(f"preflight/{restart}", store)
 
     def post(self, topic: str, value: Any) -> None:
-        """Tell rank 0 something."""
+        """Send a text to rank 0."""
         self.store.set(f"{topic}/{self.ranks.rank}", json.dumps(value))
 
     def gather(self, topic: str, within: float = 0.0) -> list[Any]:
@@ -63,7 +63,7 @@ class Meeting:
         return json.loads(self.store.get(key))
 
     def announce(self, topic: str, value: Any) -> None:
-        """Tell all ranks something, as rank 0."""
+        """Send a text to all ranks, as rank 0."""
         self.store.set(topic, json.dumps(value))
 
     def hear(self, topic: str) -> Any:

@@ -73,7 +73,7 @@ class Report:
         if self.exclude:
             return f"leave out with sbatch --exclude={','.join(self.exclude)}"
         return (
-            "no node can be left out: all have a fault, or it is not known which has it; look at "
+            "no node can be excluded: all have a fault, or it is not known which has it; look at "
             "the settings and at what the nodes share"
         )
 

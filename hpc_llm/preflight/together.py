@@ -80,7 +80,7 @@ def _by_torch(found: Found, chosen: list[int], meeting: Meeting, limits: Preflig
 
 
 def _by_mpi(found: Found, chosen: list[int], meeting: Meeting, limits: PreflightSettings) -> None:
-    """MPI waits for ever for a peer that is lost: this process then ends and tells where."""
+    """MPI waits for ever for a peer that is lost: this process then ends and reports where."""
     faulthandler.dump_traceback_later(2 * limits.wait_seconds, exit=True)
     try:
         link = mpi_link(limits.message_mib * 2**20, meeting.ranks.world_size)

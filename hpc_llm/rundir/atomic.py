@@ -80,7 +80,7 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a JSON-lines file; a torn line is passed over."""
+    """Yield the lines of a JSON-lines file; a torn line is skipped."""
     if not path.exists():
         return
     with path.open(encoding="utf-8", errors="replace") as handle:
@@ -114,7 +114,7 @@ def _open_to_readers(path: Path) -> None:
 
 @contextmanager
 def system_errors(path: Path) -> Iterator[None]:
-    """Raise `OSError` for `path` where a library in Rust tells an error of the system as its own.
+    """Raise `OSError` for `path` where a library in Rust reports an error of the system as its own.
 
     safetensors and tokenizers do: `No space left on device (os error 28)`.
     """

@@ -78,7 +78,7 @@ def check_fence(path: Path) -> None:
 
 
 def _newest_start(data: bytes) -> dict[str, Any]:
-    """Return the last line that tells of a start; empty if there is none."""
+    """Return the last line of a start; empty if there is none."""
     for raw in reversed(data.splitlines()):
         try:
             line = json.loads(raw)

@@ -1,4 +1,4 @@
-"""The run folder `runs/<run>/`: the one place that tells what a run is and what it did."""
+"""The run folder `runs/<run>/`: the one record of what a run is and what it did."""
 
 import shutil
 from collections.abc import Mapping

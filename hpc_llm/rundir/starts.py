@@ -1,7 +1,7 @@
 """`starts.jsonl`: who worked in a run folder, where each start began, and how it ended.
 
 One line when a process takes the folder (`start`: its number, one above the last; job, restart,
-hosts; the stage and the step that it goes on from), one when it is asked to stop (`asked`), one
+hosts; the stage and the step that it resumes from), one when it is asked to stop (`asked`), one
 when it ends by itself (`end`). A start without an `end` was killed. The newest `start` line is
 also the fence (see `fence`): its owner alone may write.
 """

@@ -32,7 +32,7 @@ class Trial:
     overrides: list[str]
     """All overrides that it was composed from."""
     stages: dict[str, str]
-    """What it has to do, in order: stage -> fingerprint, by which the record tells it is done."""
+    """What it has to do, in order: stage -> fingerprint, which the record has when it is done."""
 
     @property
     def words(self) -> str:
@@ -92,7 +92,7 @@ class SweepFolder:
         return self.path / "jobs" / f"{name}.sbatch"
 
     def exists(self) -> bool:
-        """Tell whether there is a sweep here."""
+        """Return whether there is a sweep here."""
         return self.listing.is_file()
 
     def read(self) -> Sweep:

@@ -65,4 +65,6 @@ def _call(*command: str) -> None:
     )
     if done.returncode != 0:
         said = "; ".join((done.stdout + done.stderr).split("\n")).strip("; ")
-        raise UserError(" ".join(command), None, said, "scontrol ping tells whether Slurm runs")
+        raise UserError(
+            " ".join(command), None, said, "check with scontrol ping whether Slurm runs"
+        )

@@ -1,7 +1,7 @@
 """What Slurm says of jobs: `squeue` of those that wait, run or ended lately, `sacct` of all.
 
 A task of an array is called `7_0`, as Slurm does. Without Slurm, or where a site keeps no
-accounting, less is known, and what could not be asked is told.
+accounting, less is known, and what could not be queried is reported.
 """
 
 import re
@@ -47,7 +47,7 @@ class JobState:
 def job_states(jobs: Sequence[str]) -> tuple[dict[str, JobState], list[str]]:
     """Return what Slurm knows of jobs, by their ids, and a sentence for what could not be asked.
 
-    A job that it does not know any more is left out.
+    A job that it does not know any more is omitted.
     """
     if not jobs:
         return {}, []

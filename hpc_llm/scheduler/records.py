@@ -19,7 +19,7 @@ GPUS = re.compile(r"gres/gpu=(\d+)")
 def job_start(environment: Mapping[str, str]) -> float | None:
     """When the job of this process was started this time, in seconds since 1970; None: unknown.
 
-    Newer versions of Slurm tell it in SLURM_JOB_START_TIME. One task of an array has the number of
+    Newer versions of Slurm set SLURM_JOB_START_TIME. One task of an array has the number of
     the whole array, so tasks are asked for as ARRAY_TASK.
     """
     if told := environment.get("SLURM_JOB_START_TIME"):
@@ -57,7 +57,7 @@ def billed_hours(jobs: Iterable[str], kind: str) -> float | None:
 
 
 def is_running(job: str) -> bool:
-    """Tell whether Slurm says that a job runs."""
+    """Return whether Slurm says that a job runs."""
     command = ("squeue", "--noheader", "--states=RUNNING", "--format=%i", f"--jobs={job}")
     return bool((answer(*command) or "").strip())
 

@@ -1,4 +1,4 @@
-"""Settings of the budget (`conf/budget/`): where a run stops, and in which money it is told."""
+"""Settings of the budget (`conf/budget/`): where a run stops, and its currency."""
 
 from dataclasses import dataclass
 

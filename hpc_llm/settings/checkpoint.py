@@ -29,7 +29,7 @@ class CheckpointSettings:
     """Trained parameters up to which layout=auto is whole: rank 0 holds 12 bytes of each."""
     changed: str
     """When an interrupted stage was begun with other settings: refuse (say which they are; nothing
-    is spent) | restart (begin the stage anew; its checkpoints are moved to superseded/)."""
+    is spent) | restart (restart the stage; its checkpoints are moved to superseded/)."""
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -15,7 +15,7 @@ class GuardSettings:
     """What counts as trouble, and what is done then."""
 
     not_finite: str
-    """The loss or the gradient is no number: stop | skip the step | rollback to the last
+    """The loss or the gradient is NaN or infinite: stop | skip the step | rollback to the last
     checkpoint and leave these batches out."""
     spike: str
     """The loss is far above its recent values: stop | skip | rollback."""

@@ -26,7 +26,7 @@ PLACES = {
 """The jobs of a chain in their order, and what each takes: cores of a node (cpu), one device (one),
 or all."""
 
-SIGNAL_SECONDS = 300  # before the time limit the ranks are told to save
+SIGNAL_SECONDS = 300  # before the time limit the ranks are signalled to save
 MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
 GIB = {"K": 2**-20, "M": 2**-10, "": 2**-10, "G": 1.0, "T": 2.0**10}
 NO_LIMIT = ("infinite", "unlimited")

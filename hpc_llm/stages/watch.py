@@ -1,4 +1,4 @@
-"""What is told of a stage while it trains: rows of the ledger, events, the console, the forecast.
+"""Reports of a stage while it trains: rows of the ledger, events, the console, the forecast.
 
 The training loop knows steps, tokens and seconds; here they become FLOPs, hours and money.
 """
@@ -93,7 +93,7 @@ class Watch:
         )
 
     def _resumed(self, done: Progress) -> None:
-        """Go on from a checkpoint; what its ledger lacks (a lost file) is billed anew."""
+        """Resume from a checkpoint; what its ledger lacks (a lost file) is billed again."""
         kept = self.account.ledger.useful_until(self.stage, done.step)
         missing = done.flops - kept.flops
         if missing:
@@ -109,7 +109,7 @@ class Watch:
             tokens=max(0, done.tokens - kept.tokens),
         )
         self.context.events.resume(self.job.name, done.step)
-        say(f"{self.job.name}: going on from step {done.step} of {self.job.steps}")
+        say(f"{self.job.name}: resumes from step {done.step} of {self.job.steps}")
         self.logged = self.billed = done
         self.pace = Pace(self.job.steps, self.flops.hardware_per_step, self.pace.later_flops)
         self.pace.mark(done.step, time.time())

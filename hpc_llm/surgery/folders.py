@@ -1,4 +1,4 @@
-"""Model folders looked at without torch, so that a wrong one is told before anything starts."""
+"""Model folders looked at without torch, so that a wrong one is refused before anything starts."""
 
 from pathlib import Path
 

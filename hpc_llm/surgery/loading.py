@@ -44,7 +44,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def quiet_transformers() -> None:
-    """Keep transformers' progress bars and hints off the console: ours tell what happens."""
+    """Keep transformers' progress bars and hints off the console: ours report what happens."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
 
@@ -174,7 +174,7 @@ def build_model(
 def apply_weights(model: torch.nn.Module, folders: Iterable[Path]) -> None:
     """Copy the weights that earlier stages trained (`weights.safetensors`) into `model`.
 
-    They are read one after the other, so that a rank holds one of them at a time.
+    They are read one after another, so that a rank holds one of them at a time.
     """
     parameters = dict(model.named_parameters())
     for folder in folders:

@@ -37,7 +37,7 @@ class StepRecord:
     """False where a guard left its update out."""
 
     def as_list(self) -> list[Any]:
-        """Return the fields as strict JSON has them: what is no number as a string."""
+        """Return the fields as strict JSON has them: what is NaN or infinite as a string."""
         return [
             str(value) if isinstance(value, float) and not math.isfinite(value) else value
             for value in astuple(self)

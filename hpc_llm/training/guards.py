@@ -2,7 +2,7 @@
 
 A NaN passes every comparison with `>`, so finiteness is asked first and by name. A spike is a loss
 far above its recent values by robust statistics: the median, and the median absolute deviation
-scaled by 1.4826 to a standard one (Hampel 1974); both ignore what is no number. All ranks judge the
+scaled by 1.4826 to a standard one (Hampel 1974); both ignore NaN and infinity. All ranks judge the
 same global loss over the same history, so they agree without asking each other.
 """
 
@@ -35,7 +35,7 @@ class Trouble:
 
 
 def recent_losses(history: Sequence[float], loss: float, window: int) -> list[float]:
-    """Return the history with `loss` at its end; what is no number is not history."""
+    """Return the history with `loss` at its end; what is NaN or infinite is not history."""
     return [*history, loss][-window:] if math.isfinite(loss) else list(history)
 
 
@@ -60,7 +60,7 @@ def judge_loss(guards: GuardSettings, history: Sequence[float], loss: float) -> 
 
 
 def judge_gradient(guards: GuardSettings, norm: float | None, applied: bool) -> Trouble | None:
-    """Judge the global gradient norm; `applied` is False where the update was left out for it."""
+    """Judge the global gradient norm; `applied` is False where the update was skipped for it."""
     if not applied or (norm is not None and not math.isfinite(norm)):
         value = math.nan if norm is None else norm
         return Trouble(kind="not_finite", action=guards.not_finite, value=value)

@@ -2,7 +2,7 @@
 
 fp16 ends at 65,504 and loses what is below 6e-8, so the loss is multiplied by a scale before its
 gradient is taken (Micikevicius et al. 2018, arXiv 1710.03740). A step whose gradient overflows is
-left out and the scale halved; after many steps without that it is doubled.
+skipped and the scale halved; after many steps without that it is doubled.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ def _scaler(engine: Any) -> Any:
 
 
 def can_fall(engine: Any) -> bool:
-    """Tell whether a gradient that overflows may be the scale's doing: it is not at its least.
+    """Return whether a gradient that overflows may be the scale's doing: it is not at its least.
 
     DeepSpeed would raise a bare exception there, or go on leaving out steps; the guards decide.
     """

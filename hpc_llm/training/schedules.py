@@ -63,7 +63,7 @@ class StageLength:
 
     steps: int
     tokens: int | None = None
-    """Tokens of text, padding left out."""
+    """Tokens of text, padding excluded."""
     flops: float | None = None
     """Model FLOPs."""
 
@@ -77,7 +77,7 @@ class StageLength:
         return max(shares)
 
     def ended(self, progress: Progress) -> bool:
-        """Tell whether the stage is over."""
+        """Return whether the stage is over."""
         return self.fraction(progress) >= 1
 
     def middle(self, before: Progress, after: Progress) -> float:

@@ -64,7 +64,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def at(self, step: int, phase: str) -> None:
-        """Tell where the loop is: `phase` of PHASES of `step`."""
+        """Note where the loop is: `phase` of PHASES of `step`."""
         self._place = (step, PHASES.index(phase))
         self._moved = time.monotonic()
 
@@ -87,7 +87,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         assert self._limit is not None
-        # the first rank tells; the others follow if it is the one that hangs
+        # the first rank reports; the others follow if it is the one that hangs
         patience = self._limit + (0.0 if self._ranks.is_first else 4 * self._interval)
         self._post()  # the host is known from now on
         while not self._ended.wait(self._interval):

@@ -45,7 +45,7 @@ class _Noting(dict[str, Any]):
 def check_keys(config: Mapping[str, Any]) -> None:
     """Raise `UserError` for a key that DeepSpeed does not know, or a value that it refuses.
 
-    Keys are told as they stand in `zero.extra`; the rest of `config` is made by us. Needs the
+    Keys are named as in `zero.extra`; the rest of `config` is made by us. Needs the
     process group.
     """
     from deepspeed.runtime.config import DeepSpeedConfig

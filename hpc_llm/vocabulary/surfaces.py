@@ -39,7 +39,7 @@ def _byte_letters() -> dict[str, int]:
 
 
 def _is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Tell whether a fast tokenizer writes bytes as letters."""
+    """Return whether a fast tokenizer writes bytes as letters."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return False
@@ -73,7 +73,7 @@ def pieces_of(surface: bytes, old: PreTrainedTokenizerBase) -> list[int]:
     """Return the old ids that spell `surface`; [] when it is no text of its own or not known.
 
     The text is encoded behind a prefix, whose ids are then taken off, so that the tokenizer adds
-    no space of its own in front; a prefix that melts into the text is passed over for another.
+    no space of its own in front; a prefix that melts into the text is replaced by another.
     """
     try:
         text = surface.decode()

@@ -40,7 +40,7 @@ def test_fault_of_all_nodes_is_no_reason_to_leave_them_out(tmp_path) -> None:
     done = hpc_llm("preflight", *words, check=False)
     assert done.returncode == EXIT_FAILED
     assert "GiB of free disk of the run folder, preflight.min_disk_gib=1e+09" in done.stdout
-    assert "no node can be left out" in done.stdout
+    assert "no node can be excluded" in done.stdout
     assert not (tmp_path / "x/preflight.exclude").exists()
 
 

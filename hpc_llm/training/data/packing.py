@@ -30,7 +30,7 @@ class Packing:
     lengths: np.ndarray  # (pieces,)
     capacity: int
     unit: int = 1
-    """Rows that are read one after the other, in this order; units are shuffled."""
+    """Rows that are read one after another, in this order; units are shuffled."""
 
     @property
     def rows(self) -> int:

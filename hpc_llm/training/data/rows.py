@@ -55,7 +55,7 @@ class Rows:
 
 
 def side_by_side(rows: Sequence[Pieces], capacity: int, length: int | None = None) -> Rows:
-    """Lay out rows of `capacity` tokens, each with its pieces one after the other.
+    """Lay out rows of `capacity` tokens, each with its pieces one after another.
 
     With a `length` that divides `capacity` each row becomes several of that length: a piece that
     crosses such a border goes on in the next row from position 0.

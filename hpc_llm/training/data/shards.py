@@ -1,7 +1,7 @@
 """The reader of a text in rows: its whole state is the number of the next row.
 
 Row g is a row of epoch g // rows, and the order of an epoch depends on (seed, epoch) only. So any
-rank finds any row of any step without a history, and a run that is resumed, or goes on with
+rank finds any row of any step without a history, and a run that is resumed, or continues with
 another number of ranks, sees the same rows in the same order.
 """
 
@@ -62,7 +62,7 @@ class PackedReader:
 
     @property
     def unit(self) -> int:
-        """Rows that are read one after the other."""
+        """Rows that are read one after another."""
         return self.packing.unit
 
     def _epoch_order(self, epoch: int) -> np.ndarray:

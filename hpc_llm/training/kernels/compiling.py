@@ -2,7 +2,7 @@
 
 Compiled in place a layer keeps its name, so checkpoints and adapters know nothing of it, and as
 the layers are alike all of them share one compilation. Every choice that would depend on a
-measurement or on what was compiled before is turned off: a stage that is gone on from computes
+measurement or on what was compiled before is turned off: a stage that is resumed computes
 the same bits.
 """
 

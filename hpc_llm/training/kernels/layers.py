@@ -111,7 +111,7 @@ def _mlp(module: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def _learns_as_it_is(layer: torch.nn.Module) -> bool:
-    """Tell whether `layer` is a trained linear one without a bias, and not divided by ZeRO-3.
+    """Return whether `layer` is a trained linear one without a bias, and not divided by ZeRO-3.
 
     ZeRO-3 gathers a weight when its module is called. With a frozen weight nothing is kept anyway.
     """

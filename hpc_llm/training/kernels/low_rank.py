@@ -25,7 +25,7 @@ def join_adapters(model: torch.nn.Module) -> int:
 
 
 def _is_plain(layer: Linear) -> bool:
-    """Tell whether `layer` is W x + c + B A x with a frozen whole W on a CPU, and nothing else.
+    """Return whether `layer` is W x + c + B A x with a frozen whole W on a CPU, and nothing else.
 
     ZeRO-3 gathers a weight when the module that owns it is called.
     """
