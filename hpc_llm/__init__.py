@@ -1,4 +1,4 @@
-"""hpc_llm brings a foundation model to a new language and reports its cost.
+"""Adapts a pretrained LLM to a new language on Slurm clusters, with exact cost accounting.
 
 The command is `hpc-llm VERB [Hydra overrides]`; `hpc-llm --help` lists the verbs.
 """

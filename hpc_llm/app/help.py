@@ -13,14 +13,15 @@ def help_text(verb: str | None) -> str:
         verbs = "\n".join(f"  {name:<{width}}  {value.summary}" for name, value in VERBS.items())
         return (
             "hpc-llm VERB [KEY=VALUE ...]\n\n"
-            "Brings a language model to a new language and reports its cost.\n\n"
+            "Adapts a pretrained LLM to a new language on Slurm clusters: new tokenizer,\n"
+            "vocabulary transplant, embedding and LoRA training, with exact cost accounting.\n\n"
             f"{verbs}\n\n"
             "Without arguments `hpc-llm adapt` runs the embedded example on this machine.\n"
             "  --help      this text, or that of a verb\n"
             "  --cfg job   print the configuration that the overrides give\n"
-            "  -m          a sweep: every combination of comma-separated values\n"
-            "  --stages    some stages only: --stages tokenizer,evaluate/base\n"
-            "  --version   the version\n"
+            "  -m          sweep over every combination of comma-separated values\n"
+            "  --stages    run only these stages: --stages tokenizer,evaluate/base\n"
+            "  --version   print the version\n"
             "HPC_LLM_DEBUG=1 shows the traceback of an error."
         )
     known = VERBS[verb]

@@ -25,17 +25,20 @@ class Verb:
         return "KEY=VALUE" in self.takes
 
 
-AGAIN = "A stage whose settings and inputs are unchanged is not run again."
+AGAIN = (
+    "Run the same command again to resume: finished stages with unchanged settings and inputs are\n"
+    "kept, an interrupted one resumes from its checkpoint. plan.only=true is a dry run."
+)
 
 VERBS: dict[str, Verb] = {
     "adapt": Verb(
-        "the whole recipe: corpus, tokenizer, transplant, training, correction, report",
+        "run the whole recipe: corpus, tokenizer, transplant, training, correction, report",
         "hpc-llm adapt model.path=FOLDER corpus.target=FILES corpus.source=FILES run=NAME\n"
-        "Without arguments: the embedded example, start to finish.\n" + AGAIN,
+        "Without arguments: the embedded example. launch=slurm submits a chain of jobs.\n" + AGAIN,
         "recipe:run_recipe",
     ),
     "plan": Verb(
-        "before spending: parameters, FLOPs, PF-days, hours and money",
+        "predict parameters, FLOPs, PF-days, memory, hours and money before a run",
         "hpc-llm plan model=solar-10.7b cluster=a100_4x8 hardware=a100_sxm_80gb "
         "plan.tokens=20_000_000_000\n"
         "-m plans every combination: hpc-llm plan -m model=llama-3.1-8b,qwen2.5-7b "
@@ -43,62 +46,76 @@ VERBS: dict[str, Verb] = {
         "plan:run_plan",
     ),
     "corpus": Verb("read, clean, deduplicate and split the text", AGAIN, "recipe:run_recipe"),
-    "tokenizer": Verb("a new vocabulary, and the text in its tokens", AGAIN, "recipe:run_recipe"),
-    "transplant": Verb("the model takes the new vocabulary", AGAIN, "recipe:run_recipe"),
+    "tokenizer": Verb(
+        "train the new tokenizer and tokenize the training text", AGAIN, "recipe:run_recipe"
+    ),
+    "transplant": Verb("transplant the new vocabulary into the model", AGAIN, "recipe:run_recipe"),
     "train": Verb(
-        "the training stages of the recipe",
-        AGAIN + "\nrerun.step=N repeats one step and compares it with its record.",
+        "run the training stages of the recipe",
+        AGAIN + "\nrerun.step=N repeats one training step and compares it with its record.",
         "recipe:run_recipe",
     ),
     "correct": Verb(
-        "the merging factor on held-out text, and the merged model", AGAIN, "recipe:run_recipe"
+        "choose the merging factor phi on held-out text and merge the model",
+        AGAIN,
+        "recipe:run_recipe",
     ),
-    "evaluate": Verb("bits per byte after every stage", AGAIN, "recipe:run_recipe"),
-    "report": Verb("the page, the summary and the model card", AGAIN, "recipe:run_recipe"),
+    "evaluate": Verb(
+        "evaluate the model after every stage: bits per byte, forgetting",
+        AGAIN,
+        "recipe:run_recipe",
+    ),
+    "report": Verb(
+        "write the report page, summary.json and the model card", AGAIN, "recipe:run_recipe"
+    ),
     "preflight": Verb(
-        "try the nodes out: devices, speed, memory, disks, clocks, network; names the bad ones",
+        "check the nodes: devices, speed, memory, disks, clocks, network; report the bad ones",
         "srun hpc-llm preflight cluster=h100_4x8 hardware=h100_sxm run=NAME\n"
-        "One rank for each GPU; under a minute. Exit code 4: runs/NAME/preflight.exclude names the "
-        "nodes to leave out.",
+        "One rank per GPU; under a minute. Exit code 4: runs/NAME/preflight.exclude "
+        "lists the nodes "
+        "to exclude.",
         "preflight:run_preflight",
     ),
     "sweep": Verb(
-        "what became of the trials of a sweep: a table, the best one, a picture",
-        "hpc-llm adapt -m stages.lora.alpha=16,32 stages.lora.rank=8,16 run=NAME makes one, here\n"
-        "or with launch=slurm as arrays of jobs; hpc-llm sweep runs/NAME shows it at any time, "
-        "and draws\nruns/NAME/sweep.svg.",
+        "show the trials of a sweep: table, best trial, plot",
+        "hpc-llm adapt -m stages.lora.alpha=16,32 stages.lora.rank=8,16 run=NAME runs "
+        "one, here or\n"
+        "with launch=slurm as job arrays; hpc-llm sweep runs/NAME shows it at any time and plots\n"
+        "runs/NAME/sweep.svg.",
         "sweep_table:run_sweep_table",
         takes="SWEEP_FOLDER",
     ),
     "status": Verb(
-        "the jobs of a run: state, where, why they wait, progress, money",
-        "hpc-llm status runs/*: what Slurm, events.jsonl and ledger.jsonl say; without Slurm or "
-        "its accounting also what could not be asked.",
+        "monitor the jobs of a run: state, nodes, pending reason, progress, cost",
+        "hpc-llm status runs/*: from Slurm, events.jsonl and ledger.jsonl; reports what "
+        "Slurm or its "
+        "accounting could not answer.",
         "status:run_status",
         takes="RUN_FOLDER ...",
     ),
     "cancel": Verb(
-        "ends the jobs of a run",
-        "hpc-llm cancel runs/NAME: scancel of all that waits or runs; ranks that run save first.\n"
+        "cancel the jobs of a run",
+        "hpc-llm cancel runs/NAME: scancel of pending and running jobs; running ranks "
+        "save a checkpoint first.\n"
         "NAME may be a sweep, or NAME/3 one trial of it.",
         "jobs:run_cancel",
         takes="RUN_FOLDER",
     ),
     "logs": Verb(
-        "the logs of a run's jobs",
-        "hpc-llm logs runs/NAME prints them; -f goes on until the jobs have ended.",
+        "print the logs of a run's jobs",
+        "hpc-llm logs runs/NAME prints them; -f follows until the jobs have ended.",
         "jobs:run_logs",
         takes="RUN_FOLDER [-f]",
     ),
     "ledger": Verb(
-        "what runs have spent",
-        "hpc-llm ledger runs/*: FLOPs, PF-days, hours, money and energy; spent and useful. What is "
-        "not a run folder is skipped.",
+        "report what runs have spent",
+        "hpc-llm ledger runs/*: FLOPs, PF-days, hours, money and energy; spent and useful. Other "
+        "folders are skipped.",
         "ledger:run_ledger",
         takes="RUN_FOLDER ...",
     ),
     "cache": Verb(
-        "stages that runs share: size and cleaning",
+        "list or clean the shared cache of finished stages",
         "hpc-llm cache runs lists the finished stages that runs of a folder share (cache=true).\n"
         "hpc-llm cache runs --keep 200G removes the ones unused for longest until 200 GiB are "
         "left;\nnone that a run holds. --keep 0 removes all that no run holds.",
@@ -106,10 +123,12 @@ VERBS: dict[str, Verb] = {
         takes="[RUNS_DIR] [--keep SIZE]",
     ),
     "diff": Verb(
-        "where two runs part",
+        "compare two runs: where they diverge",
         "hpc-llm diff runs/A runs/B: settings, and the first step with another batch or loss.",
         "diff:run_diff",
         takes="RUN_FOLDER RUN_FOLDER",
     ),
-    "env": Verb("versions and devices, for a bug report", "hpc-llm env", "env:run_env", takes=""),
+    "env": Verb(
+        "print versions and devices for a bug report", "hpc-llm env", "env:run_env", takes=""
+    ),
 }
