@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,10 @@ class CacheEntry:
         except (OSError, json.JSONDecodeError):
             return None
         return found if isinstance(found, dict) and "fingerprint" in found else None
+
+    def has(self, outputs: Sequence[str]) -> bool:
+        """Whether all of these files, relative to a run folder, are among its files."""
+        return all((self.path / "files" / output).exists() for output in outputs)
 
     @property
     def size(self) -> int:
@@ -109,10 +113,14 @@ class SharedCache:
             yield
 
     def take(self, stage: Stage, folder: RunFolder) -> dict[str, Any] | None:
-        """Link an entry's files into a run folder and return its record; None: there is none."""
+        """Link an entry's files into a run folder and return its record; None: there is none.
+
+        There is none either where it lacks an output, as a checkpoint that a stage of this run
+        branches from and none of the run that made the entry.
+        """
         entry = self.entry(stage)
         record = entry.record
-        if record is None:
+        if record is None or not entry.has(stage.outputs):
             return None
         for name in stage.owns:
             source, target = entry.path / "files" / name, folder.path / name

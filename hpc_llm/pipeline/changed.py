@@ -1,9 +1,12 @@
-"""Interrupted stages that were begun with other settings: refused before anything is spent.
+"""Interrupted stages that were begun with other settings: refused before anything is computed.
 
-A finished stage whose settings change is done again, as asked. An interrupted one is another case:
-it may hold weeks of work, and a forgotten override in the command of a restarted job would begin
-it anew without anyone looking. So that is refused, with what differs, unless the settings say
+A finished stage whose settings change runs again, as requested. An interrupted one is another case:
+it may hold weeks of work, and a forgotten override in the command of a restarted job would silently
+train it from scratch. So that is an error that names what differs, unless the settings say
 `checkpoint.changed=restart`. Its checkpoints are then moved aside, not overwritten.
+
+The same holds for a stage that lacks a checkpoint which a later stage branches from
+(`stages.NAME.from=STAGE@STEP`): only training it again would make that checkpoint.
 """
 
 from collections.abc import Sequence
@@ -12,55 +15,91 @@ from pathlib import Path
 from hpc_llm.distributed import say
 from hpc_llm.errors import UserError
 from hpc_llm.pipeline.fingerprints import Stage
+from hpc_llm.pipeline.table import point_of
 from hpc_llm.rundir import RunFolder
-from hpc_llm.training.checkpoints.differences import refusal
-from hpc_llm.training.checkpoints.folder import (
-    BadCheckpoint,
-    CheckpointState,
-    checkpoints,
-    read_state,
-)
+from hpc_llm.training.checkpoints.branches import missing_branches, saved_steps
+from hpc_llm.training.checkpoints.checkpoint import Checkpoint, Expected
+from hpc_llm.training.checkpoints.folder import BadCheckpoint, checkpoints, step_and_attempt
 
 __all__ = ["is_begun", "move_changed_aside", "refuse_changed"]
 
 
 def refuse_changed(folder: RunFolder, stages: Sequence[Stage]) -> None:
-    """Raise `UserError` when one of `stages` was interrupted and begun with other settings."""
+    """Raise `UserError` when one of `stages` was interrupted and begun with other settings, or
+    lacks a checkpoint that another one branches from."""
     for stage in stages:
-        if problem := _problem(folder, stage):
-            raise UserError(problem)
+        if error := _problem(folder, stage, stages):
+            raise error
 
 
 def is_begun(folder: RunFolder, stage: Stage) -> bool:
-    """Tell whether `stage` was interrupted with today's settings, so that it goes on."""
+    """Tell whether `stage` was interrupted with the present settings, so that it resumes."""
     newest = _newest(folder.path / stage.name / "checkpoints") if stage.all_ranks else None
-    return newest is not None and newest[1].fingerprint == stage.fingerprint
+    return newest is not None and newest.state.fingerprint == stage.fingerprint
 
 
 def move_changed_aside(folder: RunFolder, stage: Stage) -> None:
-    """Move checkpoints that `stage` cannot go on from to superseded/."""
+    """Move checkpoints that `stage` cannot resume from to superseded/."""
     problem = _problem(folder, stage)
     if problem and (moved := folder.supersede(f"{stage.name}/checkpoints")):
         say(f"{problem}; moved to {moved}")
 
 
-def _problem(folder: RunFolder, stage: Stage) -> str | None:
-    """Return why the newest checkpoint of a stage is none to go on from; None: it is, or none."""
-    newest = _newest(folder.path / stage.name / "checkpoints") if stage.all_ranks else None
-    if newest is None:
+def _problem(folder: RunFolder, stage: Stage, others: Sequence[Stage] = ()) -> UserError | None:
+    """Return why a stage can neither resume nor start; None: it can.
+
+    `others` are looked through for the one that branches from a missing checkpoint.
+    """
+    if not stage.all_ranks:
         return None
-    path, state = newest
+    newest = _newest(folder.path / stage.name / "checkpoints")
     record = folder.finished(stage.name)
-    if record is not None and record["fingerprint"] == state.fingerprint:
-        return None  # it was finished, and is moved aside as a whole when it is done again
-    name = stage.name.rsplit("/", 1)[-1]
-    return refusal(path, state, name, stage.fingerprint, stage.settings)
+    finished = None if record is None else record["fingerprint"]
+    if newest is None:
+        return _missing_branch(folder, stage, others) if finished == stage.fingerprint else None
+    if finished is not None and finished == newest.state.fingerprint != stage.fingerprint:
+        return None  # it was finished, and is moved aside as a whole when it runs again
+    expected = Expected(
+        stage=point_of(stage.name), fingerprint=stage.fingerprint, settings=stage.settings
+    )
+    return newest.mismatch(expected) or _missing_branch(folder, stage, others)
 
 
-def _newest(folder: Path) -> tuple[Path, CheckpointState] | None:
+def _missing_branch(folder: RunFolder, stage: Stage, others: Sequence[Stage]) -> UserError | None:
+    """Return the error for a checkpoint that another stage branches from and training has passed.
+
+    None where there is none, or where an earlier checkpoint is left to resume from.
+    """
+    place = folder.path / stage.name
+    missing = missing_branches(place, _branch_steps(stage))
+    left = [step_and_attempt(path)[0] for path in checkpoints(place / "checkpoints")]
+    if not missing or (left and min(left) <= missing[0]):
+        return None
+    point, saved = point_of(stage.name), ", ".join(map(str, saved_steps(place))) or "none"
+    branch = f"{point}@{missing[0]}"
+    keys = (f"stages.{point_of(other.name)}.from" for other in others)
+    settings = {key: other.settings.get(key) for key, other in zip(keys, others, strict=True)}
+    return UserError(
+        next((key for key, value in settings.items() if value == branch), stage.name),
+        branch,
+        f"{stage.name} was trained past that step without keeping its checkpoint (there are: "
+        f"{saved})",
+        f"branch from one of these or from its end (from={point}), or train {point} from scratch "
+        "with checkpoint.changed=restart",
+    )
+
+
+def _branch_steps(stage: Stage) -> list[int]:
+    """Return the steps whose checkpoints are among the outputs of a stage, ascending."""
+    folders = (Path(output).parent for output in stage.outputs)
+    steps = (step_and_attempt(folder)[0] for folder in folders)
+    return [step for step in steps if step >= 0]
+
+
+def _newest(folder: Path) -> Checkpoint | None:
     for path in checkpoints(folder):
         try:
-            return path, read_state(path)
+            return Checkpoint.read(path)
         except BadCheckpoint:
             continue
     return None

@@ -86,8 +86,10 @@ def _locked(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
     if handle is None:
         holder = path.read_text(encoding="utf-8").strip() or "another process"
         raise UserError(
-            f"{folder.path}: is in use by {holder}; wait for it, or give another run=NAME; if its "
-            f"node is lost, remove {path}"
+            str(folder.path),
+            None,
+            f"is in use by {holder}",
+            f"wait for it, or choose another run=NAME; if its node is lost, remove {path}",
         )
     with handle:
         handle.truncate(0)
@@ -102,8 +104,10 @@ def _refuse_running(folder: RunFolder, ranks: Ranks) -> None:
     job = starts[-1].job if starts and starts[-1].code is None else None
     if job is not None and job != ranks.job_id and is_running(job):
         raise UserError(
-            f"{folder.path}: is in use by job {job} on {starts[-1].hosts}; wait for it, cancel it, "
-            "or give another run=NAME"
+            str(folder.path),
+            None,
+            f"is in use by job {job} on {starts[-1].hosts}",
+            "wait for it, cancel it, or choose another run=NAME",
         )
 
 

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from hpc_llm.distributed import say
-from hpc_llm.errors import BudgetSpent, FirstRankFailed, Stopped, exit_code
+from hpc_llm.errors import BudgetSpent, Stopped
 from hpc_llm.pipeline.account import measure_energy
 from hpc_llm.pipeline.cache import SharedCache
 from hpc_llm.pipeline.changed import is_begun, move_changed_aside
@@ -19,6 +19,8 @@ from hpc_llm.pipeline.todo import refuse_missing, unfinished, wanted
 from hpc_llm.rundir import RunFolder, join_start, start_number
 
 __all__ = ["run", "run_rerun"]
+
+Result = TypeVar("Result")
 
 
 def run(context: Context, verb: str) -> int:
@@ -171,33 +173,16 @@ def _linked(context: Context, stage: Stage, held: ExitStack) -> dict[str, Any] |
         return {"result": {**record["result"], "linked": True, "line": f"{line} (linked)"}}
 
     found = _on_first_rank(context, look)
-    is_found = bool(found)
-    if context.ranks.world_size > 1:
-        from hpc_llm.training import process_group
-
-        is_found = bool(process_group.broadcast_status(int(is_found)))
-    return found.get("result", {}) if is_found else None
+    return found["result"] if found else None
 
 
-def _on_first_rank(context: Context, work: Callable[[], dict[str, Any] | None]) -> dict[str, Any]:
-    """Let rank 0 work while the others wait; when it fails, all end."""
+def _on_first_rank(context: Context, work: Callable[[], Result]) -> Result:
+    """Let rank 0 work while the others wait; return its result. One rank alone needs no torch."""
     if context.ranks.world_size == 1:
-        return work() or {}
+        return work()
     from hpc_llm.training import process_group
 
-    result: dict[str, Any] = {}
-    failure: Exception | None = None
-    if context.ranks.is_first:
-        try:
-            result = work() or {}
-        except Exception as error:  # told to the other ranks, then raised again
-            failure = error
-    code = process_group.broadcast_status(exit_code(failure) if failure else 0)
-    if failure:
-        raise failure
-    if code:
-        raise FirstRankFailed(code)
-    return result
+    return process_group.on_first_rank(work)
 
 
 def _stop_if_agreed(context: Context) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hpc_llm.errors import UserError
 from hpc_llm.settings import RunConfig
 from hpc_llm.settings.launch import PLACES
+from hpc_llm.training.checkpoints.branches import branch_marker
 
 __all__ = ["ROWS", "Entry", "Row", "choose_names", "outline", "point_of", "stage_names"]
 
@@ -100,7 +101,8 @@ def outline(cfg: RunConfig) -> list[Entry]:
         parent = cfg.parent(name).partition("@")[0]
         start = parent if parent == "transplant" else f"train/{parent}"
         last = f"train/{name}"
-        add("train", last, (start,), (f"{last}/done.json",))
+        kept = (branch_marker(last, step) for step in cfg.branch_steps(name))
+        add("train", last, (start,), (f"{last}/done.json", *kept))
         evaluate("evaluate", name, last)
     files = ("correct/phi.json", "model/config.json")
     add("correct", "correct", (last,), files, ("correct", "model"))

@@ -20,13 +20,15 @@ __all__ = [
     "read_json",
     "read_jsonl",
     "replaced_folder",
+    "sync_folder",
     "system_errors",
     "write_json",
     "write_text",
 ]
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Sync a folder, so that a file renamed in it keeps its name after a crash."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -48,7 +50,7 @@ def write_text(path: Path, text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -103,7 +105,7 @@ def publish(temporary: Path, path: Path) -> None:
         os.fsync(handle.fileno())
     check_fence(path)
     temporary.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _open_to_readers(path: Path) -> None:
@@ -147,6 +149,6 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         check_fence(path)
         shutil.rmtree(path, ignore_errors=True)
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

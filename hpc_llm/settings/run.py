@@ -118,6 +118,11 @@ class RunConfig:
             found.insert(0, stage)
         return found
 
+    def branch_steps(self, name: str) -> list[int]:
+        """Return the steps of a stage that later stages branch from, ascending."""
+        branches = [stage.branch for stage in self.stages.values() if stage.branch is not None]
+        return sorted({step for stage, step in branches if stage == name})
+
     def text_of(self, name: str) -> dict[str, float]:
         """Return the shares of the texts that a stage trains on; they sum to 1."""
         stage: StageSettings = self.stages[name]

@@ -1,4 +1,4 @@
-"""The model as it is after a point of the recipe, put together from what the stages left."""
+"""The model after a point of the recipe, built from the results of the stages."""
 
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def _after(context: Context, folders: list[Path], *, to_train: bool = False) -> 
 
 
 def open_adapter(context: Context) -> torch.nn.Module:
-    """Return the model after the whole recipe, with the last stage's adapter not merged.
+    """Return the model after the whole recipe, with the adapter of the last stage not merged.
 
     Where the last stage trained no adapter it is the plain model.
     """

@@ -14,6 +14,7 @@ from hpc_llm.stages.assemble import start_model
 from hpc_llm.stages.reader import TrainingText
 from hpc_llm.stages.training import train_stage, training_result
 from hpc_llm.tokenizer.unigram import MODEL_NAME
+from hpc_llm.training.checkpoints.branches import keep_branches
 from hpc_llm.training.checkpoints.folder import drop_all_but_best
 from hpc_llm.training.job import StageJob, TrainedStage
 
@@ -29,6 +30,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
     result = training_result(job, trained)
     if context.ranks.is_first:
         _write(folder, trained, job)
+        keep_branches(folder, job.branch_steps)
         write_json(folder / "done.json", result)
         drop_all_but_best(folder / "checkpoints")
     return result

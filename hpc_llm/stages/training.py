@@ -17,9 +17,11 @@ from hpc_llm.stages.step_costs import StageFlops
 from hpc_llm.stages.watch import Watch
 from hpc_llm.surgery.trainable import make_trainable
 from hpc_llm.training import process_group
+from hpc_llm.training.checkpoints.branches import branch_path
+from hpc_llm.training.checkpoints.resume import read_branch
 from hpc_llm.training.data.batches import BatchPlan, plan_batches, stage_steps
 from hpc_llm.training.data.mixture import Reader
-from hpc_llm.training.job import StageJob, TrainedStage
+from hpc_llm.training.job import Branch, StageJob, TrainedStage
 from hpc_llm.training.loop import train
 from hpc_llm.training.schedules import StageLength
 from hpc_llm.training.verify import verify_flops
@@ -32,7 +34,7 @@ INTERNAL = ("step", "recent", "window")  # of Progress: not for the record
 def build_job(
     context: Context, name: str, model: PreTrainedModel, text: TrainingText, folder: Path
 ) -> StageJob:
-    """Put together the inputs of the stage `train/<name>`: `model` on `text`.
+    """Build the inputs of the stage `train/<name>`: `model` on `text`.
 
     Its checkpoints lie in `folder`.
     """
@@ -42,6 +44,10 @@ def build_job(
     plan = plan_batches(cfg.train, context.ranks.world_size, positions)
     architecture = Architecture.of(model)
     reader = open_reader(cfg, text, plan, architecture.vocab_size)
+    _check_branches(cfg, name, stage_steps(stage, plan, reader.rows_per_epoch))
+    branch = _branch(context, name)
+    if branch is not None:
+        plan = _continued(name, plan, reader, branch)
     length = _stage_length(stage, stage_steps(stage, plan, reader.rows_per_epoch))
     flops = stage_flops(context, name, architecture, plan)
     return StageJob(
@@ -69,7 +75,50 @@ def build_job(
         folder=folder / "checkpoints",
         fingerprint=context.stage(f"train/{name}").fingerprint,
         settings=context.stage(f"train/{name}").settings,
+        branch=branch,
+        branch_steps=context.cfg.branch_steps(name),
     )
+
+
+def _check_branches(cfg: RunConfig, name: str, steps: int) -> None:
+    """Raise `UserError` for a stage that branches from a step after the last one of `name`."""
+    for other, stage in cfg.stages.items():
+        if stage.branch is not None and stage.branch[0] == name and stage.branch[1] > steps:
+            raise UserError(
+                f"stages.{other}.from",
+                stage.from_stage,
+                f"{name} ends after {steps} steps, by stages.{name}.max_epochs="
+                f"{cfg.stages[name].max_epochs:g}",
+                f"use {name}@STEP up to there, or a larger stages.{name}.max_epochs",
+            )
+
+
+def _branch(context: Context, name: str) -> Branch | None:
+    """Return the checkpoint that a stage branches from; None for a stage that is no branch."""
+    found = context.cfg.stages[name].branch
+    if found is None:
+        return None
+    stage, step = found
+    return Branch(
+        stage=stage,
+        step=step,
+        path=branch_path(context.stage_folder(f"train/{stage}"), step),
+        fingerprint=context.stage(f"train/{stage}").fingerprint,
+    )
+
+
+def _continued(name: str, plan: BatchPlan, reader: Reader, branch: Branch) -> BatchPlan:
+    """Return the plan of a branch: it reads the text on from where the branch begins.
+
+    A text of its own, or the same text in sequences of another length, is read from its beginning.
+    """
+    state = read_branch(name, branch).state
+    text = (reader.fingerprint, reader.rows_per_epoch)
+    before = state.progress.batch + state.data.get("batches_before", 0)
+    rows = state.data["next_row"]
+    if text != (state.data["fingerprint"], state.data["rows_per_epoch"]):
+        rows = 0
+    return replace(plan, rows_before=rows, batches_before=before)
 
 
 def train_stage(
@@ -87,7 +136,7 @@ def train_stage(
 
 
 def needed_division(cfg: RunConfig, world_size: int) -> ZeroSettings:
-    """Return `cfg.zero` as it is trained with: one rank has nothing to divide.
+    """Return `cfg.zero` as it is trained with: one rank has nothing to partition.
 
     In fp32 DeepSpeed's stages 1 and 2 would only keep weights and gradients twice there.
     """
@@ -150,7 +199,7 @@ def _expected_steps(length: StageLength, plan: BatchPlan, reader: Reader, flops:
 
 
 def training_result(job: StageJob, trained: TrainedStage) -> dict[str, Any]:
-    """Return what the record of a training stage tells."""
+    """Return the result of a training stage, for its record."""
     done, reader = trained.progress, job.reader
     loss = done.loss if done.loss is not None else float("nan")
     line = f"{done.step} steps, {done.tokens:,} tokens, loss {loss:.3f}, rate {job.peak_rate:.2g}"
@@ -158,7 +207,7 @@ def training_result(job: StageJob, trained: TrainedStage) -> dict[str, Any]:
         **{k: v for k, v in asdict(done).items() if k not in INTERNAL},
         "steps": done.step,
         "bytes": round(done.tokens * reader.bytes_per_token),
-        "epochs": job.plan.first_row(done.batch) / reader.rows_per_epoch,
+        "epochs": (job.plan.first_row(done.batch) - job.plan.rows_before) / reader.rows_per_epoch,
         "packing_efficiency": done.tokens / done.positions,
         "peak_learning_rate": job.peak_rate,
         "trainable_parameters": job.trainable.count,

@@ -33,6 +33,7 @@ __all__ = [
     "apply_weights",
     "build_model",
     "end_division",
+    "full_shape",
     "gathered",
     "load_model",
     "load_tokenizer",
@@ -79,6 +80,12 @@ def end_division() -> None:
 
     patched = partition_parameters.InsertPostInitMethodToModuleSubClasses
     torch.nn.functional.linear = getattr(patched, "linear_bk", torch.nn.functional.linear)
+
+
+def full_shape(parameter: torch.Tensor) -> torch.Size:
+    """Return the shape of a whole parameter, of which a rank holds a part under ZeRO-3."""
+    shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
+    return shape
 
 
 @contextmanager

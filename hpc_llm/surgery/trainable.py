@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from hpc_llm.errors import UserError
 from hpc_llm.methods import ALL_LAYERS, Adapter, Trains, describe, trains
 from hpc_llm.settings import StageSettings
+from hpc_llm.surgery.loading import full_shape
 
 __all__ = ["Trainable", "make_trainable"]
 
@@ -49,7 +50,7 @@ class Trainable:
     @property
     def count(self) -> int:
         """Number of trained parameters."""
-        sizes = sum(_shape(p).numel() for p in self.parameters.values())
+        sizes = sum(full_shape(p).numel() for p in self.parameters.values())
         if self.frozen_rows is None:
             return sizes
         return sizes // len(self.frozen_rows) * int((~self.frozen_rows).sum())
@@ -99,7 +100,7 @@ def _freeze_rows(
     Adam leaves a weight whose gradient was always 0 as it is, bit for bit: both moments are 0. As
     the gradient is set where autograd hands it over, this holds however it is divided later.
     """
-    frozen = torch.ones(_shape(next(iter(embeddings.values())))[0], dtype=torch.bool)
+    frozen = torch.ones(full_shape(next(iter(embeddings.values())))[0], dtype=torch.bool)
     frozen[torch.as_tensor(new_rows)] = False
 
     def masked(gradient: torch.Tensor) -> torch.Tensor:
@@ -109,11 +110,6 @@ def _freeze_rows(
     for parameter in embeddings.values():
         parameter.register_hook(masked)
     return frozen
-
-
-def _shape(parameter: torch.nn.Parameter) -> torch.Size:
-    """The shape of a whole parameter, under ZeRO-3 too."""
-    return getattr(parameter, "ds_shape", parameter.shape)
 
 
 def _embedding_parameters(model: PreTrainedModel, what: Trains) -> list[torch.Tensor]:

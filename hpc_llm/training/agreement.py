@@ -1,8 +1,8 @@
-"""Do all ranks hold the same weights? Asked once, before the first step.
+"""Check once, before the first step, that all ranks hold the same weights.
 
-Ranks that train different rows give a loss that looks sound and a model that is not. The causes
-seen elsewhere: an embedding resized under ZeRO-3 that stays each rank's own, adapters drawn from
-unequal seeds, a rank that read another file.
+Ranks with different embeddings or adapters give a plausible loss and a wrong model. Known causes:
+an embedding resized under ZeRO-3 that stays local to each rank, adapters initialised from unequal
+seeds, a rank that read another file.
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ def fingerprint_of(tensor: torch.Tensor) -> int:
 def check_same(tensors: Mapping[str, torch.Tensor], rank: int) -> None:
     """Raise `UserError`, which names rank and tensor, where a rank holds other bits than rank 0.
 
-    Collective; what ZeRO-3 has divided is gathered, one tensor at a time.
+    Collective; what ZeRO-3 has partitioned is gathered, one tensor at a time.
     """
     for name, tensor in tensors.items():
         with gathered([tensor], write=False):
@@ -51,6 +51,8 @@ def check_same(tensors: Mapping[str, torch.Tensor], rank: int) -> None:
         if other[0]:
             which = f"rank {other[1]}" if other[0] == 1 else f"{other[0]} ranks"
             raise UserError(
-                f"{name}: {which} of this run holds other numbers than rank 0 before the first "
-                "step; do all nodes read the same model folder?"
+                name,
+                None,
+                f"{which} of this run holds other numbers than rank 0 before the first step",
+                "let all nodes read the same model folder",
             )

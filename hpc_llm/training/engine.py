@@ -10,7 +10,8 @@ from hpc_llm.surgery.loading import end_division
 from hpc_llm.surgery.trainable import Trainable
 from hpc_llm.training import process_group
 from hpc_llm.training.agreement import check_same
-from hpc_llm.training.checkpoints.resume import Snapshot, restore
+from hpc_llm.training.checkpoints.checkpoint import Checkpoint
+from hpc_llm.training.checkpoints.resume import restore
 from hpc_llm.training.checkpoints.states import start_states
 from hpc_llm.training.data.rows import Rows
 from hpc_llm.training.job import StageJob
@@ -74,7 +75,7 @@ class Engine:
         """Apply the accumulated gradient; return False where it was left out.
 
         That is so on request, and where the gradient is no number: by DeepSpeed's own way of
-        passing over a step whose loss scale was too high. Without ZeRO there is no such way.
+        skipping a step whose loss scale was too high. Without ZeRO there is no such way.
         """
         optimizer = self.engine.optimizer
         if self._knows_norm:
@@ -100,16 +101,16 @@ class Engine:
             parameters = self.job.trainable.parameters.values()
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, torch.tensor(self._norm))
 
-    def restore(self, snapshot: Snapshot) -> None:
+    def restore(self, start: Checkpoint) -> None:
         """Go back to a checkpoint (collective)."""
-        restore(self.engine, self.job, snapshot)
+        restore(self.engine, self.job, start)
 
     def __enter__(self) -> "Engine":
         """Begin."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Give back what DeepSpeed holds; the model and its weights stay usable."""
+        """Free what DeepSpeed holds; the model and its weights stay usable."""
         self.engine.destroy()
         end_division()
 
@@ -130,8 +131,8 @@ class Engine:
         return None if norm is None else float(norm) / self._factor
 
 
-def start_engine(trainable: Trainable, job: StageJob, snapshot: Snapshot | None) -> Engine:
-    """Initialise DeepSpeed for a stage, going on from `snapshot` if there is one."""
+def start_engine(trainable: Trainable, job: StageJob, start: Checkpoint | None) -> Engine:
+    """Initialise DeepSpeed for a stage, from the checkpoint `start` if there is one."""
     import deepspeed
 
     parameters = trainable.parameters
@@ -155,8 +156,8 @@ def start_engine(trainable: Trainable, job: StageJob, snapshot: Snapshot | None)
             config=deepspeed_config(job.train, job.zero, job.plan, elements),
         )
         start_states(engine)
-        if snapshot:
-            restore(engine, job, snapshot)
+        if start:
+            restore(engine, job, start)
     started = Engine(engine, job)
     check_same(started.shared_parameters(), job.ranks.rank)
     return started
@@ -174,7 +175,7 @@ def _spare_passes(engine: Any, clip: Callable[[], None]) -> None:
 
 
 def _make_skippable(optimizer: Any) -> None:
-    """Let the optimizer pass over a step on request, as DeepSpeed's own does after an overflow."""
+    """Let the optimizer skip a step on request, as DeepSpeed's own does after an overflow."""
     optimizer.left_out = False
     if not hasattr(optimizer, "overflow"):  # torch's, without ZeRO
         apply = optimizer.step

@@ -1,6 +1,6 @@
-"""What one training stage is given, and what it gives back."""
+"""Inputs and result of a training stage."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,22 +24,39 @@ from hpc_llm.training.guards import Trouble
 from hpc_llm.training.progress import Progress
 from hpc_llm.training.schedules import StageLength
 
-__all__ = ["Hooks", "StageJob", "TrainedStage"]
+__all__ = ["Branch", "Hooks", "StageJob", "TrainedStage"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branch:
+    """The checkpoint that a stage starts from instead of a model: `from=STAGE@STEP`."""
+
+    stage: str
+    step: int
+    path: Path
+    fingerprint: str
+    """Of that stage."""
+
+    @property
+    def point(self) -> str:
+        """STAGE@STEP."""
+        return f"{self.stage}@{self.step}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageJob:
-    """All that one training stage works with."""
+    """Inputs of a training stage."""
 
     name: str
     trainable: Trainable
     reader: Reader
     plan: BatchPlan
     steps: int
-    """Steps that it will take, an estimate where tokens or FLOPs end it."""
+    """Its number of steps, an estimate where tokens or FLOPs end it."""
     length: StageLength
-    """When it is over, and how much of it is done."""
+    """When it ends, and how much of it is done."""
     peak_rate: float
+    """Peak learning rate."""
     stage: StageSettings
     train: TrainSettings
     zero: ZeroSettings
@@ -51,31 +68,35 @@ class StageJob:
     folder: Path
     """Checkpoints lie here."""
     fingerprint: str
-    """Checkpoints of another fingerprint are not gone on from."""
+    """Training does not resume from checkpoints of another fingerprint."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What the fingerprint stands for, as `stages.lora.rank`, to tell what has changed."""
+    """What the fingerprint stands for, as `stages.lora.rank`, to name what has changed."""
+    branch: Branch | None = None
+    """Where it starts, if it branches from another stage."""
+    branch_steps: Sequence[int] = ()
+    """Steps that later stages branch from: their checkpoints are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hooks:
-    """What the caller passes down: where figures go and who may stop the run."""
+    """Callbacks of the caller: where metrics go and what may stop the run."""
 
     log: Callable[[Progress, dict[str, float], list[StepRecord]], None]
     """Called on rank 0 every `log_steps`: the totals so far, metrics and records of these steps."""
     resumed: Callable[[Progress], None]
-    """Called on rank 0 when the stage goes on from a checkpoint."""
+    """Called on rank 0 when the stage resumes from a checkpoint."""
     step_flops: Callable[[int, int], int]
     """(tokens, sum of squared document lengths) of a step -> its model FLOPs."""
     stop_reason: Callable[[], str | None]
-    """Asked at every step boundary."""
+    """Called at every step boundary: why to stop; None: continue."""
     saving: Callable[[Progress], None] = lambda progress: None
     """Called on rank 0 before a checkpoint of these totals is written."""
     over_budget: Callable[[Progress], str | None] = lambda progress: None
-    """Asked on rank 0 at every step boundary: which limit is reached; None: go on."""
+    """Called on rank 0 at every step boundary: which limit is reached; None: continue."""
     unsaved: Callable[[Progress], None] = lambda progress: None
-    """Called on rank 0 when the checkpoint of these totals has found no room; training goes on."""
+    """Called on rank 0 when the disk has no room for the checkpoint of these totals."""
     trouble: Callable[[Trouble, StepRecord], None] = lambda trouble, record: None
-    """Called on rank 0 when a guard finds something, with what is done about it."""
+    """Called on rank 0 when a guard finds an anomaly, with the action taken."""
     stalled: Callable[[list[str]], None] = lambda names: None
     """Called on the rank that notices a stall, with the ranks that are behind, before it ends."""
     straggling: Callable[[list[str], int], None] = lambda names, step: None

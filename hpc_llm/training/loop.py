@@ -11,7 +11,7 @@ import torch
 
 from hpc_llm.errors import BudgetSpent, Diverged, Stopped
 from hpc_llm.training import process_group
-from hpc_llm.training.checkpoints.resume import take_up
+from hpc_llm.training.checkpoints.resume import load_latest
 from hpc_llm.training.checkpoints.saver import Saver
 from hpc_llm.training.checkpoints.states import full_parameters
 from hpc_llm.training.data.prefetch import Prefetch
@@ -34,15 +34,16 @@ def train(job: StageJob, hooks: Hooks) -> TrainedStage:
     Raises `Stopped` after saving when `hooks.stop_reason` says so on any rank, `BudgetSpent` after
     saving when `hooks.over_budget` does, and `Diverged`, without saving, when a guard says stop.
     """
-    snapshot = take_up(job)
-    with start_engine(job.trainable, job, snapshot) as engine:
-        loop = Loop(job, hooks, engine, snapshot.progress if snapshot else Progress())
-        if snapshot and job.ranks.is_first:
+    start = load_latest(job)
+    with start_engine(job.trainable, job, start) as engine:
+        loop = Loop(job, hooks, engine, start.progress if start else Progress())
+        if loop.progress.step and job.ranks.is_first:
             hooks.resumed(loop.progress)
         watchdog = Watchdog(job.ranks, job.guards.stall_minutes, hooks.stalled)
         with watchdog as loop.watchdog, loop.saver:
             while not job.length.ended(loop.progress):
                 loop.step()
+            loop.end()
         return _result(job, loop.progress)
 
 
@@ -61,7 +62,7 @@ class Loop:
         self.rows = Prefetch(job.reader, job.plan, job.ranks.rank)
         self.saver = Saver(job, engine.engine, progress, hooks.unsaved)
         self.stragglers = Stragglers(job.guards.slow_factor)
-        self.saved = time.monotonic()
+        self.saved, self.saved_step = time.monotonic(), progress.step
 
     def _take_window(self, progress: Progress) -> None:
         """Go on with the steps since the last log line, as if nothing had been interrupted."""
@@ -99,7 +100,7 @@ class Loop:
         Returns the counts and the batch's fingerprint of all ranks.
         """
         job, hooks, progress = self.job, self.hooks, self.progress
-        due = time.monotonic() - self.saved > 60 * job.checkpoint.minutes
+        due = time.monotonic() - self.saved > 60 * job.checkpoint.minutes or self._branches()
         limit = hooks.over_budget(progress) if job.ranks.is_first else None
         wishes = (due, hooks.stop_reason() is not None, limit is not None)
         *sums, batch, save, stop, spent = process_group.all_sum([*counts, batch, *map(int, wishes)])
@@ -110,6 +111,17 @@ class Loop:
         if stop:
             raise Stopped(hooks.stop_reason() or "another rank was asked to stop")
         return Counts(*sums), batch
+
+    def _branches(self) -> bool:
+        """Whether a later stage branches from this step and its checkpoint is still to be saved."""
+        step = self.progress.step
+        return step in self.job.branch_steps and step != self.saved_step
+
+    def end(self) -> None:
+        """Save after the last step where a later stage branches from it (collective)."""
+        if self._branches():
+            self.saver.boundary()
+            self._save()
 
     def _save(self) -> None:
         self.watchdog.at(self.progress.step, "saves")
@@ -122,7 +134,7 @@ class Loop:
             **{name: getattr(self.logged, name) for name in COUNTERS},
         )
         self.saver.save(replace(self.progress, window=window))
-        self.saved = time.monotonic()
+        self.saved, self.saved_step = time.monotonic(), self.progress.step
 
     def _compute(
         self, rows: list[Rows], counts: Counts, batch: int
@@ -132,7 +144,7 @@ class Loop:
         labels = counts.label_tokens
         self.watchdog.at(progress.step, "computes")
         self.rate = rate = self._relative_rate(counts)
-        torch.manual_seed(job.seed * 1_000_003 + progress.batch)
+        torch.manual_seed(job.seed * 1_000_003 + job.plan.batches_before + progress.batch)
         total = process_group.all_sum_float(float(engine.accumulate(rows, labels, rate)))
         loss = total / max(1, labels)
         trouble = judge_loss(job.guards, progress.recent, loss)
@@ -195,7 +207,7 @@ class Loop:
         back = None
         if trouble.action == "rollback":
             self.saver.finish()
-            back = take_up(job)
+            back = load_latest(job)
         if trouble.action == "rollback" and back is None:
             trouble = replace(trouble, action="stop")
         if job.ranks.is_first:

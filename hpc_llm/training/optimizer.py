@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from hpc_llm.methods import trains
+from hpc_llm.surgery.loading import full_shape
 from hpc_llm.surgery.trainable import Trainable
 from hpc_llm.training.job import StageJob
 
@@ -50,13 +51,9 @@ def parameter_groups(trainable: Trainable, job: StageJob) -> list[dict[str, Any]
             special = (rate for part, rate in what.adapter_rates.items() if part in name)
             rate = job.peak_rate * next(special, ratio)
             own = train.weight_decay if decay is None else decay
-            key = rate, own if _dimensions(parameter) > 1 else 0.0
+            key = rate, own if len(full_shape(parameter)) > 1 else 0.0
             groups.setdefault(key, []).append(parameter)
     return [
         {"params": parameters, "lr": rate, "peak_rate": rate, "weight_decay": decay}
         for (rate, decay), parameters in groups.items()
     ]
-
-
-def _dimensions(parameter: torch.nn.Parameter) -> int:
-    return len(getattr(parameter, "ds_shape", parameter.shape))

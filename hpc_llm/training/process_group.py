@@ -12,14 +12,15 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
 from hpc_llm.distributed import Ranks, check_visible_devices, export
-from hpc_llm.errors import UserError
+from hpc_llm.errors import FirstRankFailed, UserError, exit_code
 
 __all__ = [
     "all_max_float",
@@ -33,9 +34,12 @@ __all__ = [
     "device_of",
     "device_uuid",
     "end",
+    "on_first_rank",
     "quiet",
     "start",
 ]
+
+Result = TypeVar("Result")
 
 WAIT = timedelta(hours=48)  # other ranks wait while rank 0 cleans, counts and encodes text
 
@@ -68,7 +72,9 @@ def _prepare_environment(ranks: Ranks) -> None:
     if scripts not in os.environ.get("PATH", "").split(os.pathsep):  # ninja lies there
         os.environ["PATH"] = scripts + os.pathsep + os.environ.get("PATH", "")
     if not torch.cuda.is_available() and not (shutil.which("g++") or shutil.which("c++")):
-        raise UserError("no C++ compiler (g++): DeepSpeed needs one on a CPU; install g++")
+        raise UserError(
+            "PATH", None, "has no C++ compiler (g++), which DeepSpeed needs on a CPU", "install g++"
+        )
 
 
 def start(ranks: Ranks, threads: int | None) -> None:
@@ -223,3 +229,28 @@ def broadcast_status(status: int) -> int:
     tensor = torch.tensor([status], dtype=torch.int64)
     torch.distributed.broadcast(tensor, 0, group=_control[0])
     return int(tensor[0])
+
+
+def on_first_rank(work: Callable[[], Result]) -> Result:
+    """Let rank 0 do `work` while the others wait; return its result on every rank (collective).
+
+    The result travels as a pickle between the ranks, so it must be small. When `work` fails, its
+    error is raised on rank 0 and `FirstRankFailed` on the others.
+    """
+    if not _control:
+        return work()
+    told: list[Any] = [None]
+    failure: Exception | None = None
+    if torch.distributed.get_rank() == 0:
+        try:
+            told = [(0, work())]
+        except Exception as error:  # reported to the other ranks, then raised again
+            failure = error
+            told = [(exit_code(error), None)]
+    torch.distributed.broadcast_object_list(told, 0, group=_control[0])
+    if failure is not None:
+        raise failure
+    code, result = told[0]
+    if code:
+        raise FirstRankFailed(code)
+    return result

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from hpc_llm.settings import GuardSettings
-from hpc_llm.training.checkpoints.resume import take_up
+from hpc_llm.training.checkpoints.resume import load_latest
 from hpc_llm.training.engine import start_engine
 from hpc_llm.training.forensics import StepRecord
 from hpc_llm.training.job import Hooks, StageJob
@@ -36,11 +36,12 @@ def rerun_step(
     Collective. Without a checkpoint before it the stage starts from its first step. `step_flops` is
     that of the loop's hooks: the learning rate may depend on it.
     """
-    snapshot = take_up(job, last=step - 1, tidying=False)
+    snapshot = load_latest(job, last=step - 1, tidying=False)
     quiet = replace(
         job,
         checkpoint=replace(job.checkpoint, minutes=NEVER),
         guards=_without_stop(job.guards),
+        branch_steps=(),
     )
     seen: list[StepRecord] = []
     hooks = Hooks(

@@ -5,23 +5,28 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from errors import user_error
 
-from hpc_llm.errors import Superseded, UserError
+from hpc_llm.errors import Superseded
 from hpc_llm.rundir import Start, take_folder
 from hpc_llm.rundir.fence import hold, release
+from hpc_llm.training.checkpoints.branches import (
+    branch_path,
+    keep_branches,
+    missing_branches,
+    saved_steps,
+)
+from hpc_llm.training.checkpoints.checkpoint import Checkpoint, Expected
 from hpc_llm.training.checkpoints.checksums import HashedFile, describe
-from hpc_llm.training.checkpoints.differences import made_otherwise, other_model, refusal
 from hpc_llm.training.checkpoints.folder import (
     BadCheckpoint,
     CheckpointState,
     checkpoints,
     commit,
     drop_all_but_best,
-    read_state,
     set_aside,
     temporary_folder,
     tidy,
-    verify,
 )
 from hpc_llm.training.progress import Progress
 
@@ -40,14 +45,13 @@ def state(step, loss=None, **changes):
     )  # fmt: skip
 
 
-def save(folder, step, loss=None, keep=2, keep_best=False):
+def save(folder, step, loss=None, keep=2, **options):
     temporary = temporary_folder(folder, step)
     temporary.mkdir(parents=True)
     with HashedFile(temporary / "states") as file:
         file.write(bytes([step % 256]) * 1000)
-    return commit(
-        temporary, state(step, loss, files={"states": file.found}), keep, keep_best=keep_best
-    )
+    options = {"keep_best": False, **options}
+    return commit(temporary, state(step, loss, files={"states": file.found}), keep, **options)
 
 
 def names(folder):
@@ -56,10 +60,11 @@ def names(folder):
 
 def test_what_is_committed_is_read_back(tmp_path):
     path = save(tmp_path, 3, loss=2.5)
-    found = read_state(path)
-    assert (found.progress.step, found.progress.loss, found.settings) == (3, 2.5, SETTINGS)
-    verify(path, found.files)
-    assert found.files == {"states": describe(path / "states")}
+    found = Checkpoint.read(path)
+    assert (found.progress.step, found.progress.loss) == (3, 2.5)
+    assert found.state.settings == SETTINGS
+    assert found.damage() is None
+    assert found.state.files == {"states": describe(path / "states")}
 
 
 def test_the_newest_are_kept_and_the_best(tmp_path):
@@ -113,22 +118,29 @@ def test_checkpoints_of_later_steps_can_be_left_out(tmp_path):
         (lambda path: (path / "state.json").write_text("[]"), "state.json cannot be read"),
         (lambda path: (path / "states").unlink(), "states: No such file"),
         (lambda path: (path / "states").write_bytes(b"x" * 10), "states has 10 bytes, not 1,000"),
-        (lambda path: (path / "states").write_bytes(b"x" * 1000), "SHA-256 differs"),
     ],
 )
 def test_what_is_not_whole_is_told(tmp_path, damage, said):
     path = save(tmp_path, 3)
     damage(path)
     with pytest.raises(BadCheckpoint, match=said):
-        verify(path, read_state(path).files)
+        Checkpoint.read(path)
+
+
+def test_other_bytes_are_found_by_the_rank_whose_share_they_are(tmp_path):
+    checkpoint = Checkpoint.read(save(tmp_path, 3))
+    (checkpoint.path / "states").write_bytes(b"x" * 1000)
+    assert "states" in checkpoint.damage()
+    assert "SHA-256" in checkpoint.damage(slice(0, None, 2))
+    assert checkpoint.damage(slice(1, None, 2)) is None
 
 
 def test_another_format_is_refused_and_not_taken_for_a_broken_one(tmp_path):
     path = save(tmp_path, 3)
     found = json.loads((path / "state.json").read_text())
     (path / "state.json").write_text(json.dumps({**found, "format": 99}))
-    with pytest.raises(UserError, match=r"another version of hpc-llm \(format 99"):
-        read_state(path)
+    with user_error(str(path), "format 99", "reads 2", "checkpoint.changed=restart"):
+        Checkpoint.read(path)
 
 
 def test_what_a_killed_writer_left_is_no_checkpoint_and_is_removed(tmp_path):
@@ -163,39 +175,72 @@ def test_a_hashed_file_has_the_hash_of_what_is_on_the_disk(tmp_path):
     assert file.found["bytes"] == 60_000_003
 
 
-def why(found, stage="lora", fingerprint="y", **settings):
-    return refusal("step-00000003", found, stage, fingerprint, {**SETTINGS, **settings})
+def why(found, stage="lora", fingerprint="y", parameters=None, data=None, **settings):
+    """Return the error of a checkpoint for a stage with these settings; None: it has none."""
+    expected = Expected(
+        stage=stage, fingerprint=fingerprint, settings={**SETTINGS, **settings},
+        parameters=parameters, data=data,
+    )  # fmt: skip
+    return Checkpoint(Path("checkpoints/step-00000003"), found).mismatch(expected)
 
 
-def test_changed_settings_are_told_by_name():
+def test_changed_settings_are_named():
     found = state(3)
     assert why(found, fingerprint="x") is None
-    told = why(found, **{"stages.lora.learning_rate": 0.02, "seed": 7})
-    assert "seed: None -> 7, stages.lora.learning_rate: 0.01 -> 0.02; give the earlier ones" in told
-    assert "go on from step 3, or checkpoint.changed=restart to begin lora anew" in told
-    assert "train.micro_batch_tokens" in told
-    assert "corpus.target: another content;" in why(found, **{"corpus.target (content)": ["b"]})
-    assert "other files, or another version of hpc-llm" in why(found)
+    error = why(found, **{"stages.lora.learning_rate": 0.02, "seed": 7})
+    assert error.key == "checkpoints/step-00000003"
+    assert "seed: None -> 7, stages.lora.learning_rate: 0.01 -> 0.02" in error.rule
+    for word in ("step 3", "checkpoint.changed=restart", "train.micro_batch_tokens"):
+        assert word in error.fix
+    assert "corpus.target: another content" in why(found, **{"corpus.target (content)": ["b"]}).rule
+    assert "other files" in why(found).rule
     many = why(found, **{f"key{i}": i for i in range(8)})
-    assert "key4: None -> 4, and 3 more" in many
-    assert all("\n" not in text for text in (told, many))
+    assert "key4: None -> 4, and 3 more" in many.rule
+    assert all("\n" not in str(found) for found in (error, many))
 
 
 def test_tuples_and_paths_are_compared_as_they_are_read_back():
     found = replace(state(3), settings={"a": [1, 2], "b": "x/y"})
-    assert "other files" in refusal("p", found, "lora", "y", {"a": (1, 2), "b": "x/y"})
+    expected = Expected(stage="lora", fingerprint="y", settings={"a": (1, 2), "b": "x/y"})
+    assert "other files" in Checkpoint(Path("p"), found).mismatch(expected).rule
 
 
-def test_another_stage_and_another_model_are_told():
-    assert "is a checkpoint of the stage lora, not of full" in why(state(3), stage="full")
-    told = other_model(Path("step-00000003"), state(3), {"a": "4 x 3", "b": "1"})
-    assert "another model: a is 4 x 2 there and 4 x 3 here, b is missing there and 1 here" in told
-    assert other_model(Path("step-00000003"), state(3), {"a": "4 x 2"}) is None
+def test_another_stage_another_model_and_another_text_are_named():
+    assert "stage lora, not of full" in why(state(3), stage="full").rule
+    same = {"fingerprint": "x"}
+    error = why(state(3), parameters={"a": "4 x 3", "b": "1"}, **same)
+    assert "a is 4 x 2 there and 4 x 3 here, b is missing there and 1 here" in error.rule
+    assert why(state(3), parameters={"a": "4 x 2"}, **same) is None
+    error = why(state(3), data=lambda progress: {"next_row": progress.step}, **same)
+    assert "{'next_row': 3}" in error.rule
+    assert why(state(3), data=lambda progress: {}, **same) is None
 
 
-def test_what_may_change_is_told():
-    assert made_otherwise(state(3), {"ranks": 4}) == "ranks 2 -> 4"
-    assert made_otherwise(state(3), {"ranks": 2}) == ""
+def test_what_may_change_is_named():
+    def changes(ranks):
+        expected = Expected(stage="lora", fingerprint="x", made_with={"ranks": ranks})
+        return Checkpoint(Path("p"), state(3)).changes(expected)
+
+    assert changes(4) == "ranks 2 -> 4"
+    assert changes(2) == ""
+
+
+def test_checkpoints_that_others_branch_from_are_neither_pruned_nor_dropped(tmp_path):
+    folder, steps = tmp_path / "checkpoints", [2, 4]
+    for step in (1, 2, 3, 5, 6):
+        save(folder, step, float(step), branches=steps, keep_best=True)
+    assert names(folder) == [f"step-0000000{step}" for step in (6, 5, 2, 1)]
+    assert missing_branches(tmp_path, steps) == [4]
+    second = save(folder, 2, branches=steps, keep_best=True)
+    assert names(folder)[2:] == ["step-00000002-2", "step-00000002", "step-00000001"]
+    keep_branches(tmp_path, steps)
+    drop_all_but_best(folder)
+    assert names(folder) == ["step-00000001"]
+    assert not second.exists()
+    kept = Checkpoint.read(branch_path(tmp_path, 2))
+    assert (kept.progress.step, kept.damage()) == (2, None)
+    assert saved_steps(tmp_path) == [1, 2]
+    assert missing_branches(tmp_path, steps) == [4]
 
 
 def test_parts_of_an_earlier_start_are_in_no_checkpoint_of_a_later_one(tmp_path):

@@ -2,9 +2,10 @@
 
 TASKS is a JSON list of {"folder", "zero", "method", "micro", "stop_at", "precision", "poison",
 "guards", "minutes", "fault", "leave_out", "tokens", "flops", "compile", "tied", "rows", "steps",
-"checkpoint", "fingerprint", "settings", "width", "train", "name", "text"};
+"checkpoint", "fingerprint", "settings", "width", "train", "name", "text", "branch",
+"branch_steps", "schedule", "rate"};
 `fault` is [forward pass, nan_loss | nan_gradient | slow, how often], `leave_out` a batch that is
-not in the text, `rows` those that learn by new_rows.
+not in the text, `rows` those that learn by new_rows, `branch` [stage, step, its stage folder].
 Prints a JSON list with the losses and the hash of each; with `stop_at` a task is asked to stop
 when it is about to make that step, saves, and its entry is null; `poison` puts NaN into a weight.
 """
@@ -20,9 +21,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from documents import Documents
-from tiny import stage_of
 from transformers import LlamaConfig
 from transformers.utils import ModelOutput
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tiny import stage_of
 
 from hpc_llm import config
 from hpc_llm.distributed import detect_ranks, set_up_console
@@ -31,11 +34,12 @@ from hpc_llm.settings import RampSettings
 from hpc_llm.surgery.loading import DTYPES, build_model, gathered
 from hpc_llm.surgery.trainable import make_trainable
 from hpc_llm.training import process_group
+from hpc_llm.training.checkpoints.branches import branch_path, keep_branches
 from hpc_llm.training.checkpoints.states import full_parameter
 from hpc_llm.training.data.batches import BatchPlan, plan_batches
 from hpc_llm.training.data.mixture import MixedReader
 from hpc_llm.training.data.shards import PackedReader
-from hpc_llm.training.job import Hooks, StageJob
+from hpc_llm.training.job import Branch, Hooks, StageJob
 from hpc_llm.training.loop import train
 from hpc_llm.training.schedules import StageLength
 from hpc_llm.training.zero import division_config
@@ -93,6 +97,15 @@ class Shortened:
         return getattr(self.plan, name)
 
 
+def branch_of(task):
+    """Return the checkpoint that a task starts from, if it branches from another one."""
+    if "branch" not in task:
+        return None
+    stage, step, folder = task["branch"]
+    path = branch_path(Path(folder), step)
+    return Branch(stage=stage, step=step, path=path, fingerprint="x")
+
+
 def build(task):
     """Return the job that `task` describes."""
     cfg = config.typed(config.compose(["experiment=example"]))
@@ -124,23 +137,30 @@ def build(task):
     small = {"rank": 4} if task["method"] == "lora" else {}
     stage = stage_of(task["method"], **small, **task.get("stage", {}))
     plan = plan_batches(shared, ranks.world_size, 32)
+    branch = branch_of(task)
+    if branch:
+        state = json.loads((branch.path / "state.json").read_text())
+        before = state["data"].get("batches_before", 0) + state["progress"]["batch"]
+        plan = replace(plan, rows_before=state["data"]["next_row"], batches_before=before)
     return StageJob(
         name=task.get("name", task["method"]),
         trainable=make_trainable(model, stage, False, 1, task.get("rows", [])),
         reader=reader_of(shared, plan, task.get("text", 5)),
         plan=plan if task.get("leave_out") is None else Shortened(plan, task["leave_out"]),
-        steps=STEPS, peak_rate=0.01,
+        steps=STEPS, peak_rate=task.get("rate", 0.01),
         length=StageLength(
             steps=task.get("steps", STEPS), tokens=task.get("tokens"), flops=task.get("flops")
         ),
         stage=stage, train=shared, zero=zero,
-        schedule=cfg.schedule, guards=replace(cfg.guards, **task.get("guards", {})),
+        schedule=replace(cfg.schedule, **task.get("schedule", {})),
+        guards=replace(cfg.guards, **task.get("guards", {})),
         checkpoint=replace(
             cfg.checkpoint, minutes=task.get("minutes", 1e-9 if task.get("poison") else 10),
             **task.get("checkpoint", {}),
         ),
         ranks=ranks, seed=1, folder=Path(task["folder"]),
         fingerprint=task.get("fingerprint", "x"), settings=task.get("settings", {}),
+        branch=branch, branch_steps=task.get("branch_steps", ()),
     )  # fmt: skip
 
 
@@ -179,6 +199,7 @@ def result(task):
         return {"error": str(error), "troubles": troubles, "unsaved": unsaved}
     if not job.ranks.is_first:
         return {}
+    keep_branches(job.folder.parent, job.branch_steps)
     digest = hashlib.sha256()
     for name, value in sorted({**trained.weights, **trained.adapters}.items()):
         digest.update(name.encode())

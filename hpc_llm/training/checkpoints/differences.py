@@ -1,7 +1,7 @@
 """How a checkpoint's settings, data and model differ from those of the stage. No torch here.
 
-The weights depend on the settings in `CheckpointState.settings` and on the files read; with others
-a stage is another stage. All other settings may change from one start to the next.
+The weights depend on the settings in `CheckpointState.settings` and on the files read: with others
+a stage cannot resume. All other settings may change from one start to the next.
 """
 
 import json
@@ -9,9 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hpc_llm.errors import UserError
 from hpc_llm.training.checkpoints.folder import CheckpointState
 
-__all__ = ["CONTENT", "as_json", "made_otherwise", "other_model", "refusal"]
+__all__ = [
+    "CONTENT",
+    "as_json",
+    "made_otherwise",
+    "other_data",
+    "other_model",
+    "other_parameters",
+    "other_settings",
+]
 
 MAY_CHANGE = (
     "ranks, zero, launch, hardware, checkpoint, guards, tracking, budget, "
@@ -39,20 +48,28 @@ def changed_settings(state: CheckpointState, settings: Mapping[str, Any]) -> lis
     ]
 
 
-def refusal(
+def other_settings(
     path: Path, state: CheckpointState, stage: str, fingerprint: str, settings: Mapping[str, Any]
-) -> str | None:
-    """Return why a checkpoint is not one of `stage` as it is asked for; None: it is one."""
+) -> UserError | None:
+    """Return why a checkpoint is not one of `stage` with these settings; None: it is one."""
     if state.stage != stage:
-        return f"{path}: is a checkpoint of the stage {state.stage}, not of {stage}; remove it"
+        return UserError(
+            str(path),
+            None,
+            f"is a checkpoint of the stage {state.stage}, not of {stage}",
+            "remove it",
+        )
     if state.fingerprint == fingerprint:
         return None
     changes = changed_settings(state, settings)
-    told = _some(changes) if changes else "other files, or another version of hpc-llm"
-    return (
-        f"{path}: was made with other settings: {told}; give the earlier ones to go on from step "
-        f"{state.progress.step}, or checkpoint.changed=restart to begin {stage} anew (the "
-        f"checkpoint is then kept in superseded/); {MAY_CHANGE}"
+    differ = _some(changes) if changes else "other files, or another version of hpc-llm"
+    return UserError(
+        str(path),
+        None,
+        f"has other settings: {differ}",
+        f"use the earlier ones to resume from step {state.progress.step}, or "
+        f"checkpoint.changed=restart to train {stage} from scratch (the checkpoint is then kept in "
+        f"superseded/); {MAY_CHANGE}",
     )
 
 
@@ -67,14 +84,30 @@ def other_parameters(state: CheckpointState, parameters: Mapping[str, str]) -> l
     ]
 
 
-def other_model(path: Path, state: CheckpointState, parameters: Mapping[str, str]) -> str | None:
+def other_model(
+    path: Path, state: CheckpointState, parameters: Mapping[str, str]
+) -> UserError | None:
     """Return why a checkpoint is not one of this model; None: it is one."""
     differ = other_parameters(state, parameters)
     if not differ:
         return None
-    return (
-        f"{path}: is a checkpoint of another model: {_some(differ)}; give the model it was made "
-        f"with, or remove {path.parent}"
+    return UserError(
+        str(path),
+        None,
+        f"is a checkpoint of another model: {_some(differ)}",
+        f"use the model it was made with, or remove {path.parent}",
+    )
+
+
+def other_data(path: Path, state: CheckpointState, data: Mapping[str, Any]) -> UserError | None:
+    """Return why a checkpoint has not read this text up to this place; None: it has."""
+    if state.data == data:
+        return None
+    return UserError(
+        str(path),
+        None,
+        f"the training text has changed: {state.data} -> {dict(data)}",
+        f"restore its shards as they were, or remove {path.parent} to train from scratch",
     )
 
 

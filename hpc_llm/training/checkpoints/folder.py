@@ -1,26 +1,24 @@
-"""Checkpoints on the disk: what is in one, which are whole, which are kept. No torch here.
+"""Checkpoints on the disk: what is in one, how it gets its name, which are kept. No torch here.
 
 `checkpoints/step-00000120/` holds the states in one of two layouts (`whole`, `sharded`) and
 `state.json`: the counters, the data's fingerprint, the settings it was made with, and size and
 SHA-256 of every other file. `state.json` is the completion marker: it is written last into a
 temporary folder, which then gets its name by one rename. A checkpoint is never written over
-another one, and one that cannot be read is passed over for the one before.
+another one, and one that cannot be read is skipped for the one before it.
 
-Random numbers need no place in it: every step seeds them anew from (seed, number of the batch).
+Random numbers need no place in it: every step seeds them from (seed, number of the batch).
 """
 
 import json
-import os
 import re
 import shutil
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpc_llm.errors import UserError
-from hpc_llm.rundir import check_fence, read_json, write_json
-from hpc_llm.training.checkpoints.checksums import describe
-from hpc_llm.training.progress import LogWindow, Progress
+from hpc_llm.rundir import check_fence, read_json, sync_folder, write_json
+from hpc_llm.training.progress import Progress
 
 __all__ = [
     "BadCheckpoint",
@@ -29,12 +27,10 @@ __all__ = [
     "commit",
     "drop_all_but_best",
     "numbered",
-    "read_state",
     "set_aside",
     "step_and_attempt",
     "temporary_folder",
     "tidy",
-    "verify",
 ]
 
 FORMAT = 2  # raised when what lies in a checkpoint changes
@@ -43,7 +39,7 @@ NAME = re.compile(r"step-(\d{8,})(?:-(\d+))?")
 
 
 class BadCheckpoint(ValueError):
-    """A checkpoint that is not whole; the message says what is wrong with it."""
+    """A checkpoint that is incomplete or damaged; the message says what is wrong with it."""
 
 
 @dataclass(kw_only=True)
@@ -57,7 +53,7 @@ class CheckpointState:
     layout: str
     """whole | sharded."""
     data: dict[str, Any]
-    """The reader: fingerprint and rows of its text, and the next row."""
+    """The reader: fingerprint and sequences of its text, and the next sequence."""
     parameters: dict[str, str]
     """Shapes of the trained parameters by name, as `4096 x 64`."""
     settings: dict[str, Any]
@@ -67,7 +63,7 @@ class CheckpointState:
     optimizer: dict[str, Any]
     """Of the optimizer what is no tensor: its step, and the loss scale of fp16."""
     division: str = ""
-    """Of a sharded one: fingerprint of how DeepSpeed has divided the states."""
+    """Of a sharded one: fingerprint of how DeepSpeed has partitioned the states."""
     names: dict[str, str] = field(default_factory=dict)
     """Of a sharded one: DeepSpeed's names of the parameters."""
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -98,82 +94,44 @@ def checkpoints(folder: Path, last: int | None = None) -> list[Path]:
 def temporary_folder(folder: Path, step: int, start: int = 0) -> Path:
     """Return where a checkpoint of `step` is written before it has its name.
 
-    Start number `start` of the run has its own, so that what a rank left over from an earlier
-    start writes is in no checkpoint of a later one.
+    Start number `start` of the run has its own, so that what a stale rank of an earlier start
+    writes is in no checkpoint of a later one.
     """
     return folder / f".step-{step:08d}.{start}.tmp"
 
 
 def tidy(folder: Path) -> list[str]:
-    """Remove what killed writers left; return its names."""
+    """Remove what killed writers left; return the names of it."""
     left = [*folder.glob(".*.tmp"), *folder.glob("step-*/.*.tmp")]
     for path in left:
         shutil.rmtree(path, ignore_errors=True)
     return [path.name for path in left]
 
 
-def read_state(path: Path) -> CheckpointState:
-    """Read the marker of a checkpoint and see that its files are there with their sizes.
-
-    Raises `BadCheckpoint` for one that is not whole, and `UserError` for another format.
-    """
-    try:
-        found = read_json(path / MARKER)
-        if found.get("format") != FORMAT:
-            raise UserError(
-                f"{path}: was written by another version of hpc-llm (format "
-                f"{found.get('format', 1)}, this one reads {FORMAT}); go on with that version, or "
-                "begin the stage anew with checkpoint.changed=restart"
-            )
-        progress = Progress(**found["progress"])
-        if progress.window is not None:
-            progress = replace(progress, window=LogWindow(**found["progress"]["window"]))
-        state = CheckpointState(**{**found, "progress": progress})
-    except FileNotFoundError as error:
-        raise BadCheckpoint(f"has no {MARKER}") from error
-    except (OSError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
-        raise BadCheckpoint(f"{MARKER} cannot be read: {error}") from error
-    for name, known in state.files.items():
-        _check_size(path / name, name, known["bytes"])
-    return state
-
-
-def _check_size(file: Path, name: str, expected: int) -> None:
-    try:
-        size = file.stat().st_size
-    except OSError as error:
-        raise BadCheckpoint(f"{name}: {error.strerror}") from error
-    if size != expected:
-        raise BadCheckpoint(f"{name} has {size:,} bytes, not {expected:,}")
-
-
-def verify(path: Path, files: dict[str, dict[str, Any]], share: slice = slice(None)) -> None:
-    """Compare files with their SHA-256: those of `share`, so that ranks can divide the work.
-
-    Raises `BadCheckpoint` for the first that differs.
-    """
-    for name in sorted(files)[share]:
-        try:
-            found = describe(path / name)
-        except OSError as error:
-            raise BadCheckpoint(f"{name}: {error.strerror}") from error
-        if found != files[name]:
-            raise BadCheckpoint(f"{name} is not what was written (SHA-256 differs)")
-
-
-def commit(temporary: Path, state: CheckpointState, keep: int, *, keep_best: bool) -> Path:
+def commit(
+    temporary: Path,
+    state: CheckpointState,
+    keep: int,
+    *,
+    keep_best: bool,
+    branches: Collection[int] = (),
+) -> Path:
     """Mark a written checkpoint as complete, give it its name, and prune the older ones.
 
-    All other files must be in `temporary`, synced.
+    All other files must be in `temporary`, synced. Checkpoints of the steps in `branches` stay.
     """
     write_json(temporary / MARKER, asdict(state))
     folder = temporary.parent
     check_fence(folder)
     path = temporary.rename(folder / _free_name(folder, state.progress.step))
-    _sync(folder)
+    sync_folder(folder)
     if keep_best:
         _mark_best(folder, path, state.progress.loss)
-    _prune(folder, keep, {_best(folder).get("checkpoint")} if keep_best else set())
+    best = _best(folder).get("checkpoint") if keep_best else None
+    for old in checkpoints(folder)[keep:]:
+        if old.name != best and step_and_attempt(old)[0] not in branches:
+            half = old.rename(old.with_name(f".{old.name}.old.tmp"))  # no checkpoint any more
+            shutil.rmtree(half, ignore_errors=True)
     return path
 
 
@@ -181,14 +139,6 @@ def _free_name(folder: Path, step: int) -> str:
     """Return the name of a checkpoint of `step`: a second one of a step does not replace it."""
     places = [step_and_attempt(path) for path in checkpoints(folder, step)]
     return numbered(step, 1 + max((attempt for at, attempt in places if at == step), default=0))
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _best(folder: Path) -> dict[str, Any]:
@@ -207,22 +157,15 @@ def _mark_best(folder: Path, path: Path, loss: float | None) -> None:
         write_json(folder / "best", {"checkpoint": path.name, "loss": loss})
 
 
-def _prune(folder: Path, keep: int, also: set[str | None]) -> None:
-    for old in checkpoints(folder)[keep:]:
-        if old.name not in also:
-            half = old.rename(old.with_name(f".{old.name}.old.tmp"))  # no checkpoint any more
-            shutil.rmtree(half, ignore_errors=True)
-
-
 def set_aside(path: Path) -> Path:
-    """Rename a checkpoint that cannot be used, so that it counts no more; only the last is kept."""
+    """Rename a checkpoint that cannot be used to broken-*; only the last one of these is kept."""
     for old in path.parent.glob("broken-*"):
         shutil.rmtree(old, ignore_errors=True)
     return path.rename(path.with_name(f"broken-{path.name}"))
 
 
 def drop_all_but_best(folder: Path) -> None:
-    """Remove the checkpoints of a finished stage; the best one stays where it was asked for."""
+    """Remove the checkpoints of a finished stage; the best one stays where it is to be kept."""
     best = _best(folder).get("checkpoint")
     if best is None:
         shutil.rmtree(folder, ignore_errors=True)

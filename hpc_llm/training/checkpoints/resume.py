@@ -1,169 +1,200 @@
-"""Going on from a checkpoint: the newest that is whole, checked before anything is computed.
+"""Resume: load the newest whole checkpoint of a stage, checked before anything is computed.
 
-All ranks take the same one: rank 0 chooses, each rank compares a share of its files with their
-hashes, and one that fails is put aside for the one before. A checkpoint of another stage, of
-another model or of other settings is refused with what differs.
+All ranks load the same one: rank 0 chooses, each rank compares a share of its files with their
+checksums, and one that fails is set aside for the one before it. A checkpoint of another stage,
+model, text or of other settings is an error that names what differs. A stage that branches from
+another one (`from=STAGE@STEP`) first loads that checkpoint, and later its own.
 """
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hpc_llm.distributed import say
-from hpc_llm.errors import FirstRankFailed, UserError, exit_code
+from hpc_llm.errors import UserError
+from hpc_llm.surgery.loading import full_shape
 from hpc_llm.training import process_group
-from hpc_llm.training.checkpoints.differences import made_otherwise, other_model, refusal
+from hpc_llm.training.checkpoints.branches import missing_branches
+from hpc_llm.training.checkpoints.checkpoint import Checkpoint, Expected
+from hpc_llm.training.checkpoints.differences import other_parameters
 from hpc_llm.training.checkpoints.folder import (
     BadCheckpoint,
-    CheckpointState,
     checkpoints,
-    numbered,
-    read_state,
     set_aside,
     step_and_attempt,
     tidy,
-    verify,
 )
 from hpc_llm.training.checkpoints.sharded import division, load_sharded
 from hpc_llm.training.checkpoints.states import restore_states
 from hpc_llm.training.checkpoints.universal import UniversalTensors, convert, converted_files
 from hpc_llm.training.checkpoints.whole import WholeTensors
-from hpc_llm.training.job import StageJob
+from hpc_llm.training.job import Branch, StageJob
 from hpc_llm.training.progress import Progress
 
-__all__ = ["Snapshot", "division_of", "made_with", "restore", "shapes", "take_up"]
+__all__ = [
+    "data_of",
+    "division_of",
+    "load_latest",
+    "made_with",
+    "read_branch",
+    "restore",
+    "shapes",
+]
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 1000  # of one step, at most
 
+def load_latest(
+    job: StageJob, *, last: int | None = None, tidying: bool = True
+) -> Checkpoint | None:
+    """Return the newest whole checkpoint of the job, with `last` none of a later step.
 
-@dataclass(frozen=True)
-class Snapshot:
-    """One checkpoint that can be gone on from."""
-
-    path: Path
-    state: CheckpointState
-
-    @property
-    def progress(self) -> Progress:
-        """The counters at its step."""
-        return self.state.progress
-
-
-def take_up(job: StageJob, *, last: int | None = None, tidying: bool = True) -> Snapshot | None:
-    """Return the newest whole checkpoint of the job, with `last` none of a later step; or None.
-
-    Collective. What is not whole is put aside and said, and what killed writers left is removed,
-    but not without `tidying`. Raises `UserError` for a checkpoint that is not of this job.
+    Without one it is the checkpoint that the stage branches from, with progress 0; None for a stage
+    that is no branch. Collective. With `tidying` what is damaged is set aside and reported, and
+    what killed writers left is removed. Raises `UserError` for a checkpoint that is not of this
+    job.
     """
     if job.ranks.is_first and tidying:
         for name in tidy(job.folder):
-            say(f"{job.name}: {name} was not finished when its writer ended; removed")
-    passed: set[Path] = set()
-    while (path := _propose(job, last, passed, tidying)) is not None:
-        snapshot = Snapshot(path, read_state(path))
-        if (problem := _damage(job, path, snapshot.state.files)) is None:
-            return snapshot
+            say(f"{job.name}: {name} was incomplete when its writer ended; removed")
+    if tidying and job.branch_steps:
+        last = process_group.on_first_rank(lambda: _before_missing(job))
+    skipped: set[Path] = set()
+    while name := process_group.on_first_rank(lambda: _newest(job, last, skipped, tidying)):
+        checkpoint = Checkpoint.read(job.folder / name)
+        if (problem := _damage(job, checkpoint)) is None:
+            return checkpoint
         if job.ranks.is_first:
-            _pass_over(path, problem, passed, tidying)
-    return None
+            _skip(checkpoint.path, problem, skipped, tidying)
+    return _start_of_branch(job)
 
 
-def _propose(job: StageJob, last: int | None, passed: set[Path], tidying: bool) -> Path | None:
-    """Let rank 0 choose the newest checkpoint with a whole marker; all ranks get its path."""
-    number, failure = 0, None
-    if job.ranks.is_first:
-        try:
-            number = _newest(job, last, passed, tidying)
-        except UserError as error:
-            number, failure = -exit_code(error), error
-    number = process_group.broadcast_status(number)
-    if failure:
-        raise failure
-    if number < 0:
-        raise FirstRankFailed(-number)
-    return job.folder / numbered(*divmod(number, ATTEMPTS)) if number else None
+def _before_missing(job: StageJob) -> int | None:
+    """Return the first step that a later stage branches from and that is not saved yet.
+
+    Training resumes from no later one, and then passes it with the same bits.
+    """
+    missing = missing_branches(job.folder.parent, job.branch_steps)
+    return min(missing, default=None)
 
 
-def _newest(job: StageJob, last: int | None, passed: set[Path], tidying: bool) -> int:
-    """Return the newest checkpoint as step * ATTEMPTS + attempt, or 0."""
+def _newest(job: StageJob, last: int | None, skipped: set[Path], tidying: bool) -> str:
+    """Return the name of the newest checkpoint with a whole marker; "": there is none."""
+    expected = _expected(job)
     for path in checkpoints(job.folder, last):
-        if path in passed:
+        if path in skipped:
             continue
         try:
-            state = read_state(path)
+            checkpoint = Checkpoint.read(path)
         except BadCheckpoint as error:
-            _pass_over(path, str(error), passed, tidying)
+            _skip(path, str(error), skipped, tidying)
             continue
-        for problem in (
-            refusal(path, state, job.name, job.fingerprint, job.settings),
-            other_model(path, state, shapes(job)),
-            _other_data(path, state, job),
-        ):
-            if problem:
-                raise UserError(problem)
-        if changes := made_otherwise(state, made_with(job)):
-            say(f"{job.name}: since its checkpoint of step {state.progress.step}: {changes}")
-        step, attempt = step_and_attempt(path)
-        return step * ATTEMPTS + attempt
-    return 0
+        if mismatch := checkpoint.mismatch(expected):
+            raise mismatch
+        if changes := checkpoint.changes(expected):
+            say(f"{job.name}: since its checkpoint of step {checkpoint.progress.step}: {changes}")
+        return path.name
+    return ""
 
 
-def _other_data(path: Path, state: CheckpointState, job: StageJob) -> str | None:
-    if state.data == data_of(job, state.progress):
-        return None
-    return (
-        f"{path}: the text is another one than it was ({state.data} -> "
-        f"{data_of(job, state.progress)}); "
-        f"give back the text's shards as they were, or remove {path.parent} to begin anew"
+def _expected(job: StageJob) -> Expected:
+    return Expected(
+        stage=job.name,
+        fingerprint=job.fingerprint,
+        settings=job.settings,
+        parameters=shapes(job),
+        data=lambda progress: data_of(job, progress),
+        made_with=made_with(job),
     )
 
 
-def _pass_over(path: Path, problem: str, passed: set[Path], tidying: bool) -> None:
-    passed.add(path)
+def _skip(path: Path, problem: str, skipped: set[Path], tidying: bool) -> None:
+    skipped.add(path)
     aside = f"; kept as {set_aside(path).name}" if tidying else ""
     step, _ = step_and_attempt(path)
-    left = [other.name for other in checkpoints(path.parent, step) if other not in passed]
-    then = f"taking {left[0]}" if left else "no earlier one is left: the stage begins anew"
-    say(f"{path}: cannot be gone on from: {problem}{aside}; {then}")
+    left = [other.name for other in checkpoints(path.parent, step) if other not in skipped]
+    then = f"resuming from {left[0]}" if left else "no earlier one is left: starting from scratch"
+    say(f"{path}: cannot resume from this checkpoint: {problem}{aside}; {then}")
 
 
-def _damage(job: StageJob, path: Path, files: Mapping[str, Any]) -> str | None:
-    """Let every rank compare its share of the files; tell what is wrong on any (collective)."""
-    problem = None
-    try:
-        verify(path, dict(files), slice(job.ranks.rank, None, job.ranks.world_size))
-    except BadCheckpoint as error:
-        problem = str(error)
-        if not job.ranks.is_first:  # which tells only what it has seen itself
-            log.warning("%s: %s", path, error)
+def _damage(
+    job: StageJob, checkpoint: Checkpoint, files: Mapping[str, Any] | None = None
+) -> str | None:
+    """Let every rank compare its share of the files; return what is wrong on any (collective)."""
+    problem = checkpoint.damage(slice(job.ranks.rank, None, job.ranks.world_size), files)
+    if problem and not job.ranks.is_first:  # which reports only what it has seen itself
+        log.warning("%s: %s", checkpoint.path, problem)
     if process_group.all_sum([int(problem is not None)]) == [0]:
         return None
     return problem or "its files are not what was written"
 
 
+def read_branch(name: str, branch: Branch) -> Checkpoint:
+    """Read the checkpoint that the stage `name` branches from; `UserError` where it is missing."""
+    rule, fix = None, "train that stage again with checkpoint.changed=restart"
+    try:
+        checkpoint = Checkpoint.read(branch.path)
+    except BadCheckpoint as error:
+        rule = f"{branch.path}: {error}"
+    else:
+        if checkpoint.state.fingerprint != branch.fingerprint:
+            rule = f"{branch.path}: is a checkpoint of {branch.stage} with other settings"
+    if rule:
+        raise UserError(f"stages.{name}.from", branch.point, rule, fix)
+    return checkpoint
+
+
+def _start_of_branch(job: StageJob) -> Checkpoint | None:
+    """Return the checkpoint that the stage branches from, verified, at progress 0 (collective)."""
+    branch = job.branch
+    if branch is None:
+        return None
+    key = f"stages.{job.name}.from"
+    checkpoint = read_branch(job.name, branch)
+    if differ := other_parameters(checkpoint.state, shapes(job)):
+        raise UserError(
+            key,
+            branch.point,
+            f"its trained parameters have other shapes: {', '.join(differ[:3])}",
+            f"give stages.{job.name} the settings of stages.{branch.stage}, or use "
+            f"from={branch.stage}",
+        )
+    if problem := _damage(job, checkpoint):
+        raise UserError(
+            key,
+            branch.point,
+            f"{branch.path}: {problem}",
+            "remove that folder, and train the stage again with checkpoint.changed=restart",
+        )
+    if job.ranks.is_first:
+        say(f"{job.name}: starting from {branch.point}, with its optimizer states")
+    start = Progress(recent=list(checkpoint.progress.recent))
+    return Checkpoint(checkpoint.path, replace(checkpoint.state, progress=start))
+
+
 def shapes(job: StageJob) -> dict[str, str]:
-    """Return the shapes of what is trained by name, as `4096 x 64`."""
+    """Return the shapes of the trained parameters by name, as `4096 x 64`."""
     found = job.trainable.parameters.items()
-    return {name: " x ".join(map(str, getattr(p, "ds_shape", p.shape))) for name, p in found}
+    return {name: " x ".join(map(str, full_shape(p))) for name, p in found}
 
 
 def data_of(job: StageJob, progress: Progress) -> dict[str, Any]:
     """Return the state of the reader: which text it reads, and its place there."""
+    before = job.plan.batches_before
     return {
         "fingerprint": job.reader.fingerprint,
         "rows_per_epoch": job.reader.rows_per_epoch,
         "next_row": job.plan.first_row(progress.batch),
+        **({"batches_before": before} if before else {}),
     }
 
 
 def made_with(job: StageJob) -> dict[str, Any]:
-    """Return what may change from one start to the next, and is worth telling."""
+    """Return what may change from one start to the next, and is worth reporting."""
     return {
         "ranks": job.ranks.world_size,
         "zero.stage": job.zero.stage,
@@ -171,41 +202,41 @@ def made_with(job: StageJob) -> dict[str, Any]:
     }
 
 
-def restore(engine: Any, job: StageJob, snapshot: Snapshot) -> None:
+def restore(engine: Any, job: StageJob, checkpoint: Checkpoint) -> None:
     """Set weights, optimizer and loss scale of DeepSpeed's `engine` (collective)."""
-    state, path = snapshot.state, snapshot.path
+    state, path = checkpoint.state, checkpoint.path
     tensors: Mapping[str, torch.Tensor]
     if state.layout == "whole":
         tensors = WholeTensors(path)
     elif state.division == division_of(engine, job):
+        groups = [_options(group) for group in engine.optimizer.param_groups]
         load_sharded(engine, path)
+        for group, options in zip(engine.optimizer.param_groups, groups, strict=True):
+            group.update(options)  # a branch has its own learning rate
         return
     else:
-        _convert(job, path)
+        _convert(job, checkpoint)
         tensors = UniversalTensors(path, state.names)
     restore_states(engine, job.trainable.parameters, tensors, state.optimizer)
 
 
-def _convert(job: StageJob, path: Path) -> None:
+def _options(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a parameter group of the optimizer."""
+    return {key: value for key, value in group.items() if key != "params"}
+
+
+def _convert(job: StageJob, checkpoint: Checkpoint) -> None:
     """Let rank 0 convert a sharded checkpoint while the others wait (collective)."""
-    failure: Exception | None = None
+    path = checkpoint.path
     if job.ranks.is_first:
-        say(f"{job.name}: the checkpoint is converted for another division among the ranks")
-        try:
-            convert(path)
-        except (UserError, OSError) as error:
-            failure = error
-    code = process_group.broadcast_status(exit_code(failure) if failure else 0)
-    if failure:
-        raise failure
-    if code:
-        raise FirstRankFailed(code)
-    if problem := _damage(job, path, converted_files(path)):
-        raise UserError(f"{path}/universal: {problem}; remove that folder")
+        say(f"{job.name}: converting the checkpoint for another sharding")
+    process_group.on_first_rank(lambda: convert(path))
+    if problem := _damage(job, checkpoint, converted_files(path)):
+        raise UserError(f"{path}/universal", None, problem, "remove that folder")
 
 
 def division_of(engine: Any, job: StageJob) -> str:
-    """Return the fingerprint of how the states are divided; "" where they are not."""
+    """Return the fingerprint of how the states are sharded; "" where they are not."""
     zero = job.zero
     if zero.stage == 0:
         return ""

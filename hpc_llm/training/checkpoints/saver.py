@@ -162,7 +162,10 @@ class Saver:
 
     @property
     def _may_skip(self) -> bool:
-        guards = self._job.guards
+        """Whether training continues without this checkpoint where the disk is full."""
+        guards, state = self._job.guards, self._on_its_way
+        if state is not None and state.progress.step in self._job.branch_steps:
+            return False
         return guards.full_disk == "skip" and self._skipped < guards.most_skips
 
     def _skip(self) -> None:
@@ -183,7 +186,10 @@ class Saver:
         if self._committing:
             raise FirstRankFailed(EXIT_USER)
         raise UserError(
-            f"{self._temporary(state)}: another rank could not write its part, and tells why"
+            str(self._temporary(state)),
+            None,
+            "another rank could not write its part of the checkpoint",
+            "see the error of that rank",
         )
 
     def _temporary(self, state: CheckpointState) -> Path:
@@ -248,4 +254,10 @@ class Saver:
             state.files |= read_json(part)
             part.unlink()
         settings = self._job.checkpoint
-        commit(folder, state, settings.keep, keep_best=settings.keep_best)
+        commit(
+            folder,
+            state,
+            settings.keep,
+            keep_best=settings.keep_best,
+            branches=self._job.branch_steps,
+        )

@@ -89,8 +89,10 @@ class Capture:
                 return torch.load(path, map_location=map_location, weights_only=True)
         except pickle.UnpicklingError as error:
             raise UserError(
-                f"{path}: holds what is not loaded ({str(error).splitlines()[0]}); remove it, and "
-                "the checkpoint before it is taken"
+                path,
+                None,
+                f"contains a pickle that is not loaded ({str(error).splitlines()[0]})",
+                "remove it, and training resumes from the checkpoint before it",
             ) from error
 
     def create(self, info: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hpc_llm.surgery.loading import gathered
+from hpc_llm.surgery.loading import full_shape, gathered
 from hpc_llm.training.loss_scale import read_loss_scale, write_loss_scale
 
 __all__ = [
@@ -135,7 +135,7 @@ def gather_states(
                 value = safe_get_full_optimizer_state(parameter, kind)
             if copies is not None:
                 key = f"{kind}/{name}"
-                tensors[key] = copies.copy(key, value.reshape(_shape(parameter)))
+                tensors[key] = copies.copy(key, value.reshape(full_shape(parameter)))
     return tensors
 
 
@@ -144,10 +144,6 @@ def optimizer_state(engine: Any) -> dict[str, Any]:
     optimizer, flats = _inner(engine)
     step = float(optimizer.state[flats[0]]["step"])
     return {"step": step, "loss_scale": read_loss_scale(engine)}
-
-
-def _shape(parameter: torch.nn.Parameter) -> torch.Size:
-    return getattr(parameter, "ds_shape", parameter.shape)
 
 
 def restore_states(
@@ -164,7 +160,7 @@ def restore_states(
     device = flats[0].device
     for name, parameter in parameters.items():
         for kind in ("weight", *MOMENTS):
-            value = tensors[f"{kind}/{name}"].reshape(_shape(parameter)).to(device)
+            value = tensors[f"{kind}/{name}"].reshape(full_shape(parameter)).to(device)
             if kind == "weight":
                 _set_weight(parameter, value)
                 if _divided(parameter):

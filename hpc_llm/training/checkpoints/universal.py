@@ -62,8 +62,10 @@ def convert(path: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise UserError(
-            f"{path}: DeepSpeed cannot convert it for another number of ranks ({last}); go on with "
-            "the number of ranks and the ZeRO stage it was made with"
+            str(path),
+            None,
+            f"DeepSpeed cannot convert it for another number of ranks ({last})",
+            "resume with the number of ranks and the ZeRO stage it was made with",
         )
     files = {str(f.relative_to(temporary)): describe(f) for f in temporary.rglob("*.pt")}
     write_json(temporary / MARKER, files)
@@ -75,9 +77,11 @@ def _check_room(path: Path) -> None:
     free = shutil.disk_usage(path).free
     if free < COPIES * size:
         raise UserError(
-            f"{path}: to go on with another number of ranks it is converted first, which takes "
-            f"{COPIES * size / 2**30:.1f} GiB there, and {free / 2**30:.1f} GiB are free; free "
-            "space, or go on with as many ranks as before"
+            str(path),
+            None,
+            "to resume with another number of ranks it is converted first, which takes "
+            f"{COPIES * size / 2**30:.1f} GiB there, and {free / 2**30:.1f} GiB are free",
+            "free space, or resume with as many ranks as before",
         )
 
 

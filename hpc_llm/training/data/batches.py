@@ -54,6 +54,10 @@ class BatchPlan:
     """Tokens in a row while they grow."""
     rows_ramp: Ramp | None = None
     """Rows of a step while they grow; each level can be divided among the ranks."""
+    rows_before: int = 0
+    """Rows that were read before the first step: of the stage that this one branches from."""
+    batches_before: int = 0
+    """Batches of that stage: what grows has grown that far."""
 
     @property
     def tokens(self) -> int:
@@ -62,21 +66,25 @@ class BatchPlan:
 
     def length(self, step: int) -> int:
         """Tokens in a row of `step`."""
-        return self.length_ramp.at(step) if self.length_ramp else self.sequence_length
+        if self.length_ramp is None:
+            return self.sequence_length
+        return self.length_ramp.at(self.batches_before + step)
 
     @cached_property
     def _begins(self) -> list[int]:
-        """The first rows of the steps of the warm-up, and of the one after it."""
-        if self.rows_ramp is None:
+        """Rows before the steps of the warm-up, and before the one after it."""
+        ramp = self.rows_ramp
+        if ramp is None:
             return [0]
-        return list(accumulate(map(self.rows_ramp.at, range(self.rows_ramp.steps)), initial=0))
+        steps = range(self.batches_before, ramp.steps)
+        return list(accumulate(map(ramp.at, steps), initial=0))
 
     def first_row(self, step: int) -> int:
         """The global number of the first row of `step`: as many are read before it."""
         begins = self._begins
         if step < len(begins):
-            return begins[step]
-        return begins[-1] + (step - len(begins) + 1) * self.rows
+            return self.rows_before + begins[step]
+        return self.rows_before + begins[-1] + (step - len(begins) + 1) * self.rows
 
     def indices(self, step: int, rank: int) -> list[range]:
         """Return the global row numbers of each micro-step of `rank` in `step`.

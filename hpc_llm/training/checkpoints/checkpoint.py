@@ -1,0 +1,127 @@
+"""One checkpoint: read, verified by its checksums, compared with the stage that wants it. No torch.
+
+What it holds is described in `hpc_llm.training.checkpoints.folder`.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hpc_llm.errors import UserError
+from hpc_llm.rundir import read_json
+from hpc_llm.training.checkpoints.checksums import describe
+from hpc_llm.training.checkpoints.differences import (
+    made_otherwise,
+    other_data,
+    other_model,
+    other_settings,
+)
+from hpc_llm.training.checkpoints.folder import FORMAT, MARKER, BadCheckpoint, CheckpointState
+from hpc_llm.training.progress import LogWindow, Progress
+
+__all__ = ["Checkpoint", "Expected"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a checkpoint must have to be one of a stage."""
+
+    stage: str
+    fingerprint: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What the fingerprint stands for, to name what differs."""
+    parameters: Mapping[str, str] | None = None
+    """Shapes of the trained parameters by name; None: not compared."""
+    data: Callable[[Progress], Mapping[str, Any]] | None = None
+    """The state of the reader at a progress; None: not compared."""
+    made_with: Mapping[str, Any] = field(default_factory=dict)
+    """Ranks, ZeRO stage and the like, which may differ."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose marker is whole and whose files have their sizes."""
+
+    path: Path
+    state: CheckpointState
+
+    @classmethod
+    def read(cls, path: Path) -> "Checkpoint":
+        """Read the marker of a checkpoint and check that its files are there with their sizes.
+
+        Raises `BadCheckpoint` for one that is incomplete, and `UserError` for another format.
+        """
+        try:
+            found = read_json(path / MARKER)
+            if found.get("format") != FORMAT:
+                raise UserError(
+                    str(path),
+                    None,
+                    f"has format {found.get('format', 1)}, and this version of hpc-llm reads "
+                    f"{FORMAT}",
+                    "resume with the version that wrote it, or train the stage from scratch with "
+                    "checkpoint.changed=restart",
+                )
+            progress = Progress(**found["progress"])
+            if progress.window is not None:
+                progress = replace(progress, window=LogWindow(**found["progress"]["window"]))
+            state = CheckpointState(**{**found, "progress": progress})
+        except FileNotFoundError as error:
+            raise BadCheckpoint(f"has no {MARKER}") from error
+        except (OSError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+            raise BadCheckpoint(f"{MARKER} cannot be read: {error}") from error
+        for name, known in state.files.items():
+            _check_size(path / name, name, known["bytes"])
+        return cls(path, state)
+
+    @property
+    def progress(self) -> Progress:
+        """The counters at its step."""
+        return self.state.progress
+
+    def damage(
+        self, share: slice = slice(None), files: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> str | None:
+        """Compare its files with their SHA-256; return what is wrong with the first that differs.
+
+        `share` selects some of them, so that ranks can split the work. `files` are others below
+        its folder, with their bytes and SHA-256.
+        """
+        known = self.state.files if files is None else files
+        for name in sorted(known)[share]:
+            try:
+                found = describe(self.path / name)
+            except OSError as error:
+                return f"{name}: {error.strerror}"
+            if found != known[name]:
+                return f"{name} is not what was written (SHA-256 differs)"
+        return None
+
+    def mismatch(self, expected: Expected) -> UserError | None:
+        """Return why it is not a checkpoint of the stage that is `expected`; None: it is one."""
+        path, state = self.path, self.state
+        settings = expected.settings
+        if error := other_settings(path, state, expected.stage, expected.fingerprint, settings):
+            return error
+        if expected.parameters is not None and (
+            error := other_model(path, state, expected.parameters)
+        ):
+            return error
+        if expected.data is not None:
+            return other_data(path, state, expected.data(state.progress))
+        return None
+
+    def changes(self, expected: Expected) -> str:
+        """Return what differs of what may differ, as text; empty: nothing."""
+        return made_otherwise(self.state, expected.made_with)
+
+
+def _check_size(file: Path, name: str, expected: int) -> None:
+    try:
+        size = file.stat().st_size
+    except OSError as error:
+        raise BadCheckpoint(f"{name}: {error.strerror}") from error
+    if size != expected:
+        raise BadCheckpoint(f"{name} has {size:,} bytes, not {expected:,}")
