@@ -8,9 +8,9 @@ __all__ = [
     "EXIT_SUPERSEDED",
     "EXIT_USER",
     "BudgetSpent",
+    "CrashLoop",
     "Diverged",
     "FirstRankFailed",
-    "NoProgress",
     "Stopped",
     "Superseded",
     "UserError",
@@ -48,8 +48,8 @@ class UserError(ValueError):
         return ": ".join(filter(None, (place, text)))
 
 
-class NoProgress(UserError):
-    """The job was started again and again and always failed at the same place."""
+class CrashLoop(UserError):
+    """Several starts of the job in a row failed at the same step."""
 
 
 class Superseded(Exception):
@@ -65,7 +65,7 @@ class BudgetSpent(Stopped):
 
 
 class Diverged(ArithmeticError):
-    """The loss or the gradient is not a number."""
+    """The loss or the gradient is NaN or infinite."""
 
 
 class FirstRankFailed(Exception):

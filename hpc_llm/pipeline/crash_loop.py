@@ -15,13 +15,13 @@ any changed setting, number of ranks or version of the program resets the count.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from hpc_llm.errors import EXIT_BUDGET, EXIT_REQUEUE, EXIT_USER, NoProgress
+from hpc_llm.errors import EXIT_BUDGET, EXIT_REQUEUE, EXIT_USER, CrashLoop
 from hpc_llm.pipeline.context import Context
 from hpc_llm.pipeline.lock import EXIT_INTERRUPTED
 from hpc_llm.rundir import Start, read_starts
 from hpc_llm.scheduler import start_states
 
-__all__ = ["failed_before", "refuse_no_progress"]
+__all__ = ["failed_before", "refuse_crash_loop"]
 
 IN_ORDER = (0, EXIT_BUDGET, EXIT_REQUEUE, EXIT_INTERRUPTED)
 TIME_LIMIT = "SIGUSR1"  # what --signal sends before the limit
@@ -29,8 +29,8 @@ TOO_SHORT = f"the time limit came near ({TIME_LIMIT}) before a step was saved"
 MOVED = ("PREEMPTED", "REQUEUED", "CANCELLED", "SUSPENDED")  # states of sacct that are no failure
 
 
-def refuse_no_progress(context: Context) -> None:
-    """Raise `NoProgress` when the last `launch.max_failures` starts all failed where this begins.
+def refuse_crash_loop(context: Context) -> None:
+    """Raise `CrashLoop` when the last `launch.max_failures` starts all failed where this begins.
 
     Only in a job: elsewhere somebody sees it. 0: never. To be called by rank 0.
     """
@@ -42,11 +42,12 @@ def refuse_no_progress(context: Context) -> None:
     if len(failed) < most:
         return
     told = "; ".join(map(_told, reversed(failed)))
-    raise NoProgress(
-        f"launch.max_failures={most}: the last {most} starts failed in {now.stage} behind step "
-        f"{now.step} without getting on: {told}; see their logs for the reason. A changed setting "
-        "(train.micro_batch_tokens, launch.time, other nodes count) resets the count, and "
-        "launch.max_failures=0 goes on as it is"
+    raise CrashLoop(
+        "launch.max_failures",
+        most,
+        f"crash loop: {most} starts failed at {now.stage}, step {now.step}: {told}",
+        "see their logs for the reason. A changed setting (train.micro_batch_tokens, launch.time, "
+        "other nodes) resets the count; launch.max_failures=0 continues as it is",
     )
 
 

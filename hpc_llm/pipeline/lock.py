@@ -14,7 +14,7 @@ from typing import IO
 
 import hpc_llm
 from hpc_llm.distributed import Ranks, say
-from hpc_llm.errors import NoProgress, UserError, exit_code
+from hpc_llm.errors import CrashLoop, UserError, exit_code
 from hpc_llm.pipeline.context import commit
 from hpc_llm.pipeline.fingerprints import Stage
 from hpc_llm.rundir import RunFolder, Start, fingerprint, note_start, read_starts, take_folder
@@ -71,7 +71,7 @@ def _end(error: BaseException) -> dict[str, object]:
         return {"code": EXIT_INTERRUPTED, "why": type(error).__name__}
     why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
     end: dict[str, object] = {"code": exit_code(error), "why": why}
-    return end | {"refused": True} if isinstance(error, NoProgress) else end
+    return end | {"refused": True} if isinstance(error, CrashLoop) else end
 
 
 @contextmanager

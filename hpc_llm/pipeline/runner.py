@@ -13,7 +13,7 @@ from hpc_llm.pipeline.account import measure_energy
 from hpc_llm.pipeline.cache import SharedCache
 from hpc_llm.pipeline.changed import is_begun, move_changed_aside
 from hpc_llm.pipeline.context import Context, commit, versions
-from hpc_llm.pipeline.crash_loop import refuse_no_progress
+from hpc_llm.pipeline.crash_loop import refuse_crash_loop
 from hpc_llm.pipeline.fingerprints import Stage
 from hpc_llm.pipeline.todo import refuse_missing, unfinished, wanted
 from hpc_llm.rundir import RunFolder, join_start, start_number
@@ -60,7 +60,7 @@ def _run_stages(context: Context, todo: list[Stage]) -> None:
     if todo and context.ranks.is_first:
         context.account.add("start", reason="start")
     if todo:
-        _on_first_rank(context, lambda: refuse_no_progress(context))
+        _on_first_rank(context, lambda: refuse_crash_loop(context))
     for stage in todo:
         _stop_if_agreed(context)
         with _billed(context, stage):

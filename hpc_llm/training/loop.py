@@ -1,7 +1,6 @@
-"""The training loop of one stage: read, agree, compute, judge, update, log, save, stop.
+"""The training loop of one stage: read, synchronise, compute, guard, update, log, save, stop.
 
-`train` goes on from the newest checkpoint of the stage if there is one, and ends with the same
-weights, bit for bit, as a run that was never interrupted.
+`train` resumes from the latest checkpoint, with the bits of an uninterrupted run.
 """
 
 import time
@@ -262,7 +261,7 @@ class Loop:
         self.rows.waited = 0.0
 
     def _compare_ranks(self) -> dict[str, float]:
-        """Tell how much slower than the others the slowest rank is, and who it is."""
+        """Return how much slower than the others the slowest rank is; report who it is."""
         own = self.engine.clock.take()
         if self.job.ranks.world_size == 1 or self.job.zero.stage == 3:
             return {}
@@ -273,24 +272,22 @@ class Loop:
 
 
 def _diverged(job: StageJob, trouble: Trouble, done: Progress) -> Diverged:
-    where = f"train.{job.name}: step {done.step}"
+    where = f"train/{job.name}: step {done.step}"
     if trouble.kind == "not_finite":
         most = job.guards.most_skips
-        tried = job.guards.not_finite != "stop"
-        other = (
-            f" (guards.most_skips={most} were tried)" if tried else ", or guards.not_finite=skip"
-        )
+        stopped = job.guards.not_finite == "stop"
+        other = ", or use guards.not_finite=skip" if stopped else f" ({most} skips were tried)"
         return Diverged(
-            f"{where}: the loss or the gradient is not a number; give a smaller "
-            f"train.{job.name}.learning_rate (it was {job.peak_rate:g}) and "
+            f"{where}: the loss or the gradient is NaN or infinite; use a smaller "
+            f"stages.{job.name}.learning_rate (it was {job.peak_rate:g}) with "
             f"checkpoint.changed=restart{other}"
         )
     what = f"the loss {trouble.value:.4g} is a spike (limit {trouble.limit or 0:.4g})"
     if trouble.kind == "zero_gradient":
-        what = "the gradient is zero, nothing learns"
+        what = "the gradient is zero, nothing trains"
     return Diverged(
         f"{where}: {what}; {done.troubles} of at most guards.most_skips={job.guards.most_skips} "
-        f"troubles; guards.{trouble.kind}=skip goes on"
+        f"anomalies; guards.{trouble.kind}=skip continues"
     )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from errors import user_error
 
 from hpc_llm.errors import UserError
 from hpc_llm.settings.train import RampSettings
@@ -88,7 +89,7 @@ def test_what_cannot_be_divided_is_told(default_config, change, world_size, mess
 
 @pytest.mark.parametrize("warmup", ["sequence_warmup", "batch_warmup"])
 def test_grouped_batches_do_not_grow(default_config, warmup):
-    with pytest.raises(UserError, match="give packed, or no warm-up"):
+    with user_error("train.batching", warmup, value="grouped"):
         replace(
             default_config.train, batching="grouped", **{warmup: RampSettings(start=512, steps=9)}
         )

@@ -115,7 +115,7 @@ def test_stop_ends_the_stage_without_saving_what_came_of_it(capfd, tmp_path):
         for fault in FAULTS
     ]
     for task, result in zip(tasks, run(capfd, tasks), strict=True):
-        assert "step 4: the loss or the gradient is not a number" in result["error"]
+        assert "step 4: the loss or the gradient is NaN or infinite" in result["error"]
         newest = sorted(Path(task["folder"]).glob("step-*"))[-1].name
         assert newest == "step-00000003"
 
