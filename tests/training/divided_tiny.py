@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tiny import stage_of
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from hpc_llm import config
@@ -27,6 +26,9 @@ from hpc_llm.training.checkpoints.states import full_parameter
 from hpc_llm.training.data.batches import BatchPlan
 from hpc_llm.training.verify import verify_flops
 from hpc_llm.training.zero import division_config
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tiny import stage_of
 
 PLAN = BatchPlan(sequence_length=32, rows=4, micro_rows=2, accumulation=2, world_size=1)
 NOTHING_KEPT = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}

@@ -78,9 +78,12 @@ def test_the_loss_is_fp32_in_lower_precisions(dtype):
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)  # half precision: 3e-2 at best
     (loss / 3000).backward()
-    for one, other in zip((hidden, weight), exact, strict=True):
-        scale = other.grad.abs().max() / 3000
-        assert (one.grad - other.grad / 3000).abs().max() < 0.01 * scale
+    plain = [t.detach().clone().requires_grad_() for t in (hidden, weight)]
+    products = (plain[0] @ plain[1].T).float()  # rounded by this CPU's own half-precision kernel
+    (F.cross_entropy(products, labels, reduction="sum") / 3000).backward()
+    for one, own, other in zip((hidden, weight), plain, exact, strict=True):
+        error, least = ((x.grad - other.grad / 3000).abs().max() for x in (one, own))
+        assert error < max(0.01 * other.grad.abs().max() / 3000, 1.2 * least)
 
 
 @pytest.mark.parametrize("trained", [True, False])

@@ -64,8 +64,7 @@ def test_lora_and_embeddings_have_rates_and_decays_of_their_own(default_config):
 
 
 def test_embeddings_alone_have_the_rate_of_their_stage(default_config):
-    stage = {"embedding_rate_ratio": 0.5}
-    found = settings_of(llama(), job(default_config, "embeddings", **stage))
+    found = settings_of(llama(), job(default_config, "embeddings"))
     assert found == dict.fromkeys(ENDS, (0.01, 0.1))
     assert settings_of(llama(), job(default_config, "new_rows"), [3]) == dict.fromkeys(
         ENDS, (0.01, 0.0)
@@ -115,8 +114,8 @@ def test_new_rows_move_and_all_others_keep_their_bits(capfd, tmp_path, processes
         assert again["hash"] == result["hash"]
 
 
-def test_the_bias_of_a_head_is_masked_too_and_the_rows_are_counted(default_config):
-    stage = replace(default_config.stages["new_rows"])
+def test_the_bias_of_a_head_is_masked_too_and_the_rows_are_counted():
+    stage = stage_of("new_rows")
     model = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=40))
     model.lm_head.bias = torch.nn.Parameter(torch.zeros(40))
     found = make_trainable(model, stage, False, 1, [4, 7, 9])
