@@ -3,7 +3,7 @@
 import importlib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -29,12 +29,13 @@ def run(context: Context, verb: str) -> int:
     todo = unfinished(context.folder, context.chosen, verb)
     refuse_missing(todo, {s.name for s in unfinished(context.folder, context.stages, "adapt")})
     _say_plan(context, asked, todo)
-    if context.ranks.world_size == 1 and all(stage.row.light for stage in todo):
-        _run_stages(context, todo)
-    else:
-        with _met(context):
-            _check_training(context, todo)
-            _run_stages(context, todo)
+    alone = context.ranks.world_size == 1 and all(stage.row.light for stage in todo)
+    with nullcontext() if alone else _met(context):
+        _begin(context, todo)
+        for stage in todo:
+            _stop_if_agreed(context)
+            with _billed(context, stage):
+                _run_stage(context, stage)
     return len(todo)
 
 
@@ -49,22 +50,15 @@ def run_rerun(context: Context) -> bool:
     return bool(agrees)
 
 
-def _check_training(context: Context, todo: list[Stage]) -> None:
-    """Raise `UserError` for what DeepSpeed will not take, before the first stage is run."""
+def _begin(context: Context, todo: list[Stage]) -> None:
+    """Refuse what cannot train, and a crash loop, before the first stage runs (collective)."""
     if any(stage.all_ranks for stage in todo):
         check_zero = importlib.import_module("hpc_llm.training.zero").check_zero
         check_zero(context.cfg.train, context.cfg.zero, context.ranks.world_size)
-
-
-def _run_stages(context: Context, todo: list[Stage]) -> None:
     if todo and context.ranks.is_first:
         context.account.add("start", reason="start")
     if todo:
         _on_first_rank(context, lambda: refuse_crash_loop(context))
-    for stage in todo:
-        _stop_if_agreed(context)
-        with _billed(context, stage):
-            _run_stage(context, stage)
 
 
 @contextmanager
@@ -117,7 +111,13 @@ def _run_stage(context: Context, stage: Stage) -> None:
         result = _linked(context, stage, held)
         computed = result is None
         if result is None:
-            result = _compute(context, stage)
+            work = importlib.import_module(f"hpc_llm.stages.{stage.row.module}").run
+            if stage.all_ranks:
+                result = work(context, stage.name)
+            else:
+                result = _on_first_rank(context, lambda: work(context, stage.name))
+            measure_energy(context.account, context.ranks)
+        assert result is not None
         seconds = time.monotonic() - began
         if not context.ranks.is_first:
             return
@@ -138,17 +138,6 @@ def _run_stage(context: Context, stage: Stage) -> None:
     )
     context.view.update()
     say(f"{stage.name:<20} {_line(result):<60} {seconds:7.1f} s")
-
-
-def _compute(context: Context, stage: Stage) -> dict[str, Any]:
-    work: Callable[[Context, str], dict[str, Any]]
-    work = importlib.import_module(f"hpc_llm.stages.{stage.row.module}").run
-    if stage.all_ranks:
-        result = work(context, stage.name)
-    else:
-        result = _on_first_rank(context, lambda: work(context, stage.name))
-    measure_energy(context.account, context.ranks)
-    return result
 
 
 def _is_shared(context: Context, stage: Stage) -> bool:
