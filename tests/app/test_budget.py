@@ -158,4 +158,4 @@ def test_money_is_told_in_the_currency_of_the_budget(runs, whole):
     assert "RUB" in hpc_llm("ledger", str(whole)).stdout
     refused = adapt(runs, "run=refused", "budget.currency=CHF", check=False)
     assert refused.returncode == 2
-    assert "currency CHF: has no rate" in refused.stderr
+    assert "currency CHF: has no exchange rate" in refused.stderr
