@@ -109,7 +109,7 @@ def test_each_task_has_its_own_folder_settings_log_and_port(slurm_cluster, stub_
         words = place["argv"]
         config = Path(words[words.index("--config") + 1])
         assert config == sweep / str(place["task"]) / "config.yaml"
-        lora = yaml.safe_load(config.read_text())["train"]["lora"]
+        lora = yaml.safe_load(config.read_text())["stages"]["lora"]
         assert (lora["alpha"], lora["rank"]) == VALUES[place["task"]]
         last = words[words.index("--stages") + 1].split(",")[-1]
         assert last == ("train/lora" if place["array"] == one else "report")
