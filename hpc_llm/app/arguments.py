@@ -30,12 +30,12 @@ class Arguments:
     keep: str | None
     """--keep SIZE of `cache`: remove the oldest entries until it is this small."""
     follow: bool
-    """-f: go on printing what is added."""
+    """-f: keep printing what is added."""
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see hpc-llm --help")
+        raise UserError("hpc-llm", None, message, "see hpc-llm --help")
 
 
 def parse(argv: list[str]) -> Arguments:

@@ -176,9 +176,11 @@ def _check_one_launcher(environment: Mapping[str, str], ranks: Ranks) -> None:
     if here > 1 and not by_srun and ranks.world_size != tasks * ranks.local_world_size:
         launcher = "mpirun" if ranks.launcher == "mpi" else "torchrun"
         raise UserError(
-            f"srun has {here} tasks on a node, and each started {launcher}, which starts all "
-            f"{ranks.local_world_size} ranks of a node itself; give srun --ntasks-per-node=1, or "
-            f"take srun without {launcher}"
+            "srun",
+            None,
+            f"has {here} tasks on a node, and each started {launcher}, which starts all "
+            f"{ranks.local_world_size} ranks of a node itself",
+            f"use srun --ntasks-per-node=1, or srun without {launcher}",
         )
 
 

@@ -184,7 +184,7 @@ def _stop_if_agreed(context: Context) -> None:
 
         asked = process_group.all_sum(asked)
     if asked[1]:
-        raise BudgetSpent(limit or "rank 0 tells which limit")
+        raise BudgetSpent(limit or "rank 0 names the limit")
     if asked[0]:
         raise Stopped(reason or "another rank was asked to stop")
 

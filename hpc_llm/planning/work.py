@@ -9,7 +9,6 @@ from hpc_llm.accounting.memory import MemoryPlan, TrainingSetup, memory_plan
 from hpc_llm.accounting.method import Method
 from hpc_llm.accounting.projection import Projection, hardware_flops, project_flops
 from hpc_llm.accounting.traffic import network_seconds
-from hpc_llm.errors import UserError
 from hpc_llm.settings import RunConfig
 
 __all__ = [
@@ -52,14 +51,7 @@ def run_setup(cfg: RunConfig) -> tuple[TrainingSetup, int]:
     """
     train, ranks = cfg.train, planned_ranks(cfg)
     rows = max(1, train.batch_tokens // train.sequence_length // ranks)
-    limit = rows
-    if train.micro_batch_tokens is not None:
-        limit = min(rows, train.micro_batch_tokens // train.sequence_length)
-    if limit < 1:
-        rule = f"must be at least train.sequence_length={train.sequence_length}"
-        fix = f"use train.micro_batch_tokens={train.sequence_length}"
-        raise UserError("train.micro_batch_tokens", train.micro_batch_tokens, rule, fix)
-    micro = max(size for size in range(1, limit + 1) if rows % size == 0)
+    micro = train.micro_rows(rows)
     setup = TrainingSetup(
         precision=train.precision,
         sequence_length=train.sequence_length,

@@ -73,7 +73,12 @@ def live_jobs(jobs: Sequence[str]) -> list[str]:
         return []
     queued, remark = query(*QUEUE, "--format=%i", _named(jobs))
     if remark and "Invalid job id" not in remark:
-        raise UserError(f"{remark}; call hpc-llm on a login node of the cluster")
+        raise UserError(
+            "squeue",
+            None,
+            remark.removeprefix("squeue: "),
+            "call hpc-llm on a login node of the cluster",
+        )
     live = {*queued.split(), *(job.split("_")[0] for job in queued.split())}
     return [job for job in jobs if job in live]
 

@@ -12,7 +12,7 @@ POLICIES = ("stop", "skip", "rollback")
 
 @dataclass(kw_only=True)
 class GuardSettings:
-    """What counts as trouble, and what is done then."""
+    """What counts as an anomaly, and what is done then."""
 
     not_finite: str
     """The loss or the gradient is NaN or infinite: stop | skip the step | rollback to the last

@@ -116,6 +116,24 @@ class TrainSettings:
             )
         self._check_shapes()
 
+    def micro_rows(self, share: int) -> int:
+        """Return the rows of one forward pass of a rank whose share of a step is `share` rows.
+
+        The largest divisor of `share` within `micro_batch_tokens`, so that the micro-batches of a
+        step are of equal size. Raises `UserError` when a micro-batch holds no row.
+        """
+        limit = share
+        if self.micro_batch_tokens is not None:
+            limit = min(share, self.micro_batch_tokens // self.sequence_length)
+        if limit < 1:
+            raise UserError(
+                "train.micro_batch_tokens",
+                self.micro_batch_tokens,
+                f"must be at least train.sequence_length={self.sequence_length}",
+                f"use train.micro_batch_tokens={self.sequence_length}",
+            )
+        return max(size for size in range(1, limit + 1) if share % size == 0)
+
     def _check_shapes(self) -> None:
         """Refuse batches of changing shape where they cannot be."""
         growing = [

@@ -52,7 +52,7 @@ def _pretrain(context: Context, name: str, folder: Path) -> dict[str, Any]:
     divided = division_config(cfg.train, cfg.zero, context.ranks.world_size)
     model = build_model(architecture, len(tokenizer), cfg.seed, divided)
     text = TrainingText(vocabulary=work / MODEL_NAME, shares={work / "source": 1.0})
-    trained, job = train_stage(context, name, model, text, folder)
+    trained, spec = train_stage(context, name, model, text, folder)
     if context.ranks.is_first:
         # An empty model takes the gathered weights: under ZeRO-3 the trained one holds none itself.
         with torch.device("meta"):
@@ -65,7 +65,7 @@ def _pretrain(context: Context, name: str, folder: Path) -> dict[str, Any]:
             save_model(model, tokenizer, result, DTYPES[cfg.train.precision])
         drop_all_but_best(folder / "checkpoints")
     process_group.barrier()
-    return training_result(job, trained)
+    return training_result(spec, trained)
 
 
 def _vocabulary(context: Context, work: Path, architecture: dict[str, Any]) -> None:

@@ -9,11 +9,11 @@ from hpc_llm.errors import UserError
 from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import read_jsonl
 from hpc_llm.stages.train import starting_point
-from hpc_llm.stages.training import build_job, stage_flops
+from hpc_llm.stages.training import build_spec, stage_flops
 from hpc_llm.surgery.loading import load_tokenizer
 from hpc_llm.training.forensics import StepRecord
-from hpc_llm.training.job import StageJob
 from hpc_llm.training.rerun import rerun_step
+from hpc_llm.training.spec import StageSpec
 
 __all__ = ["recorded_step", "rerun"]
 
@@ -31,15 +31,15 @@ def rerun(context: Context) -> tuple[str, bool]:
     assert step is not None
     before = recorded_step(context.folder.events, stage, step)
     model, text = starting_point(context, stage)
-    job = build_job(context, stage, model, text, context.stage_folder(f"train/{stage}"))
+    spec = build_spec(context, stage, model, text, context.stage_folder(f"train/{stage}"))
     architecture = Architecture.of(model)
-    flops = stage_flops(context, stage, architecture, job.plan)
-    again, began = rerun_step(job, step, flops.model)
+    flops = stage_flops(context, stage, architecture, spec.plan)
+    again, began = rerun_step(spec, step, flops.model)
     lines = [f"{stage}, step {step}, done again from step {began}"]
     compared, agrees = _compare(before, again)
     lines += compared
     if cfg.rerun.show:
-        lines += _documents(context, job, again.batch)
+        lines += _documents(context, spec, again.batch)
     return "\n".join(lines) + "\n", agrees
 
 
@@ -81,11 +81,11 @@ def _verdict(difference: float) -> str:
     )
 
 
-def _documents(context: Context, job: StageJob, batch: int) -> Iterator[str]:
+def _documents(context: Context, spec: StageSpec, batch: int) -> Iterator[str]:
     """The texts of a batch, of all ranks, as the tokenizer decodes them."""
     tokenizer: Any = load_tokenizer(context.stage_folder("tokenizer"), context.cfg.model)
-    for rank in range(job.plan.world_size):
-        for part in job.plan.indices(batch, rank):
-            for pieces in job.reader.read(part).pieces:
+    for rank in range(spec.plan.world_size):
+        for part in spec.plan.indices(batch, rank):
+            for pieces in spec.reader.read(part).pieces:
                 for tokens in pieces:
                     yield f"--- {len(tokens)} tokens: {tokenizer.decode(tokens.tolist())}"

@@ -16,7 +16,7 @@ from hpc_llm.stages.training import train_stage, training_result
 from hpc_llm.tokenizer.unigram import MODEL_NAME
 from hpc_llm.training.checkpoints.branches import keep_branches
 from hpc_llm.training.checkpoints.folder import drop_all_but_best
-from hpc_llm.training.job import StageJob, TrainedStage
+from hpc_llm.training.spec import StageSpec, TrainedStage
 
 __all__ = ["run", "starting_point"]
 
@@ -26,11 +26,11 @@ def run(context: Context, name: str) -> dict[str, Any]:
     stage = point_of(name)
     folder = context.stage_folder(name)
     model, text = starting_point(context, stage)
-    trained, job = train_stage(context, stage, model, text, folder)
-    result = training_result(job, trained)
+    trained, spec = train_stage(context, stage, model, text, folder)
+    result = training_result(spec, trained)
     if context.ranks.is_first:
-        _write(folder, trained, job)
-        keep_branches(folder, job.branch_steps)
+        _write(folder, trained, spec)
+        keep_branches(folder, spec.branch_steps)
         write_json(folder / "done.json", result)
         drop_all_but_best(folder / "checkpoints")
     return result
@@ -49,15 +49,15 @@ def starting_point(context: Context, stage: str) -> tuple[PreTrainedModel, Train
     return model, TrainingText(vocabulary=folder / MODEL_NAME, shares=shares)
 
 
-def _write(folder: Path, trained: TrainedStage, job: StageJob) -> None:
+def _write(folder: Path, trained: TrainedStage, spec: StageSpec) -> None:
     check_fence(folder)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / ".weights.tmp"
     with system_errors(folder):
         save_file(trained.weights, temporary)
     publish(temporary, folder / "weights.safetensors")
-    if isinstance(job.trainable.model, PeftModel):
+    if isinstance(spec.trainable.model, PeftModel):
         with replaced_folder(folder / "adapter") as adapter:
-            job.trainable.model.save_pretrained(
+            spec.trainable.model.save_pretrained(
                 adapter, state_dict=trained.adapters, save_embedding_layers=False
             )

@@ -21,19 +21,19 @@ from hpc_llm.training.checkpoints.branches import branch_path
 from hpc_llm.training.checkpoints.resume import read_branch
 from hpc_llm.training.data.batches import BatchPlan, plan_batches, stage_steps
 from hpc_llm.training.data.mixture import Reader
-from hpc_llm.training.job import Branch, StageJob, TrainedStage
 from hpc_llm.training.loop import train
 from hpc_llm.training.schedules import StageLength
+from hpc_llm.training.spec import Branch, StageSpec, TrainedStage
 from hpc_llm.training.verify import verify_flops
 
-__all__ = ["build_job", "needed_division", "stage_flops", "train_stage", "training_result"]
+__all__ = ["build_spec", "needed_division", "stage_flops", "train_stage", "training_result"]
 
 INTERNAL = ("step", "recent", "window")  # of Progress: not for the record
 
 
-def build_job(
+def build_spec(
     context: Context, name: str, model: PreTrainedModel, text: TrainingText, folder: Path
-) -> StageJob:
+) -> StageSpec:
     """Build the inputs of the stage `train/<name>`: `model` on `text`.
 
     Its checkpoints lie in `folder`.
@@ -50,7 +50,7 @@ def build_job(
         plan = _continued(name, plan, reader, branch)
     length = _stage_length(stage, stage_steps(stage, plan, reader.rows_per_epoch))
     flops = stage_flops(context, name, architecture, plan)
-    return StageJob(
+    return StageSpec(
         name=name,
         trainable=make_trainable(
             model.to(process_group.device_of()),
@@ -123,16 +123,16 @@ def _continued(name: str, plan: BatchPlan, reader: Reader, branch: Branch) -> Ba
 
 def train_stage(
     context: Context, name: str, model: PreTrainedModel, text: TrainingText, folder: Path
-) -> tuple[TrainedStage, StageJob]:
+) -> tuple[TrainedStage, StageSpec]:
     """Train `model` by the stage `train/<name>` on `text`; checkpoints lie in `folder`."""
-    cfg, job = context.cfg, build_job(context, name, model, text, folder)
-    plan, architecture = job.plan, Architecture.of(model)
-    method = stage_method(job.stage, recompute=cfg.train.recompute, key=f"stages.{name}")
+    cfg, spec = context.cfg, build_spec(context, name, model, text, folder)
+    plan, architecture = spec.plan, Architecture.of(model)
+    method = stage_method(spec.stage, recompute=cfg.train.recompute, key=f"stages.{name}")
     if cfg.accounting.verify:
-        verify_flops(job.trainable.model, architecture, method, plan)
+        verify_flops(spec.trainable.model, architecture, method, plan)
     flops = stage_flops(context, name, architecture, plan)
-    with Watch(context, job, flops, _later_flops(context, job, architecture)) as watch:
-        return train(job, watch.hooks()), job
+    with Watch(context, spec, flops, _later_flops(context, spec, architecture)) as watch:
+        return train(spec, watch.hooks()), spec
 
 
 def needed_division(cfg: RunConfig, world_size: int) -> ZeroSettings:
@@ -145,15 +145,15 @@ def needed_division(cfg: RunConfig, world_size: int) -> ZeroSettings:
     return cfg.zero if divides or wanted else replace(cfg.zero, stage=0)
 
 
-def _later_flops(context: Context, job: StageJob, architecture: Architecture) -> int:
+def _later_flops(context: Context, spec: StageSpec, architecture: Architecture) -> int:
     """FLOPs carried out by the stages that train after this one, as far as can be known now."""
     total, names = 0, list(context.cfg.stages)
-    for name in names[names.index(job.name) + 1 :]:
+    for name in names[names.index(spec.name) + 1 :]:
         cfg = context.cfg.for_stage(name)
-        stage, reader = cfg.stages[name], job.reader
+        stage, reader = cfg.stages[name], spec.reader
         plan = plan_batches(cfg.train, context.ranks.world_size, None)
         steps = stage.steps
-        if context.cfg.text_of(name) == context.cfg.text_of(job.name):
+        if context.cfg.text_of(name) == context.cfg.text_of(spec.name):
             steps = stage_steps(stage, plan, reader.rows_per_epoch)
         flops = stage_flops(context, name, architecture, plan)
         steps = _expected_steps(_stage_length(stage, steps), plan, reader, flops)
@@ -198,18 +198,18 @@ def _expected_steps(length: StageLength, plan: BatchPlan, reader: Reader, flops:
     return length.expected_steps(tokens, flops.model(tokens, squares))
 
 
-def training_result(job: StageJob, trained: TrainedStage) -> dict[str, Any]:
+def training_result(spec: StageSpec, trained: TrainedStage) -> dict[str, Any]:
     """Return the result of a training stage, for its record."""
-    done, reader = trained.progress, job.reader
+    done, reader = trained.progress, spec.reader
     loss = done.loss if done.loss is not None else float("nan")
-    line = f"{done.step} steps, {done.tokens:,} tokens, loss {loss:.3f}, rate {job.peak_rate:.2g}"
+    line = f"{done.step} steps, {done.tokens:,} tokens, loss {loss:.3f}, rate {spec.peak_rate:.2g}"
     return {
         **{k: v for k, v in asdict(done).items() if k not in INTERNAL},
         "steps": done.step,
         "bytes": round(done.tokens * reader.bytes_per_token),
-        "epochs": (job.plan.first_row(done.batch) - job.plan.rows_before) / reader.rows_per_epoch,
+        "epochs": (spec.plan.first_row(done.batch) - spec.plan.rows_before) / reader.rows_per_epoch,
         "packing_efficiency": done.tokens / done.positions,
-        "peak_learning_rate": job.peak_rate,
-        "trainable_parameters": job.trainable.count,
+        "peak_learning_rate": spec.peak_rate,
+        "trainable_parameters": spec.trainable.count,
         "line": line,
     }

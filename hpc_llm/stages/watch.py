@@ -20,9 +20,9 @@ from hpc_llm.stages.step_costs import StageFlops
 from hpc_llm.tracking import ProgressBar, duration
 from hpc_llm.tracking import progress as progress_bar
 from hpc_llm.training.forensics import StepRecord
-from hpc_llm.training.guards import Trouble
-from hpc_llm.training.job import Hooks, StageJob
+from hpc_llm.training.guards import Anomaly
 from hpc_llm.training.progress import Progress
+from hpc_llm.training.spec import Hooks, StageSpec
 
 __all__ = ["Watch"]
 
@@ -31,13 +31,13 @@ class Watch:
     """Connects one stage's loop with the ledger, the events and the console."""
 
     def __init__(
-        self, context: Context, job: StageJob, flops: StageFlops, later_flops: int
+        self, context: Context, spec: StageSpec, flops: StageFlops, later_flops: int
     ) -> None:
-        """Watch `job`; `later_flops` are carried out by the stages that train after it."""
-        self.context, self.job, self.flops = context, job, flops
+        """Watch `spec`; `later_flops` are carried out by the stages that train after it."""
+        self.context, self.spec, self.flops = context, spec, flops
         self.account = context.account
-        self.stage = f"train/{job.name}"
-        self.pace = Pace(job.steps, flops.hardware_per_step, later_flops)
+        self.stage = f"train/{spec.name}"
+        self.pace = Pace(spec.steps, flops.hardware_per_step, later_flops)
         self.logged = self.billed = Progress()
         self._stack = ExitStack()
         self._bar: ProgressBar | None = None
@@ -67,7 +67,7 @@ class Watch:
             saving=lambda done: self._bill(done, "save"),
             over_budget=lambda done: self.account.over_budget(done.flops - self.billed.flops),
             unsaved=self._without_checkpoint,
-            trouble=self._trouble,
+            anomaly=self._anomaly,
             stalled=self._stalled,
             straggling=self._straggling,
             measure=lambda: measure_energy(self.account, self.context.ranks),
@@ -108,10 +108,10 @@ class Watch:
             flops=max(0, missing),
             tokens=max(0, done.tokens - kept.tokens),
         )
-        self.context.events.resume(self.job.name, done.step)
-        say(f"{self.job.name}: resumes from step {done.step} of {self.job.steps}")
+        self.context.events.resume(self.spec.name, done.step)
+        say(f"{self.spec.name}: resumes from step {done.step} of {self.spec.steps}")
         self.logged = self.billed = done
-        self.pace = Pace(self.job.steps, self.flops.hardware_per_step, self.pace.later_flops)
+        self.pace = Pace(self.spec.steps, self.flops.hardware_per_step, self.pace.later_flops)
         self.pace.mark(done.step, time.time())
 
     def _log(self, done: Progress, metrics: dict[str, float], records: list[StepRecord]) -> None:
@@ -121,30 +121,30 @@ class Watch:
         measured = {**metrics, **self._utilisation(before, done), **self._costs()}
         self.context.events.append(
             "train",
-            stage=self.job.name,
+            stage=self.spec.name,
             axes=self._axes(done),
             metrics=measured,
             details={
                 "steps": [astuple(record) for record in records],
-                "planned_steps": self.job.steps,
+                "planned_steps": self.spec.steps,
             },
         )
         self.context.view.update()
         if self._bar is None:
-            bar = progress_bar(self.job.name, self.job.steps, start=before.step)
+            bar = progress_bar(self.spec.name, self.spec.steps, start=before.step)
             self._bar = self._stack.enter_context(bar)
         shown = {"loss": "train/loss", "tokens/s": "perf/tokens_per_second"}
         figures = {name: metrics[key] for name, key in shown.items() if key in metrics}
         self._bar.update(done.step, figures)
 
-    def _trouble(self, trouble: Trouble, record: StepRecord) -> None:
+    def _anomaly(self, anomaly: Anomaly, record: StepRecord) -> None:
         """Leave a trace of what a guard found and did."""
-        self._note_guard(record.step, **asdict(trouble), batch=record.batch, chain=record.chain)
+        self._note_guard(record.step, **asdict(anomaly), batch=record.batch, chain=record.chain)
         folder = self.context.folder.path
-        limit = "" if trouble.limit is None else f" (limit {trouble.limit:.4g})"
+        limit = "" if anomaly.limit is None else f" (limit {anomaly.limit:.4g})"
         say(
-            f"{self.job.name}: {trouble.kind} at step {record.step}: {trouble.value:.4g}{limit}; "
-            f"{trouble.action}; its documents: hpc-llm train rerun.stage={self.job.name} "
+            f"{self.spec.name}: {anomaly.kind} at step {record.step}: {anomaly.value:.4g}{limit}; "
+            f"{anomaly.action}; its documents: hpc-llm train rerun.stage={self.spec.name} "
             f"rerun.step={record.step} rerun.show=true run={folder.name} runs_dir={folder.parent}"
         )
 
@@ -152,8 +152,9 @@ class Watch:
         """Leave a trace of a checkpoint that found no room."""
         self._note_guard(done.step, kind="full_disk", action="skip")
         say(
-            f"{self.job.name}: no room for the checkpoint of step {done.step} in {self.job.folder} "
-            "(guards.full_disk=skip); free space there before the next is due"
+            f"{self.spec.name}: no room for the checkpoint of step {done.step} "
+            f"in {self.spec.folder} (guards.full_disk=skip); "
+            "free space there before the next is due"
         )
 
     def _stalled(self, names: list[str]) -> None:
@@ -167,11 +168,11 @@ class Watch:
         """Name the ranks that all others wait for at every step."""
         self._note_guard(step, kind="straggler", action="none", ranks=names)
         for name in names:
-            say(f"{self.job.name}: {name}; all others wait for it, see hpc-llm preflight")
+            say(f"{self.spec.name}: {name}; all others wait for it, see hpc-llm preflight")
 
     def _note_guard(self, step: int, **details: Any) -> None:
         self.context.events.append(
-            "guard", stage=self.job.name, axes={"step": step}, metrics={}, details=details
+            "guard", stage=self.spec.name, axes={"step": step}, metrics={}, details=details
         )
 
     def _utilisation(self, before: Progress, done: Progress) -> dict[str, float]:
@@ -224,7 +225,7 @@ class Watch:
         if None not in money:
             cost = f", {money[0]:.3g} to {money[1]:.3g} {account.hardware.currency} in all"
         say(
-            f"{self.job.name}: by {self.pace.measured} measured steps, training takes "
+            f"{self.spec.name}: by {self.pace.measured} measured steps, training takes "
             f"{duration(rest.mid)} more ({duration(rest.low)} to {duration(rest.high)}){cost}"
         )
 
@@ -233,7 +234,7 @@ class Watch:
         return {
             "step": done.step,
             "tokens": done.tokens,
-            "bytes": round(done.tokens * self.job.reader.bytes_per_token),
+            "bytes": round(done.tokens * self.spec.reader.bytes_per_token),
             "flops": done.flops,
             "pf_days": pf_days(done.flops),
             "gpu_hours": self.account.gpu_hours(hours),

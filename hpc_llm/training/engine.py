@@ -14,7 +14,6 @@ from hpc_llm.training.checkpoints.checkpoint import Checkpoint
 from hpc_llm.training.checkpoints.resume import restore
 from hpc_llm.training.checkpoints.states import start_states
 from hpc_llm.training.data.rows import Rows
-from hpc_llm.training.job import StageJob
 from hpc_llm.training.kernels.attention import attend_by_document
 from hpc_llm.training.kernels.compiling import compile_layers
 from hpc_llm.training.kernels.layers import keep_less
@@ -23,6 +22,7 @@ from hpc_llm.training.kernels.low_rank import join_adapters
 from hpc_llm.training.kernels.products import speed_up_products
 from hpc_llm.training.loss_scale import can_fall, missing_factor, read_loss_scale
 from hpc_llm.training.optimizer import build_optimizer
+from hpc_llm.training.spec import StageSpec
 from hpc_llm.training.stragglers import ForwardClock
 from hpc_llm.training.zero import deepspeed_config
 
@@ -32,10 +32,10 @@ __all__ = ["Engine", "start_engine"]
 class Engine:
     """A `deepspeed` engine with our loss normalisation and our learning rate."""
 
-    def __init__(self, engine: Any, job: StageJob) -> None:
+    def __init__(self, engine: Any, spec: StageSpec) -> None:
         """Wrap an initialised DeepSpeed engine."""
         self.engine = engine
-        self.job = job
+        self.spec = spec
         self.device = process_group.device_of()
         self.clock = ForwardClock(self.device)
         self._norm: float | None = None
@@ -56,7 +56,7 @@ class Engine:
         for group in self.engine.optimizer.param_groups:
             group["lr"] = group["peak_rate"] * rate
         self._factor = missing_factor(self.engine)
-        share = self.job.plan.world_size * self.job.plan.accumulation / max(1, label_tokens)
+        share = self.spec.plan.world_size * self.spec.plan.accumulation / max(1, label_tokens)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for number, part in enumerate(rows):
             if number:
@@ -79,7 +79,7 @@ class Engine:
         """
         optimizer = self.engine.optimizer
         if self._knows_norm:
-            found = (p.grad for p in self.job.trainable.parameters.values())
+            found = (p.grad for p in self.spec.trainable.parameters.values())
             gradients = [gradient for gradient in found if gradient is not None]
             self._norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
             leave_out = leave_out or not math.isfinite(self._norm)
@@ -98,12 +98,12 @@ class Engine:
     def _clip(self) -> None:
         limit = self.engine.gradient_clipping()
         if self._norm is not None and limit < self._norm < math.inf:
-            parameters = self.job.trainable.parameters.values()
+            parameters = self.spec.trainable.parameters.values()
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, torch.tensor(self._norm))
 
     def restore(self, start: Checkpoint) -> None:
         """Go back to a checkpoint (collective)."""
-        restore(self.engine, self.job, start)
+        restore(self.engine, self.spec, start)
 
     def __enter__(self) -> "Engine":
         """Begin."""
@@ -120,10 +120,10 @@ class Engine:
 
     def shared_parameters(self) -> dict[str, torch.Tensor]:
         """Return what all ranks have to hold alike before the first step: both ends, adapters."""
-        causal = self.job.trainable.causal
+        causal = self.spec.trainable.causal
         inputs, head = causal.get_input_embeddings(), causal.get_output_embeddings()
         ends = {"the input rows": inputs.weight, "the LM head": head.weight}
-        return {**ends, **self.job.trainable.adapters}
+        return {**ends, **self.spec.trainable.adapters}
 
     def gradient_norm(self) -> float | None:
         """Return the global gradient norm of the last step, where DeepSpeed knows it."""
@@ -131,14 +131,14 @@ class Engine:
         return None if norm is None else float(norm) / self._factor
 
 
-def start_engine(trainable: Trainable, job: StageJob, start: Checkpoint | None) -> Engine:
+def start_engine(trainable: Trainable, spec: StageSpec, start: Checkpoint | None) -> Engine:
     """Initialise DeepSpeed for a stage, from the checkpoint `start` if there is one."""
     import deepspeed
 
     parameters = trainable.parameters
-    loss = CausalLoss(trainable.model, trainable.causal, job.zero.stage)
+    loss = CausalLoss(trainable.model, trainable.causal, spec.zero.stage)
     loss.train()
-    if job.train.compile:
+    if spec.train.compile:
         compile_layers(trainable.causal)
     else:
         attend_by_document(trainable.causal)
@@ -146,20 +146,20 @@ def start_engine(trainable: Trainable, job: StageJob, start: Checkpoint | None) 
         join_adapters(trainable.causal)
     speed_up_products(loss)
     elements = sum(getattr(p, "ds_numel", p.numel()) for p in parameters.values())
-    optimizer = build_optimizer(trainable, job)
+    optimizer = build_optimizer(trainable, spec)
     for group in optimizer.param_groups:  # DeepSpeed begins with an update, in half precision
         group["lr"] = 0.0  # without ZeRO
     with process_group.quiet():
         engine, *_ = deepspeed.initialize(
             model=loss,
             optimizer=optimizer,
-            config=deepspeed_config(job.train, job.zero, job.plan, elements),
+            config=deepspeed_config(spec.train, spec.zero, spec.plan, elements),
         )
         start_states(engine)
         if start:
-            restore(engine, job, start)
-    started = Engine(engine, job)
-    check_same(started.shared_parameters(), job.ranks.rank)
+            restore(engine, spec, start)
+    started = Engine(engine, spec)
+    check_same(started.shared_parameters(), spec.ranks.rank)
     return started
 
 

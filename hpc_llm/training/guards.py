@@ -1,4 +1,4 @@
-"""Guards: what counts as trouble in a step, judged before its update is applied.
+"""Guards: what counts as an anomaly in a step, judged before its update is applied.
 
 A NaN passes every comparison with `>`, so finiteness is asked first and by name. A spike is a loss
 far above its recent values by robust statistics: the median, and the median absolute deviation
@@ -11,17 +11,18 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hpc_llm.errors import Diverged
 from hpc_llm.settings import GuardSettings
 
-__all__ = ["Trouble", "judge_gradient", "judge_loss", "recent_losses", "spike_limit"]
+__all__ = ["Anomaly", "diverged", "judge_gradient", "judge_loss", "recent_losses", "spike_limit"]
 
-LEAST_HISTORY = 20  # losses before a spike can be told
+LEAST_HISTORY = 20  # losses before a spike can be recognised
 NORMAL = 1.4826  # a standard deviation in median absolute deviations, for a normal distribution
 SMALLEST_SPREAD = 0.01  # of the median: a flat history makes no spike of its next ripple
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trouble:
+class Anomaly:
     """What is wrong with a step, and what the settings want done."""
 
     kind: str
@@ -49,21 +50,44 @@ def spike_limit(history: Sequence[float], deviations: float) -> float | None:
     return middle + deviations * max(spread, SMALLEST_SPREAD * abs(middle))
 
 
-def judge_loss(guards: GuardSettings, history: Sequence[float], loss: float) -> Trouble | None:
+def judge_loss(guards: GuardSettings, history: Sequence[float], loss: float) -> Anomaly | None:
     """Judge the global loss of a step (nats per label token), before its update is applied."""
     if not math.isfinite(loss):
-        return Trouble(kind="not_finite", action=guards.not_finite, value=loss)
+        return Anomaly(kind="not_finite", action=guards.not_finite, value=loss)
     limit = spike_limit(history, guards.spike_deviations)
     if limit is not None and loss > limit:
-        return Trouble(kind="spike", action=guards.spike, value=loss, limit=limit)
+        return Anomaly(kind="spike", action=guards.spike, value=loss, limit=limit)
     return None
 
 
-def judge_gradient(guards: GuardSettings, norm: float | None, applied: bool) -> Trouble | None:
+def judge_gradient(guards: GuardSettings, norm: float | None, applied: bool) -> Anomaly | None:
     """Judge the global gradient norm; `applied` is False where the update was skipped for it."""
     if not applied or (norm is not None and not math.isfinite(norm)):
         value = math.nan if norm is None else norm
-        return Trouble(kind="not_finite", action=guards.not_finite, value=value)
+        return Anomaly(kind="not_finite", action=guards.not_finite, value=value)
     if norm == 0.0:
-        return Trouble(kind="zero_gradient", action=guards.zero_gradient, value=0.0)
+        return Anomaly(kind="zero_gradient", action=guards.zero_gradient, value=0.0)
     return None
+
+
+def diverged(
+    anomaly: Anomaly, guards: GuardSettings, *, stage: str, step: int, count: int, peak_rate: float
+) -> Diverged:
+    """Return the error that ends `stage` at `step`, after `count` anomalies."""
+    where = f"train/{stage}: step {step}"
+    if anomaly.kind == "not_finite":
+        other = f" ({guards.most_skips} skips were tried)"
+        if guards.not_finite == "stop":
+            other = ", or use guards.not_finite=skip"
+        return Diverged(
+            f"{where}: the loss or the gradient is NaN or infinite; use a smaller "
+            f"stages.{stage}.learning_rate (it was {peak_rate:g}) with "
+            f"checkpoint.changed=restart{other}"
+        )
+    what = f"the loss {anomaly.value:.4g} is a spike (limit {anomaly.limit or 0:.4g})"
+    if anomaly.kind == "zero_gradient":
+        what = "the gradient is zero, nothing trains"
+    return Diverged(
+        f"{where}: {what}; {count} of at most guards.most_skips={guards.most_skips} "
+        f"anomalies; guards.{anomaly.kind}=skip continues"
+    )

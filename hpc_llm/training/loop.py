@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from hpc_llm.errors import BudgetSpent, Diverged, Stopped
+from hpc_llm.errors import BudgetSpent, Stopped
 from hpc_llm.training import process_group
 from hpc_llm.training.checkpoints.resume import load_latest
 from hpc_llm.training.checkpoints.saver import Saver
@@ -17,54 +17,54 @@ from hpc_llm.training.data.prefetch import Prefetch
 from hpc_llm.training.data.rows import Counts, Rows
 from hpc_llm.training.engine import Engine, start_engine
 from hpc_llm.training.forensics import StepRecord, batch_sum, chained
-from hpc_llm.training.guards import Trouble, judge_gradient, judge_loss, recent_losses
-from hpc_llm.training.job import Hooks, StageJob, TrainedStage
+from hpc_llm.training.guards import Anomaly, diverged, judge_gradient, judge_loss, recent_losses
 from hpc_llm.training.progress import COUNTERS, LogWindow, Progress
 from hpc_llm.training.schedules import relative_rate
+from hpc_llm.training.spec import Hooks, StageSpec, TrainedStage
 from hpc_llm.training.stragglers import Stragglers
 from hpc_llm.training.watchdog import Watchdog
 
 __all__ = ["Loop", "train"]
 
 
-def train(job: StageJob, hooks: Hooks) -> TrainedStage:
+def train(spec: StageSpec, hooks: Hooks) -> TrainedStage:
     """Train one stage to its last step.
 
     Raises `Stopped` after saving when `hooks.stop_reason` says so on any rank, `BudgetSpent` after
     saving when `hooks.over_budget` does, and `Diverged`, without saving, when a guard says stop.
     """
-    start = load_latest(job)
-    with start_engine(job.trainable, job, start) as engine:
-        loop = Loop(job, hooks, engine, start.progress if start else Progress())
-        if loop.progress.step and job.ranks.is_first:
+    start = load_latest(spec)
+    with start_engine(spec.trainable, spec, start) as engine:
+        loop = Loop(spec, hooks, engine, start.progress if start else Progress())
+        if loop.progress.step and spec.ranks.is_first:
             hooks.resumed(loop.progress)
-        watchdog = Watchdog(job.ranks, job.guards.stall_minutes, hooks.stalled)
+        watchdog = Watchdog(spec.ranks, spec.guards.stall_minutes, hooks.stalled)
         with watchdog as loop.watchdog, loop.saver:
-            while not job.length.ended(loop.progress):
+            while not spec.length.ended(loop.progress):
                 loop.step()
             loop.end()
-        return _result(job, loop.progress)
+        return _result(spec, loop.progress)
 
 
 class Loop:
     """The state of a stage while it trains."""
 
-    def __init__(self, job: StageJob, hooks: Hooks, engine: Engine, progress: Progress) -> None:
-        """Begin behind `progress`."""
-        self.job, self.hooks, self.engine, self.progress = job, hooks, engine, progress
-        self.watchdog = Watchdog(job.ranks, None, hooks.stalled)
+    def __init__(self, spec: StageSpec, hooks: Hooks, engine: Engine, progress: Progress) -> None:
+        """Start after `progress`."""
+        self.spec, self.hooks, self.engine, self.progress = spec, hooks, engine, progress
+        self.watchdog = Watchdog(spec.ranks, None, hooks.stalled)
         self.records: list[StepRecord] = []
         self.last: StepRecord | None = None
         self.loss_sum = self.labels = self.rate = 0.0
         self.logged = progress
         self._take_window(progress)
-        self.rows = Prefetch(job.reader, job.plan, job.ranks.rank)
-        self.saver = Saver(job, engine.engine, progress, hooks.unsaved)
-        self.stragglers = Stragglers(job.guards.slow_factor)
+        self.rows = Prefetch(spec.reader, spec.plan, spec.ranks.rank)
+        self.saver = Saver(spec, engine.engine, progress, hooks.unsaved)
+        self.stragglers = Stragglers(spec.guards.slow_factor)
         self.saved, self.saved_step = time.monotonic(), progress.step
 
     def _take_window(self, progress: Progress) -> None:
-        """Go on with the steps since the last log line, as if nothing had been interrupted."""
+        """Restore the steps since the last log line, as if nothing had been interrupted."""
         window = progress.window
         if window is None:
             return
@@ -74,22 +74,22 @@ class Loop:
 
     def step(self) -> None:
         """Make one step: or save, stop, or go back before it."""
-        job, progress = self.job, self.progress
+        spec, progress = self.spec, self.progress
         self.saver.boundary()
         self.watchdog.at(progress.step, "reads")
         rows = self.rows.take(progress.batch)
         self.watchdog.at(progress.step, "agrees")
-        indices = job.plan.indices(progress.batch, job.ranks.rank)
+        indices = spec.plan.indices(progress.batch, spec.ranks.rank)
         counts, batch = self._agree(Counts.of(rows), batch_sum(indices, rows))
         began = time.monotonic()
-        record, trouble = self._compute(rows, counts, batch)
+        record, anomaly = self._compute(rows, counts, batch)
         done = self._counted(record, counts, time.monotonic() - began)
-        if trouble is not None:
-            done = self._answer(trouble, replace(done, troubles=progress.troubles + 1))
+        if anomaly is not None:
+            done = self._answer(anomaly, replace(done, troubles=progress.troubles + 1))
         elif not record.applied:
             done = replace(done, skipped=progress.skipped + 1)
         self.progress = done
-        due = done.step % job.train.log_steps == 0 or job.length.ended(done)
+        due = done.step % spec.train.log_steps == 0 or spec.length.ended(done)
         if due and self.records:  # none after a rollback
             self._log()
 
@@ -98,15 +98,15 @@ class Loop:
 
         Returns the counts and the batch's fingerprint of all ranks.
         """
-        job, hooks, progress = self.job, self.hooks, self.progress
-        due = time.monotonic() - self.saved > 60 * job.checkpoint.minutes or self._branches()
-        limit = hooks.over_budget(progress) if job.ranks.is_first else None
+        spec, hooks, progress = self.spec, self.hooks, self.progress
+        due = time.monotonic() - self.saved > 60 * spec.checkpoint.minutes or self._branches()
+        limit = hooks.over_budget(progress) if spec.ranks.is_first else None
         wishes = (due, hooks.stop_reason() is not None, limit is not None)
         *sums, batch, save, stop, spent = process_group.all_sum([*counts, batch, *map(int, wishes)])
         if (save or stop or spent) and progress.step:
             self._save()
         if spent:
-            raise BudgetSpent(limit or "rank 0 tells which limit")
+            raise BudgetSpent(limit or "rank 0 names the limit")
         if stop:
             raise Stopped(hooks.stop_reason() or "another rank was asked to stop")
         return Counts(*sums), batch
@@ -114,7 +114,7 @@ class Loop:
     def _branches(self) -> bool:
         """Whether a later stage branches from this step and its checkpoint is still to be saved."""
         step = self.progress.step
-        return step in self.job.branch_steps and step != self.saved_step
+        return step in self.spec.branch_steps and step != self.saved_step
 
     def end(self) -> None:
         """Save after the last step where a later stage branches from it (collective)."""
@@ -124,7 +124,7 @@ class Loop:
 
     def _save(self) -> None:
         self.watchdog.at(self.progress.step, "saves")
-        if self.job.ranks.is_first:
+        if self.spec.ranks.is_first:
             self.hooks.saving(self.progress)
         window = LogWindow(
             records=[record.as_list() for record in self.records],
@@ -137,22 +137,22 @@ class Loop:
 
     def _compute(
         self, rows: list[Rows], counts: Counts, batch: int
-    ) -> tuple[StepRecord, Trouble | None]:
-        """Compute the gradient, judge the loss, update unless it is trouble, judge the norm."""
-        job, progress, engine = self.job, self.progress, self.engine
+    ) -> tuple[StepRecord, Anomaly | None]:
+        """Compute the gradient, judge the loss, update unless it is an anomaly, judge the norm."""
+        spec, progress, engine = self.spec, self.progress, self.engine
         labels = counts.label_tokens
         self.watchdog.at(progress.step, "computes")
         self.rate = rate = self._relative_rate(counts)
-        torch.manual_seed(job.seed * 1_000_003 + job.plan.batches_before + progress.batch)
+        torch.manual_seed(spec.seed * 1_000_003 + spec.plan.batches_before + progress.batch)
         total = process_group.all_sum_float(float(engine.accumulate(rows, labels, rate)))
         loss = total / max(1, labels)
-        trouble = judge_loss(job.guards, progress.recent, loss)
+        anomaly = judge_loss(spec.guards, progress.recent, loss)
         self.watchdog.at(progress.step, "updates")
-        applied = engine.update(leave_out=trouble is not None)
+        applied = engine.update(leave_out=anomaly is not None)
         norm = engine.gradient_norm() if applied else None
-        if trouble is None and not engine.rescaled:
-            trouble = judge_gradient(job.guards, norm, applied)
-        if applied and trouble is None:
+        if anomaly is None and not engine.rescaled:
+            anomaly = judge_gradient(spec.guards, norm, applied)
+        if applied and anomaly is None:
             self.loss_sum += total
             self.labels += labels
         record = StepRecord(
@@ -165,7 +165,7 @@ class Loop:
         )
         self.records.append(record)
         self.last = record
-        return record, trouble
+        return record, anomaly
 
     def _relative_rate(self, counts: Counts) -> float:
         progress = self.progress
@@ -176,13 +176,13 @@ class Loop:
             tokens=progress.tokens + counts.tokens,
             flops=progress.flops + flops,
         )
-        return relative_rate(self.job.schedule, self.job.length.middle(progress, after))
+        return relative_rate(self.spec.schedule, self.spec.length.middle(progress, after))
 
     def _counted(self, record: StepRecord, counts: Counts, seconds: float) -> Progress:
         progress = self.progress
         recent = progress.recent
         if record.applied:
-            recent = recent_losses(recent, record.loss, self.job.guards.spike_window)
+            recent = recent_losses(recent, record.loss, self.spec.guards.spike_window)
         return replace(
             progress,
             step=record.step,
@@ -198,44 +198,51 @@ class Loop:
             seconds=progress.seconds + seconds,
         )
 
-    def _answer(self, trouble: Trouble, done: Progress) -> Progress:
-        """Do what the settings want done about trouble; return where the stage goes on."""
-        job = self.job
-        if done.troubles > job.guards.most_skips:
-            trouble = replace(trouble, action="stop")
+    def _answer(self, anomaly: Anomaly, done: Progress) -> Progress:
+        """Do what the settings say about `anomaly`; return where the stage continues."""
+        spec = self.spec
+        if done.troubles > spec.guards.most_skips:
+            anomaly = replace(anomaly, action="stop")
         back = None
-        if trouble.action == "rollback":
+        if anomaly.action == "rollback":
             self.saver.finish()
-            back = load_latest(job)
-        if trouble.action == "rollback" and back is None:
-            trouble = replace(trouble, action="stop")
-        if job.ranks.is_first:
-            self.hooks.trouble(trouble, self.records[-1])
-        if trouble.action == "stop":
+            back = load_latest(spec)
+        if anomaly.action == "rollback" and back is None:
+            anomaly = replace(anomaly, action="stop")
+        if spec.ranks.is_first:
+            self.hooks.anomaly(anomaly, self.records[-1])
+        if anomaly.action == "stop":
             self.progress = done
             self._log()  # the steps since the last line would be lost
-            raise _diverged(job, trouble, done)
+            raise diverged(
+                anomaly,
+                spec.guards,
+                stage=spec.name,
+                step=done.step,
+                count=done.troubles,
+                peak_rate=spec.peak_rate,
+            )
         if back is None:
             return done
-        if job.ranks.is_first:
+        if spec.ranks.is_first:
             self.hooks.saving(done)
         self.engine.restore(back)
         self.records.clear()
         self.loss_sum = self.labels = 0.0
         self.logged = back.progress
         self._take_window(back.progress)
-        if job.ranks.is_first:
+        if spec.ranks.is_first:
             self.hooks.resumed(back.progress)
         return replace(back.progress, batch=done.batch, chain=done.chain, troubles=done.troubles)
 
     def _log(self) -> None:
-        job, progress, logged = self.job, self.progress, self.logged
+        spec, progress, logged = self.spec, self.progress, self.logged
         seconds, waited = progress.seconds - logged.seconds, self.rows.waited
         tokens = progress.tokens - logged.tokens
         metrics: dict[str, float] = {
-            "train/learning_rate": self.rate * job.peak_rate,
+            "train/learning_rate": self.rate * spec.peak_rate,
             "perf/tokens_per_second": tokens / seconds,
-            "perf/bytes_per_second": tokens / seconds * job.reader.bytes_per_token,
+            "perf/bytes_per_second": tokens / seconds * spec.reader.bytes_per_token,
             "perf/flops_per_second": (progress.flops - logged.flops) / seconds,
             "perf/packing_efficiency": tokens / (progress.positions - logged.positions),
             "perf/data_share": process_group.all_max_float(waited / (waited + seconds)),
@@ -253,7 +260,7 @@ class Loop:
             metrics["train/skipped_steps"] = progress.skipped
         self.progress = replace(progress, loss=metrics.get("train/loss", progress.loss))
         self.hooks.measure()
-        if job.ranks.is_first:
+        if spec.ranks.is_first:
             self.hooks.log(self.progress, metrics, self.records)
         self.records = []
         self.loss_sum = self.labels = 0.0
@@ -263,37 +270,17 @@ class Loop:
     def _compare_ranks(self) -> dict[str, float]:
         """Return how much slower than the others the slowest rank is; report who it is."""
         own = self.engine.clock.take()
-        if self.job.ranks.world_size == 1 or self.job.zero.stage == 3:
+        if self.spec.ranks.world_size == 1 or self.spec.zero.stage == 3:
             return {}
         worst, names = self.stragglers.look(own)
-        if names and self.job.ranks.is_first:
+        if names and self.spec.ranks.is_first:
             self.hooks.straggling(names, self.progress.step)
         return {"perf/slowest_rank": worst}
 
 
-def _diverged(job: StageJob, trouble: Trouble, done: Progress) -> Diverged:
-    where = f"train/{job.name}: step {done.step}"
-    if trouble.kind == "not_finite":
-        most = job.guards.most_skips
-        stopped = job.guards.not_finite == "stop"
-        other = ", or use guards.not_finite=skip" if stopped else f" ({most} skips were tried)"
-        return Diverged(
-            f"{where}: the loss or the gradient is NaN or infinite; use a smaller "
-            f"stages.{job.name}.learning_rate (it was {job.peak_rate:g}) with "
-            f"checkpoint.changed=restart{other}"
-        )
-    what = f"the loss {trouble.value:.4g} is a spike (limit {trouble.limit or 0:.4g})"
-    if trouble.kind == "zero_gradient":
-        what = "the gradient is zero, nothing trains"
-    return Diverged(
-        f"{where}: {what}; {done.troubles} of at most guards.most_skips={job.guards.most_skips} "
-        f"anomalies; guards.{trouble.kind}=skip continues"
-    )
-
-
-def _result(job: StageJob, progress: Progress) -> TrainedStage:
-    trainable = job.trainable
-    keep = job.ranks.is_first
+def _result(spec: StageSpec, progress: Progress) -> TrainedStage:
+    trainable = spec.trainable
+    keep = spec.ranks.is_first
     return TrainedStage(
         progress,
         weights=full_parameters(trainable.weights, keep),

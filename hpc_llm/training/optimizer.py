@@ -11,31 +11,31 @@ import torch
 from hpc_llm.methods import trains
 from hpc_llm.surgery.loading import full_shape
 from hpc_llm.surgery.trainable import Trainable
-from hpc_llm.training.job import StageJob
+from hpc_llm.training.spec import StageSpec
 
 __all__ = ["build_optimizer", "parameter_groups"]
 
 
-def build_optimizer(trainable: Trainable, job: StageJob) -> torch.optim.AdamW:
+def build_optimizer(trainable: Trainable, spec: StageSpec) -> torch.optim.AdamW:
     """Return AdamW over what learns: the fused one, also where its states are on the host.
 
     For 20M numbers on two cores it takes 15 ms a step, DeepSpeed's own for the host 12 ms after
     50 s of compilation, and torch's other ones 100 ms and more.
     """
     return torch.optim.AdamW(
-        parameter_groups(trainable, job),
-        betas=(job.train.beta1, job.train.beta2),
+        parameter_groups(trainable, spec),
+        betas=(spec.train.beta1, spec.train.beta2),
         fused=True,
     )
 
 
-def parameter_groups(trainable: Trainable, job: StageJob) -> list[dict[str, Any]]:
+def parameter_groups(trainable: Trainable, spec: StageSpec) -> list[dict[str, Any]]:
     """Return AdamW's groups: one for all parameters of the same peak rate and decay.
 
     Where only some rows of the embeddings learn nothing of them decays: the gradient of a frozen
     row is 0, but decay would move it.
     """
-    train, what = job.train, trains(job.stage)
+    train, what = spec.train, trains(spec.stage)
     embeddings, adapters = train.embedding_weight_decay, train.lora_weight_decay
     if trainable.frozen_rows is not None:
         embeddings = 0.0
@@ -49,7 +49,7 @@ def parameter_groups(trainable: Trainable, job: StageJob) -> list[dict[str, Any]
     for parameters, ratio, decay in kinds:
         for name, parameter in parameters.items():
             special = (rate for part, rate in what.adapter_rates.items() if part in name)
-            rate = job.peak_rate * next(special, ratio)
+            rate = spec.peak_rate * next(special, ratio)
             own = train.weight_decay if decay is None else decay
             key = rate, own if len(full_shape(parameter)) > 1 else 0.0
             groups.setdefault(key, []).append(parameter)

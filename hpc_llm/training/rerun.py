@@ -12,9 +12,9 @@ from hpc_llm.settings import GuardSettings
 from hpc_llm.training.checkpoints.resume import load_latest
 from hpc_llm.training.engine import start_engine
 from hpc_llm.training.forensics import StepRecord
-from hpc_llm.training.job import Hooks, StageJob
 from hpc_llm.training.loop import Loop
 from hpc_llm.training.progress import Progress
+from hpc_llm.training.spec import Hooks, StageSpec
 
 __all__ = ["rerun_step"]
 
@@ -29,18 +29,18 @@ def _without_stop(guards: GuardSettings) -> GuardSettings:
 
 
 def rerun_step(
-    job: StageJob, step: int, step_flops: Callable[[int, int], int]
+    spec: StageSpec, step: int, step_flops: Callable[[int, int], int]
 ) -> tuple[StepRecord, int]:
     """Return the record of `step` (counted from 1) and the step it began after.
 
     Collective. Without a checkpoint before it the stage starts from its first step. `step_flops` is
     that of the loop's hooks: the learning rate may depend on it.
     """
-    snapshot = load_latest(job, last=step - 1, tidying=False)
+    snapshot = load_latest(spec, last=step - 1, tidying=False)
     quiet = replace(
-        job,
-        checkpoint=replace(job.checkpoint, minutes=NEVER),
-        guards=_without_stop(job.guards),
+        spec,
+        checkpoint=replace(spec.checkpoint, minutes=NEVER),
+        guards=_without_stop(spec.guards),
         branch_steps=(),
     )
     seen: list[StepRecord] = []

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 from errors import user_error
 
-from hpc_llm.errors import UserError
 from hpc_llm.settings.train import RampSettings
 from hpc_llm.training.data.batches import Ramp, plan_batches, stage_steps
 
@@ -68,22 +67,22 @@ def test_growing_rows_divide_the_full_length(default_config):
 
 
 @pytest.mark.parametrize(
-    ("change", "world_size", "message"),
+    ("change", "world_size", "key", "value", "fix"),
     [
-        ({"sequence_length": 1024}, 1, "the model has 512 positions"),
-        ({}, 3, "cannot be divided among 3 ranks"),
-        ({"micro_batch_tokens": 100}, 1, "holds no row of 512 tokens"),
-        ({"sequence_warmup": (100, 9)}, 1, "start=100: does not divide train.sequence_length=512"),
-        ({"batch_warmup": (700, 9)}, 1, "times 1 ranks; give a multiple of 512"),
-        ({"batch_warmup": (512, 9)}, 2, "times 2 ranks; give a multiple of 1024"),
+        ({"sequence_length": 1024}, 1, "sequence_length", 1024, "train.sequence_length=512"),
+        ({}, 3, "batch_tokens", 4096, 1536),
+        ({"micro_batch_tokens": 100}, 1, "micro_batch_tokens", 100, "train.micro_batch_tokens=512"),
+        ({"sequence_warmup": (100, 9)}, 1, "sequence_warmup.start", 100, 512),
+        ({"batch_warmup": (700, 9)}, 1, "batch_warmup.start", 700, 512),
+        ({"batch_warmup": (512, 9)}, 2, "batch_warmup.start", 512, 1024),
     ],
 )
-def test_what_cannot_be_divided_is_told(default_config, change, world_size, message):
+def test_what_cannot_be_divided_is_refused(default_config, change, world_size, key, value, fix):
     change = {
         key: RampSettings(start=value[0], steps=value[1]) if isinstance(value, tuple) else value
         for key, value in change.items()
     }
-    with pytest.raises(UserError, match=message):
+    with user_error(f"train.{key}", fix, value=value):
         plan_batches(replace(default_config.train, **change), world_size, 512)
 
 

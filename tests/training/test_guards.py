@@ -1,4 +1,4 @@
-"""Trouble in a step: every kind, policy and ZeRO stage, on one rank and on two."""
+"""Anomalies in a step: every kind, policy and ZeRO stage, on one rank and on two."""
 
 import json
 import math
@@ -23,15 +23,15 @@ def test_what_is_no_number_is_found_and_so_is_the_next_one(loss):
     history = recent_losses(FLAT, loss, 100)
     assert history == FLAT  # it does not hide the next
     for _ in range(2):
-        trouble = judge_loss(GUARDS, history, loss)
-        assert (trouble.kind, trouble.action) == ("not_finite", "rollback")
+        anomaly = judge_loss(GUARDS, history, loss)
+        assert (anomaly.kind, anomaly.action) == ("not_finite", "rollback")
 
 
 def test_a_spike_is_found_by_robust_statistics():
     assert judge_loss(GUARDS, FLAT, 2.2) is None
-    trouble = judge_loss(GUARDS, FLAT, 3.0)
-    assert (trouble.kind, trouble.action) == ("spike", "skip")
-    assert 2.0 < trouble.limit < 3.0
+    anomaly = judge_loss(GUARDS, FLAT, 3.0)
+    assert (anomaly.kind, anomaly.action) == ("spike", "skip")
+    assert 2.0 < anomaly.limit < 3.0
     one_outlier = [*FLAT[:-1], 1000.0]  # a mean and a standard deviation would be lost
     assert judge_loss(GUARDS, one_outlier, 3.0).kind == "spike"
     with_nan = [*FLAT, math.nan, math.nan]
@@ -120,7 +120,7 @@ def test_stop_ends_the_stage_without_saving_what_came_of_it(capfd, tmp_path):
         assert newest == "step-00000003"
 
 
-def test_trouble_has_an_end(capfd, tmp_path):
+def test_anomalies_have_an_end(capfd, tmp_path):
     task = {"zero": 1, "fault": [2, "nan_loss", 99], "folder": tmp_path / "a"}
     task["guards"] = {"not_finite": "skip", "most_skips": 2}
     (result,) = run(capfd, [task])

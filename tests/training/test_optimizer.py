@@ -17,8 +17,8 @@ from hpc_llm.training.optimizer import build_optimizer, parameter_groups
 ENDS = ("model.embed_tokens.weight", "lm_head.weight")
 
 
-def job(cfg, method, *, train=(), **stage):
-    """As much of a job as the optimizer reads."""
+def spec(cfg, method, *, train=(), **stage):
+    """As much of a spec as the optimizer reads."""
     shared = replace(cfg.train, weight_decay=0.1, **dict(train))
     return SimpleNamespace(
         train=shared, stage=stage_of(method, **stage), zero=cfg.zero, peak_rate=0.01
@@ -32,11 +32,11 @@ def llama(bias=True):
     )  # fmt: skip
 
 
-def settings_of(model, job, rows=()):
+def settings_of(model, spec, rows=()):
     """Rate and decay of each trained parameter, by name."""
-    trainable = make_trainable(model, job.stage, False, 1, rows)
+    trainable = make_trainable(model, spec.stage, False, 1, rows)
     names = {id(p): name for name, p in trainable.parameters.items()}
-    groups = parameter_groups(trainable, job)
+    groups = parameter_groups(trainable, spec)
     found = {names[id(p)]: (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
     assert found.keys() == trainable.parameters.keys()
     assert len(groups) == len(set(found.values()))
@@ -44,7 +44,7 @@ def settings_of(model, job, rows=()):
 
 
 def test_matrices_decay_and_biases_and_norms_do_not(default_config):
-    found = settings_of(llama(), job(default_config, "full", embedding_rate_ratio=0.5))
+    found = settings_of(llama(), spec(default_config, "full", embedding_rate_ratio=0.5))
     for name, (rate, decay) in found.items():
         assert rate == (0.005 if name in ENDS else 0.01), name
         assert decay == (0.0 if "norm" in name or "bias" in name else 0.1), name
@@ -55,7 +55,7 @@ def test_matrices_decay_and_biases_and_norms_do_not(default_config):
 def test_lora_and_embeddings_have_rates_and_decays_of_their_own(default_config):
     decays = {"embedding_weight_decay": 0.02, "lora_weight_decay": 0.03}
     stage = {"embedding_rate_ratio": 0.5, "lora_b_rate_ratio": 16.0, "train_embeddings": True}
-    found = settings_of(llama(), job(default_config, "lora", train=decays, **stage))
+    found = settings_of(llama(), spec(default_config, "lora", train=decays, **stage))
     kinds = {"lora_A": (0.01, 0.03), "lora_B": (0.16, 0.03), "weight": (0.005, 0.02)}
     for name, values in found.items():
         kind = next(kind for kind in kinds if kind in name)
@@ -64,9 +64,9 @@ def test_lora_and_embeddings_have_rates_and_decays_of_their_own(default_config):
 
 
 def test_embeddings_alone_have_the_rate_of_their_stage(default_config):
-    found = settings_of(llama(), job(default_config, "embeddings"))
+    found = settings_of(llama(), spec(default_config, "embeddings"))
     assert found == dict.fromkeys(ENDS, (0.01, 0.1))
-    assert settings_of(llama(), job(default_config, "new_rows"), [3]) == dict.fromkeys(
+    assert settings_of(llama(), spec(default_config, "new_rows"), [3]) == dict.fromkeys(
         ENDS, (0.01, 0.0)
     )
 
@@ -75,7 +75,7 @@ def test_a_step_is_that_of_a_plain_adamw(default_config):
     torch.manual_seed(0)
     models = [llama(bias=False), llama(bias=False)]  # the gradient of a key's bias is noise
     models[1].load_state_dict(models[0].state_dict())
-    work = job(default_config, "full", train={"beta1": 0.8, "beta2": 0.9})
+    work = spec(default_config, "full", train={"beta1": 0.8, "beta2": 0.9})
     ours = build_optimizer(make_trainable(models[0], work.stage, False, 1), work)
     assert ours.defaults["fused"]
     matrices = [p for p in models[1].parameters() if p.dim() > 1]

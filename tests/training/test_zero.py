@@ -106,12 +106,12 @@ def test_the_loss_scale_falls_and_grows_and_goes_on_from_a_checkpoint(train, tmp
         assert again["scales"] == found["scales"][9:], stage
 
 
-def test_a_gradient_that_no_loss_scale_helps_is_trouble(train, tmp_path):
+def test_a_gradient_that_no_loss_scale_helps_is_an_anomaly(train, tmp_path):
     scaling = {"fp16": {"initial_scale_power": 3, "hysteresis": 1}}
     fault = {"fault": [0, "nan_gradient", 1000], "steps": 8, "micro": None}
     for found in train([task(tmp_path, s, "fp16", scaling, **fault) for s in range(4)]):
         assert "step 4: the loss or the gradient is NaN or infinite" in found["error"]
-        assert [trouble["kind"] for trouble in found["troubles"]] == ["not_finite"]
+        assert [anomaly["kind"] for anomaly in found["troubles"]] == ["not_finite"]
 
 
 @pytest.mark.parametrize("processes", [1, 2])

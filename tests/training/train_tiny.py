@@ -39,9 +39,9 @@ from hpc_llm.training.checkpoints.states import full_parameter
 from hpc_llm.training.data.batches import BatchPlan, plan_batches
 from hpc_llm.training.data.mixture import MixedReader
 from hpc_llm.training.data.shards import PackedReader
-from hpc_llm.training.job import Branch, Hooks, StageJob
 from hpc_llm.training.loop import train
 from hpc_llm.training.schedules import StageLength
+from hpc_llm.training.spec import Branch, Hooks, StageSpec
 from hpc_llm.training.zero import division_config
 
 STEPS = 6
@@ -107,7 +107,7 @@ def branch_of(task):
 
 
 def build(task):
-    """Return the job that `task` describes."""
+    """Return the spec that `task` describes."""
     cfg = config.typed(config.compose(["experiment=example"]))
     shared = replace(
         cfg.train, sequence_length=32, batch_tokens=256, micro_batch_tokens=task.get("micro"),
@@ -142,7 +142,7 @@ def build(task):
         state = json.loads((branch.path / "state.json").read_text())
         before = state["data"].get("batches_before", 0) + state["progress"]["batch"]
         plan = replace(plan, rows_before=state["data"]["next_row"], batches_before=before)
-    return StageJob(
+    return StageSpec(
         name=task.get("name", task["method"]),
         trainable=make_trainable(model, stage, False, 1, task.get("rows", [])),
         reader=reader_of(shared, plan, task.get("text", 5)),
@@ -166,8 +166,8 @@ def build(task):
 
 def result(task):
     """Train one task; return its losses and the hash of its weights, or None when stopped."""
-    job = build(task)
-    before = {name: full_parameter(p) for name, p in job.trainable.embeddings.items()}
+    spec = build(task)
+    before = {name: full_parameter(p) for name, p in spec.trainable.embeddings.items()}
     losses, rates, seen, troubles, asked, saving, scales = [], [], [], [], [0], [], []
     named, slowest, unsaved = [], [], []
 
@@ -184,7 +184,7 @@ def result(task):
             slowest.append(metrics.get("perf/slowest_rank")),
             scales.append([metrics.get(f"train/{k}") for k in ("loss_scale", "skipped_steps")]),
         ),
-        trouble=lambda trouble, record: troubles.append(asdict(trouble)),
+        anomaly=lambda anomaly, record: troubles.append(asdict(anomaly)),
         unsaved=lambda progress: unsaved.append(progress.step),
         straggling=lambda names, step: named.append([step, names]),
         resumed=lambda progress: None,
@@ -192,14 +192,14 @@ def result(task):
         stop_reason=stop_reason,
     )
     try:
-        trained = train(job, hooks)
+        trained = train(spec, hooks)
     except Stopped:
         return None
     except (Diverged, UserError, OSError, FirstRankFailed) as error:
         return {"error": str(error), "troubles": troubles, "unsaved": unsaved}
-    if not job.ranks.is_first:
+    if not spec.ranks.is_first:
         return {}
-    keep_branches(job.folder.parent, job.branch_steps)
+    keep_branches(spec.folder.parent, spec.branch_steps)
     digest = hashlib.sha256()
     for name, value in sorted({**trained.weights, **trained.adapters}.items()):
         digest.update(name.encode())

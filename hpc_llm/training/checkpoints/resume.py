@@ -32,8 +32,8 @@ from hpc_llm.training.checkpoints.sharded import division, load_sharded
 from hpc_llm.training.checkpoints.states import restore_states
 from hpc_llm.training.checkpoints.universal import UniversalTensors, convert, converted_files
 from hpc_llm.training.checkpoints.whole import WholeTensors
-from hpc_llm.training.job import Branch, StageJob
 from hpc_llm.training.progress import Progress
+from hpc_llm.training.spec import Branch, StageSpec
 
 __all__ = [
     "data_of",
@@ -49,43 +49,43 @@ log = logging.getLogger(__name__)
 
 
 def load_latest(
-    job: StageJob, *, last: int | None = None, tidying: bool = True
+    spec: StageSpec, *, last: int | None = None, tidying: bool = True
 ) -> Checkpoint | None:
-    """Return the newest whole checkpoint of the job, with `last` none of a later step.
+    """Return the newest whole checkpoint of the stage, with `last` none of a later step.
 
     Without one it is the checkpoint that the stage branches from, with progress 0; None for a stage
     that is no branch. Collective. With `tidying` what is damaged is set aside and reported, and
     what killed writers left is removed. Raises `UserError` for a checkpoint that is not of this
-    job.
+    stage.
     """
-    if job.ranks.is_first and tidying:
-        for name in tidy(job.folder):
-            say(f"{job.name}: {name} was incomplete when its writer ended; removed")
-    if tidying and job.branch_steps:
-        last = process_group.on_first_rank(lambda: _before_missing(job))
+    if spec.ranks.is_first and tidying:
+        for name in tidy(spec.folder):
+            say(f"{spec.name}: {name} was incomplete when its writer ended; removed")
+    if tidying and spec.branch_steps:
+        last = process_group.on_first_rank(lambda: _before_missing(spec))
     skipped: set[Path] = set()
-    while name := process_group.on_first_rank(lambda: _newest(job, last, skipped, tidying)):
-        checkpoint = Checkpoint.read(job.folder / name)
-        if (problem := _damage(job, checkpoint)) is None:
+    while name := process_group.on_first_rank(lambda: _newest(spec, last, skipped, tidying)):
+        checkpoint = Checkpoint.read(spec.folder / name)
+        if (problem := _damage(spec, checkpoint)) is None:
             return checkpoint
-        if job.ranks.is_first:
+        if spec.ranks.is_first:
             _skip(checkpoint.path, problem, skipped, tidying)
-    return _start_of_branch(job)
+    return _start_of_branch(spec)
 
 
-def _before_missing(job: StageJob) -> int | None:
+def _before_missing(spec: StageSpec) -> int | None:
     """Return the first step that a later stage branches from and that is not saved yet.
 
     Training resumes from no later one, and then passes it with the same bits.
     """
-    missing = missing_branches(job.folder.parent, job.branch_steps)
+    missing = missing_branches(spec.folder.parent, spec.branch_steps)
     return min(missing, default=None)
 
 
-def _newest(job: StageJob, last: int | None, skipped: set[Path], tidying: bool) -> str:
+def _newest(spec: StageSpec, last: int | None, skipped: set[Path], tidying: bool) -> str:
     """Return the name of the newest checkpoint with a whole marker; "": there is none."""
-    expected = _expected(job)
-    for path in checkpoints(job.folder, last):
+    expected = _expected(spec)
+    for path in checkpoints(spec.folder, last):
         if path in skipped:
             continue
         try:
@@ -96,19 +96,19 @@ def _newest(job: StageJob, last: int | None, skipped: set[Path], tidying: bool) 
         if mismatch := checkpoint.mismatch(expected):
             raise mismatch
         if changes := checkpoint.changes(expected):
-            say(f"{job.name}: since its checkpoint of step {checkpoint.progress.step}: {changes}")
+            say(f"{spec.name}: since its checkpoint of step {checkpoint.progress.step}: {changes}")
         return path.name
     return ""
 
 
-def _expected(job: StageJob) -> Expected:
+def _expected(spec: StageSpec) -> Expected:
     return Expected(
-        stage=job.name,
-        fingerprint=job.fingerprint,
-        settings=job.settings,
-        parameters=shapes(job),
-        data=lambda progress: data_of(job, progress),
-        made_with=made_with(job),
+        stage=spec.name,
+        fingerprint=spec.fingerprint,
+        settings=spec.settings,
+        parameters=shapes(spec),
+        data=lambda progress: data_of(spec, progress),
+        made_with=made_with(spec),
     )
 
 
@@ -122,11 +122,11 @@ def _skip(path: Path, problem: str, skipped: set[Path], tidying: bool) -> None:
 
 
 def _damage(
-    job: StageJob, checkpoint: Checkpoint, files: Mapping[str, Any] | None = None
+    spec: StageSpec, checkpoint: Checkpoint, files: Mapping[str, Any] | None = None
 ) -> str | None:
     """Let every rank compare its share of the files; return what is wrong on any (collective)."""
-    problem = checkpoint.damage(slice(job.ranks.rank, None, job.ranks.world_size), files)
-    if problem and not job.ranks.is_first:  # which reports only what it has seen itself
+    problem = checkpoint.damage(slice(spec.ranks.rank, None, spec.ranks.world_size), files)
+    if problem and not spec.ranks.is_first:  # which reports only what it has seen itself
         log.warning("%s: %s", checkpoint.path, problem)
     if process_group.all_sum([int(problem is not None)]) == [0]:
         return None
@@ -148,76 +148,76 @@ def read_branch(name: str, branch: Branch) -> Checkpoint:
     return checkpoint
 
 
-def _start_of_branch(job: StageJob) -> Checkpoint | None:
+def _start_of_branch(spec: StageSpec) -> Checkpoint | None:
     """Return the checkpoint that the stage branches from, verified, at progress 0 (collective)."""
-    branch = job.branch
+    branch = spec.branch
     if branch is None:
         return None
-    key = f"stages.{job.name}.from"
-    checkpoint = read_branch(job.name, branch)
-    if differ := other_parameters(checkpoint.state, shapes(job)):
+    key = f"stages.{spec.name}.from"
+    checkpoint = read_branch(spec.name, branch)
+    if differ := other_parameters(checkpoint.state, shapes(spec)):
         raise UserError(
             key,
             branch.point,
             f"its trained parameters have other shapes: {', '.join(differ[:3])}",
-            f"give stages.{job.name} the settings of stages.{branch.stage}, or use "
+            f"give stages.{spec.name} the settings of stages.{branch.stage}, or use "
             f"from={branch.stage}",
         )
-    if problem := _damage(job, checkpoint):
+    if problem := _damage(spec, checkpoint):
         raise UserError(
             key,
             branch.point,
             f"{branch.path}: {problem}",
             "remove that folder, and train the stage again with checkpoint.changed=restart",
         )
-    if job.ranks.is_first:
-        say(f"{job.name}: starting from {branch.point}, with its optimizer states")
+    if spec.ranks.is_first:
+        say(f"{spec.name}: starting from {branch.point}, with its optimizer states")
     start = Progress(recent=list(checkpoint.progress.recent))
     return Checkpoint(checkpoint.path, replace(checkpoint.state, progress=start))
 
 
-def shapes(job: StageJob) -> dict[str, str]:
+def shapes(spec: StageSpec) -> dict[str, str]:
     """Return the shapes of the trained parameters by name, as `4096 x 64`."""
-    found = job.trainable.parameters.items()
+    found = spec.trainable.parameters.items()
     return {name: " x ".join(map(str, full_shape(p))) for name, p in found}
 
 
-def data_of(job: StageJob, progress: Progress) -> dict[str, Any]:
+def data_of(spec: StageSpec, progress: Progress) -> dict[str, Any]:
     """Return the state of the reader: which text it reads, and its place there."""
-    before = job.plan.batches_before
+    before = spec.plan.batches_before
     return {
-        "fingerprint": job.reader.fingerprint,
-        "rows_per_epoch": job.reader.rows_per_epoch,
-        "next_row": job.plan.first_row(progress.batch),
+        "fingerprint": spec.reader.fingerprint,
+        "rows_per_epoch": spec.reader.rows_per_epoch,
+        "next_row": spec.plan.first_row(progress.batch),
         **({"batches_before": before} if before else {}),
     }
 
 
-def made_with(job: StageJob) -> dict[str, Any]:
+def made_with(spec: StageSpec) -> dict[str, Any]:
     """Return what may change from one start to the next, and is worth reporting."""
     return {
-        "ranks": job.ranks.world_size,
-        "zero.stage": job.zero.stage,
-        "rows of a micro-batch": job.plan.micro_rows,
+        "ranks": spec.ranks.world_size,
+        "zero.stage": spec.zero.stage,
+        "rows of a micro-batch": spec.plan.micro_rows,
     }
 
 
-def restore(engine: Any, job: StageJob, checkpoint: Checkpoint) -> None:
+def restore(engine: Any, spec: StageSpec, checkpoint: Checkpoint) -> None:
     """Set weights, optimizer and loss scale of DeepSpeed's `engine` (collective)."""
     state, path = checkpoint.state, checkpoint.path
     tensors: Mapping[str, torch.Tensor]
     if state.layout == "whole":
         tensors = WholeTensors(path)
-    elif state.division == division_of(engine, job):
+    elif state.division == division_of(engine, spec):
         groups = [_options(group) for group in engine.optimizer.param_groups]
         load_sharded(engine, path)
         for group, options in zip(engine.optimizer.param_groups, groups, strict=True):
             group.update(options)  # a branch has its own learning rate
         return
     else:
-        _convert(job, checkpoint)
+        _convert(spec, checkpoint)
         tensors = UniversalTensors(path, state.names)
-    restore_states(engine, job.trainable.parameters, tensors, state.optimizer)
+    restore_states(engine, spec.trainable.parameters, tensors, state.optimizer)
 
 
 def _options(group: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,24 +225,24 @@ def _options(group: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in group.items() if key != "params"}
 
 
-def _convert(job: StageJob, checkpoint: Checkpoint) -> None:
+def _convert(spec: StageSpec, checkpoint: Checkpoint) -> None:
     """Let rank 0 convert a sharded checkpoint while the others wait (collective)."""
     path = checkpoint.path
-    if job.ranks.is_first:
-        say(f"{job.name}: converting the checkpoint for another sharding")
+    if spec.ranks.is_first:
+        say(f"{spec.name}: converting the checkpoint for another sharding")
     process_group.on_first_rank(lambda: convert(path))
-    if problem := _damage(job, checkpoint, converted_files(path)):
+    if problem := _damage(spec, checkpoint, converted_files(path)):
         raise UserError(f"{path}/universal", None, problem, "remove that folder")
 
 
-def division_of(engine: Any, job: StageJob) -> str:
+def division_of(engine: Any, spec: StageSpec) -> str:
     """Return the fingerprint of how the states are sharded; "" where they are not."""
-    zero = job.zero
+    zero = spec.zero
     if zero.stage == 0:
         return ""
     return division(
         engine,
-        job.ranks.world_size,
-        job.train.precision,
+        spec.ranks.world_size,
+        spec.train.precision,
         [zero.stage, zero.offload_optimizer, zero.offload_parameters, zero.extra],
     )

@@ -26,20 +26,20 @@ from hpc_llm.training.checkpoints.resume import data_of, division_of, made_with,
 from hpc_llm.training.checkpoints.sharded import Capture, write_sharded
 from hpc_llm.training.checkpoints.states import HostCopies, gather_states, optimizer_state
 from hpc_llm.training.checkpoints.whole import FILE, write_tensors
-from hpc_llm.training.job import StageJob
 from hpc_llm.training.progress import Progress
+from hpc_llm.training.spec import StageSpec
 
 __all__ = ["Saver", "layout_of"]
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
-def layout_of(job: StageJob) -> str:
+def layout_of(spec: StageSpec) -> str:
     """Return `whole` or `sharded`, as the settings say for what is trained."""
-    wanted = job.checkpoint.layout
+    wanted = spec.checkpoint.layout
     if wanted == "auto":
-        large = job.trainable.count > job.checkpoint.whole_elements
-        return "sharded" if large and job.zero.stage else "whole"
+        large = spec.trainable.count > spec.checkpoint.whole_elements
+        return "sharded" if large and spec.zero.stage else "whole"
     return wanted
 
 
@@ -71,7 +71,7 @@ class Saver:
 
     def __init__(
         self,
-        job: StageJob,
+        spec: StageSpec,
         engine: Any,
         resumed: Progress | None,
         unsaved: Callable[[Progress], None],
@@ -80,9 +80,9 @@ class Saver:
 
         `unsaved` is told on rank 0 of each checkpoint that the run goes on without.
         """
-        self._job, self._engine, self._unsaved = job, engine, unsaved
+        self._job, self._engine, self._unsaved = spec, engine, unsaved
         self._skipped = 0
-        self._layout = layout_of(job)
+        self._layout = layout_of(spec)
         self._copies = HostCopies()
         self._capture = Capture()
         self._task: _Task | None = None
@@ -196,22 +196,22 @@ class Saver:
         return temporary_folder(self._job.folder, state.progress.step, start_number())
 
     def _state(self, progress: Progress) -> CheckpointState:
-        job, optimizer = self._job, optimizer_state(self._engine)
+        spec, optimizer = self._job, optimizer_state(self._engine)
         known = progress.loss is not None and math.isfinite(progress.loss)
         names, divided = {}, ""
         if self._layout == "sharded":
-            found = job.trainable.parameters.items()
+            found = spec.trainable.parameters.items()
             names = {name: self._engine.param_names[p] for name, p in found}
-            divided = division_of(self._engine, job)
+            divided = division_of(self._engine, spec)
         return CheckpointState(
-            stage=job.name,
-            fingerprint=job.fingerprint,
+            stage=spec.name,
+            fingerprint=spec.fingerprint,
             progress=replace(progress, loss=progress.loss if known else None),
             layout=self._layout,
-            data=data_of(job, progress),
-            parameters=shapes(job),
-            settings=as_json(job.settings),
-            made_with=made_with(job),
+            data=data_of(spec, progress),
+            parameters=shapes(spec),
+            settings=as_json(spec.settings),
+            made_with=made_with(spec),
             optimizer=optimizer,
             division=divided,
             names=names,

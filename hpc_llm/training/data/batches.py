@@ -131,17 +131,7 @@ def plan_batches(train: TrainSettings, world_size: int, positions: int | None) -
             f"give a multiple of {length * world_size}",
         )
     share = rows // world_size
-    limit = share
-    if train.micro_batch_tokens is not None:
-        limit = train.micro_batch_tokens // length
-        if limit < 1:
-            raise UserError(
-                "train.micro_batch_tokens",
-                train.micro_batch_tokens,
-                f"holds no row of {length} tokens",
-                "give at least train.sequence_length",
-            )
-    micro = max(size for size in range(1, min(limit, share) + 1) if share % size == 0)
+    micro = train.micro_rows(share)
     return BatchPlan(
         length,
         rows,

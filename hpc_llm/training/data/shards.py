@@ -39,7 +39,7 @@ class PackedReader:
         length (`packing.group`). `data` is the fingerprint of their content.
         """
         if len(documents) == 0:
-            raise UserError("the training text holds no document; give more text")
+            raise UserError("corpus", None, "the training text holds no document", "give more text")
         self.documents = documents
         self.seed = seed
         self.capacity = capacity

@@ -20,11 +20,11 @@ from hpc_llm.surgery.trainable import Trainable
 from hpc_llm.training.data.batches import BatchPlan
 from hpc_llm.training.data.mixture import Reader
 from hpc_llm.training.forensics import StepRecord
-from hpc_llm.training.guards import Trouble
+from hpc_llm.training.guards import Anomaly
 from hpc_llm.training.progress import Progress
 from hpc_llm.training.schedules import StageLength
 
-__all__ = ["Branch", "Hooks", "StageJob", "TrainedStage"]
+__all__ = ["Branch", "Hooks", "StageSpec", "TrainedStage"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Branch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageJob:
+class StageSpec:
     """Inputs of a training stage."""
 
     name: str
@@ -95,7 +95,7 @@ class Hooks:
     """Called on rank 0 at every step boundary: which limit is reached; None: continue."""
     unsaved: Callable[[Progress], None] = lambda progress: None
     """Called on rank 0 when the disk has no room for the checkpoint of these totals."""
-    trouble: Callable[[Trouble, StepRecord], None] = lambda trouble, record: None
+    anomaly: Callable[[Anomaly, StepRecord], None] = lambda anomaly, record: None
     """Called on rank 0 when a guard finds an anomaly, with the action taken."""
     stalled: Callable[[list[str]], None] = lambda names: None
     """Called on the rank that notices a stall, with the ranks that are behind, before it ends."""
