@@ -1,4 +1,4 @@
-"""The only room that knows Hydra: `conf/` and the command line become a `RunConfig`."""
+"""The only package that imports Hydra: `conf/` and the command line become a `RunConfig`."""
 
 from hpc_llm.config.compose import (
     as_yaml,

@@ -1,4 +1,4 @@
-"""Training methods: one file each, and the description that all rooms read.
+"""Training methods: one file each, and the description that all packages read.
 
 `methods/NAME.py` holds the settings of a stage that trains by NAME and `METHOD`, its `Description`.
 Planning and accounting read what it trains and costs, surgery what to unfreeze and which adapter

@@ -1,6 +1,6 @@
 """Typed settings: one file for each group of `conf/`, and `RunConfig`, which holds them all.
 
-Nothing but the standard library is imported here, so every room may read its settings.
+Nothing but the standard library is imported here, so every package may import its settings.
 Each value that a setting may take is checked in `__post_init__`, and a wrong one is a `UserError`.
 """
 
