@@ -197,7 +197,7 @@ def table(results: list[dict[str, Any]]) -> str:
     """Return the medians as a table in Markdown."""
     lines = [
         "| model | method | precision | system | tokens/s | x Trainer | of matmul peak "
-        "| peak memory, MiB | x Trainer | beside the engine | loss after |",
+        "| peak memory, MiB | x Trainer | overhead | loss after |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -214,7 +214,7 @@ def row(
 ) -> str:
     """Return one line: medians, and in brackets the lowest and highest of the turns.
 
-    What is beside the engine is reading, agreeing, guarding, tracking and billing.
+    The overhead is data loading, synchronisation, guards, tracking and accounting.
     """
     model, method, precision, tokens = case
     rates = [tokens / turn["seconds_per_step"] for turn in turns]
