@@ -23,6 +23,7 @@ __all__ = [
 # Mappings that take any key
 OPEN_ENDED = (
     "zero.extra.",
+    "corpus.texts.",
     "model.architecture.",
     "budget.rates.",
     "hardware.peak_tflops.",
