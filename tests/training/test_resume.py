@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from start_ranks import METHODS
 
 from hpc_llm.launch import run_ranks
 
 PROGRAM = Path(__file__).parent / "train_tiny.py"
 VARIANTS = {
     **{f"zero{stage}": {"zero": stage, "method": "lora"} for stage in (0, 1, 2, 3)},
-    **{method: {"zero": 1, "method": method} for method in ("full", "embeddings", "head")},
+    **{name: {"zero": 1, **needs} for name, needs in METHODS.items()},
     "bf16": {"zero": 2, "precision": "bf16"},
 }
 
