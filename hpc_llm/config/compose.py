@@ -77,7 +77,7 @@ def compose(overrides: list[str], example: bool = False) -> DictConfig:
                 return _through_schema(config)
             return config
         except (HydraException, OmegaConfBaseException) as error:
-            raise explain(error, keys, conf_dir(), _stage_keys(parsed)) from error
+            raise explain(error, keys, _stage_keys(parsed)) from error
 
 
 def _search_path() -> list[str]:
