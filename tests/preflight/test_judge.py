@@ -1,6 +1,7 @@
 """Which node is bad, on figures made up for the purpose."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -70,9 +71,9 @@ def test_slow_node_is_found(rates) -> None:
 def test_of_two_nodes_the_slower_one_is_bad() -> None:
     # The mean of the two would be 1.3 times the slower one, and hide it
     found = bad(hosts(600, 375, peak_flops_per_second=None))
-    assert found == {
-        "b": "rank 1: 375 TFLOP/s, 1.6 times slower than the median 600 (preflight.slow_factor=1.5)"
-    }
+    assert list(found) == ["b"]
+    told = r"rank 1: 375 TFLOP/s, 1\.6 .* 600 \(preflight\.slow_factor=1\.5\)"
+    assert re.fullmatch(told, found["b"])
 
 
 def test_one_slow_device_makes_its_node_bad() -> None:
@@ -83,29 +84,31 @@ def test_one_slow_device_makes_its_node_bad() -> None:
 
 def test_nodes_that_are_slow_together_are_found_by_the_catalogue() -> None:
     found = bad(hosts(200, 200))
-    assert "20% of the peak of H100, preflight.min_peak_share=0.4" in found["a"]
+    assert re.search(r"\b20% .*H100, preflight\.min_peak_share=0\.4", found["a"])
     assert found.keys() == {"a", "b"}
     assert bad(hosts(200, 200), min_peak_share=None) == {}
 
 
 @pytest.mark.parametrize(
-    ("figures", "words"),
+    ("figures", "told"),
     [
-        ({"devices": 1}, "1 of 2 devices"),
-        ({"free_gib": 1.5}, "1.50 GiB of free memory, preflight.min_free_gib=2"),
-        ({"run_gib": 0.5}, "0.50 GiB of free disk of the run folder, preflight.min_disk_gib=1"),
-        ({"tmp_gib": 0.0}, "0.00 GiB of free disk of /tmp"),
+        ({"devices": 1}, "1 of 2 "),
+        ({"free_gib": 1.5}, r"^1\.50 GiB .*, preflight\.min_free_gib=2$"),
+        ({"run_gib": 0.5}, r"^0\.50 GiB .*, preflight\.min_disk_gib=1$"),
+        ({"tmp_gib": 0.0}, r"^0\.00 GiB .*/tmp, preflight\.min_disk_gib=1$"),
         ({"error": "CUDA error", "flops_per_second": None}, "rank 1: CUDA error"),
     ],
 )
-def test_broken_node_is_found(figures, words: str) -> None:
+def test_broken_node_is_found(figures, told: str) -> None:
     found = by_host([rank(0, "a"), rank(1, "b", **figures), rank(2, "c")], ["a", "b", "c"])
     assert bad(found).keys() == {"b"}
-    assert words in bad(found)["b"]
+    assert re.search(told, bad(found)["b"])
 
 
 def test_silent_node_is_bad_and_has_the_name_that_slurm_gave_it() -> None:
-    assert bad(hosts(600, None, 600)) == {"b": "silent for preflight.wait_seconds=60: rank 1"}
+    found = bad(hosts(600, None, 600))
+    assert list(found) == ["b"]
+    assert re.search(r"preflight\.wait_seconds=60\b.*\brank 1$", found["b"])
 
 
 def test_slow_link_is_its_nodes_and_not_its_partners() -> None:
@@ -113,9 +116,9 @@ def test_slow_link_is_its_nodes_and_not_its_partners() -> None:
     for name, rate in {"a": 24.0, "b": 25.0, "c": 3.0}.items():  # the best of each node's pairs
         found[name].links["nccl"] = rate
     assert bad(found).keys() == {"c"}
-    assert bad(found)["c"].startswith("nccl: 3 GB/s, 8.0 times slower than the median 24")
+    assert re.match(r"nccl: 3 GB/s, 8\.0 .* 24 ", bad(found)["c"])
     found["c"].links["nccl"] = 0.0
-    assert "nccl: 0 GB/s, against the median 24" in bad(found)["c"]
+    assert re.search(r"nccl: 0 GB/s, .* 24 ", bad(found)["c"])
 
 
 @pytest.mark.parametrize(
