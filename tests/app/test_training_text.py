@@ -1,6 +1,7 @@
 """The text of the training stages: replayed, in growing steps, by length; billed as it ran."""
 
 import json
+import re
 
 import pytest
 from tiny import TINY, adapt, hpc_llm, records, results
@@ -93,11 +94,13 @@ def test_shards_that_changed_are_refused_before_a_step(grown):
     (shards / "source.bin").write_bytes(content[:-100])
     done = again(grown, *GROWS)
     assert done.returncode == 2
-    assert f"{shards / 'source.bin'}: has {len(content) - 100:,} bytes, " in done.stderr
+    assert re.search(
+        rf"{shards}/source\.bin: .*\b{len(content) - 100:,} .*\b{len(content):,} ", done.stderr
+    )
     (shards / "source.bin").write_bytes(content[:-100] + bytes(100))
     done = again(grown, *GROWS)
     assert done.returncode == 2
-    assert f"{shards / 'source'}: the shards have changed" in done.stderr
+    assert f"{shards / 'source'}: " in done.stderr
     assert sum("hpc-llm:" in line for line in done.stderr.splitlines()) == 1
     assert (grown / "events.jsonl").read_bytes() == events
     (shards / "source.bin").write_bytes(content)
@@ -110,6 +113,5 @@ def test_no_text_to_replay_is_refused_before_anything_runs(runs):
         runs, "run=none", "train.replay=0.3", "corpus.source=[]", "model.path=x", check=False
     )
     assert done.returncode == 2
-    assert "train.replay=0.3: " in done.stderr
-    assert "corpus.source=" in done.stderr
+    assert re.search(r"train\.replay=0\.3: .*corpus\.source=", done.stderr)
     assert not (runs / "none").exists()

@@ -115,7 +115,7 @@ def test_a_small_corpus_holds_less_out(
 @pytest.mark.parametrize("texts", [[], ["ab", " "], ["один и тот же"] * 9, documents(2)])
 def test_too_little_text(texts: list[str], tmp_path: Path, settings: Settings) -> None:
     entry = write(tmp_path / "a.jsonl", texts)
-    with user_error("corpus.source", "at least 3 ", value=entry):
+    with user_error("corpus.source", " 3 ", value=entry):
         build_corpus([entry], "corpus.source", settings(), 1, tmp_path / "out")
 
 

@@ -5,6 +5,7 @@ A process starts in seconds and trains in fractions of one, so each start has ma
 
 import json
 import math
+import re
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def test_a_gradient_that_no_loss_scale_helps_is_an_anomaly(train, tmp_path):
     scaling = {"fp16": {"initial_scale_power": 3, "hysteresis": 1}}
     fault = {"fault": [0, "nan_gradient", 1000], "steps": 8, "micro": None}
     for found in train([task(tmp_path, s, "fp16", scaling, **fault) for s in range(4)]):
-        assert "step 4: the loss or the gradient is NaN or infinite" in found["error"]
+        assert re.search(r"\bstep 4: .*\bNaN\b", found["error"])
         assert [anomaly["kind"] for anomaly in found["troubles"]] == ["not_finite"]
 
 
@@ -131,7 +132,7 @@ def test_states_on_the_host_train_alike_and_go_on(train, tmp_path, processes):
 
 def test_divided_models_are_the_whole_ones(capfd, tmp_path):
     (found,) = start_ranks(capfd, "divided_tiny.py", str(tmp_path), 2)
-    assert found.pop("disagreement").startswith("rows: rank 1 of this run holds other numbers")
+    assert found.pop("disagreement").startswith("rows: rank 1 ")
     assert {name: model.pop("tied") for name, model in found.items()} == {
         "llama": False, "qwen2": True, "gpt2": True, "mixtral": False,
     }  # fmt: skip
