@@ -82,7 +82,7 @@ def test_rows_longer_than_the_model_reads(refused, bad_run, tmp_path, text):
     [
         ("zero_optimization.overlap_com=true", "did you mean overlap_comm?"),
         ("gradient_cliping=1", "did you mean gradient_clipping"),
-        ("communication_data_type=fp12", "DeepSpeed refuses it: Invalid communication_data_type"),
+        ("communication_data_type=fp12", "DeepSpeed rejects it: Invalid communication_data_type"),
     ],
 )
 def test_what_deepspeed_does_not_know_is_told_before_the_first_stage(tmp_path, override, words):

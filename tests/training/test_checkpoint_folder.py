@@ -192,7 +192,9 @@ def test_changed_settings_are_named():
     assert "seed: None -> 7, stages.lora.learning_rate: 0.01 -> 0.02" in error.rule
     for word in ("step 3", "checkpoint.changed=restart", "train.micro_batch_tokens"):
         assert word in error.fix
-    assert "corpus.target: another content" in why(found, **{"corpus.target (content)": ["b"]}).rule
+    assert (
+        "corpus.target: different content" in why(found, **{"corpus.target (content)": ["b"]}).rule
+    )
     assert "other files" in why(found).rule
     many = why(found, **{f"key{i}": i for i in range(8)})
     assert "key4: None -> 4, and 3 more" in many.rule
@@ -209,7 +211,8 @@ def test_another_stage_another_model_and_another_text_are_named():
     assert "stage lora, not of full" in why(state(3), stage="full").rule
     same = {"fingerprint": "x"}
     error = why(state(3), parameters={"a": "4 x 3", "b": "1"}, **same)
-    assert "a is 4 x 2 there and 4 x 3 here, b is missing there and 1 here" in error.rule
+    assert "a is 4 x 2 in the checkpoint and 4 x 3 in the model" in error.rule
+    assert "b is missing in the checkpoint and 1 in the model" in error.rule
     assert why(state(3), parameters={"a": "4 x 2"}, **same) is None
     error = why(state(3), data=lambda progress: {"next_row": progress.step}, **same)
     assert "{'next_row': 3}" in error.rule

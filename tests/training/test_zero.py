@@ -136,7 +136,7 @@ def test_states_on_the_host_train_alike_and_go_on(train, tmp_path, processes):
 
 def test_divided_models_are_the_whole_ones(capfd, tmp_path):
     (found,) = start_ranks(capfd, "divided_tiny.py", str(tmp_path), 2)
-    assert found.pop("disagreement").startswith("rows: rank 1 of this run holds other numbers")
+    assert found.pop("disagreement").startswith("rows: differs between rank 0 and rank 1")
     assert {name: model.pop("tied") for name, model in found.items()} == {
         "llama": False, "qwen2": True, "gpt2": True, "mixtral": False,
     }  # fmt: skip
