@@ -61,7 +61,7 @@ def test_the_budget_ends_a_run_and_a_larger_one_goes_on(runs, whole):
     assert stopped.returncode == EXIT_BUDGET, stopped.stderr[-2000:]
     assert "hpc-llm: budget.pf_days=2e-10: 2.0" in stopped.stderr
     for share in ("5", "8"):  # the warnings on the way
-        assert re.search(rf"budget\.pf_days: {share}.% of 2e-10 is spent", stopped.stderr)
+        assert re.search(rf"budget\.pf_days: {share}.% of 2e-10 spent", stopped.stderr)
     spent = Ledger(folder / "ledger.jsonl").totals().spent.flops
     assert ENOUGH * 8.64e19 <= spent < 1.1 * ENOUGH * 8.64e19
     assert len(list(folder.glob("train/lora/checkpoints/step-*"))) == 1

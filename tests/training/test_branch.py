@@ -139,6 +139,6 @@ def test_a_start_that_cannot_be_used_is_an_error_on_every_rank(capfd, tmp_path):
     (shapes, bits), _ = run(capfd, tasks, processes=2)
     for error in (shapes, bits):
         assert error["error"].startswith(f"stages.decay.from=stable@{AT}: ")
-    assert "64 x 16 there and 64 x 32 here" in shapes["error"]
+    assert "64 x 16 in the checkpoint and 64 x 32 in the model" in shapes["error"]
     assert "SHA-256" in bits["error"]
     assert "checkpoint.changed=restart" in bits["error"]

@@ -193,7 +193,9 @@ def test_changed_settings_are_named():
     assert "seed: None -> 7, stages.lora.learning_rate: 0.01 -> 0.02" in error.rule
     for word in ("step 3", "checkpoint.changed=restart", "train.micro_batch_tokens"):
         assert word in error.fix
-    assert "corpus.target: another content" in why(found, **{"corpus.target (content)": ["b"]}).rule
+    assert (
+        "corpus.target: different content" in why(found, **{"corpus.target (content)": ["b"]}).rule
+    )
     assert "other files" in why(found).rule
     many = why(found, **{f"key{i}": i for i in range(8)})
     assert "key4: None -> 4, and 3 more" in many.rule
