@@ -283,9 +283,8 @@ def _integer(environment: Mapping[str, str], name: str, default: int | None = No
     if text is None and default is not None:
         return default
     if text is None:
-        raise UserError(
-            name, None, "not set, but its companions are", "start the ranks with one launcher"
-        )
+        fix = "start the ranks with one launcher"
+        raise UserError(name, None, "not set, but its companions are", fix)
     try:
         return int(text)
     except ValueError:
@@ -293,10 +292,8 @@ def _integer(environment: Mapping[str, str], name: str, default: int | None = No
 
 
 def _stale(key: str, value: int, rule: str) -> UserError:
-    return UserError(
-        key,
-        value,
-        rule,
-        "unset RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE and whatever an earlier"
-        " launcher left behind, and start the ranks with one of srun, mpirun or torchrun",
+    fix = (
+        "unset RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE and whatever an earlier launcher left "
+        "behind, and start the ranks with one of srun, mpirun or torchrun"
     )
+    return UserError(key, value, rule, fix)
