@@ -293,7 +293,7 @@ def _integer(environment: Mapping[str, str], name: str, default: int | None = No
 
 def _stale(key: str, value: int, rule: str) -> UserError:
     fix = (
-        "unset RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE and whatever an earlier launcher left "
-        "behind, and start the ranks with one of srun, mpirun or torchrun"
+        "unset RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE and whatever an earlier launcher "
+        "left behind, and start the ranks with one of srun, mpirun or torchrun"
     )
     return UserError(key, value, rule, fix)
