@@ -1,4 +1,4 @@
-"""The machinery of a run: stage table, fingerprints, runner, lock, crash loop and cost account."""
+"""Pipeline of a run: stage table, fingerprints, runner, lock, crash loop, cost account."""
 
 from hpc_llm.pipeline.checks import check_start
 from hpc_llm.pipeline.context import Context, commit

@@ -1,7 +1,7 @@
-"""The bill of a run while it runs: rows of its ledger, money by the catalogue, the budget.
+"""Cost account of a running run: ledger rows, money at catalogue prices, the budget.
 
-The rows of one start of the process follow each other without a gap, so together they are its
-wall time, as Slurm bills it: reading the program from the disk, saving and waiting included.
+The rows of one start of the process follow each other without a gap, so they add up to its wall
+time as Slurm charges it, including program start-up, checkpointing and waiting.
 """
 
 import math
@@ -29,14 +29,17 @@ from hpc_llm.settings import BudgetSettings, HardwareSettings, RunConfig
 
 __all__ = ["Account", "allocated_devices", "measure_energy"]
 
-WARNINGS = (0.5, 0.8)  # shares of the budget at which a warning is logged
+WARNINGS = (0.5, 0.8)  # fractions of the budget at which a warning is logged
 
 
 class Account:
-    """What a run has spent, earlier starts included, and what this start adds. Rank 0 writes."""
+    """The cost of a run: earlier starts, and what this start adds. Only rank 0 writes."""
 
     def __init__(self, cfg: RunConfig, path: Path, ranks: Ranks, segment: str) -> None:
-        """Open the ledger at `path`; `segment` names this start. `UserError` for the budget."""
+        """Open the ledger at `path`; `segment` is the id of this start.
+
+        Raises `UserError` for a budget that cannot be checked.
+        """
         self.budget, self.ranks, self.segment = cfg.budget, ranks, segment
         self.run = path.parent.name
         self.ledger = Ledger(path)
@@ -47,7 +50,7 @@ class Account:
         self._joules: float | None = None
         self._metered = False
         self._last = _began(os.environ) if ranks.is_first else time.time()
-        self._told = self._shares()
+        self._warned = self._shares()
         _check_budget(self.budget, self.hardware)
 
     @property
@@ -56,10 +59,10 @@ class Account:
         return allocated_devices(self.hardware.kind, self.ranks, os.environ)
 
     def found(self, name: str | None, uuid: str | None) -> None:
-        """Take note of this rank's GPU as the driver calls it; None on a CPU.
+        """Register this rank's GPU by its driver name; None on a CPU.
 
-        Where the configuration names no GPU, money, energy and MFU are then by its entry in the
-        catalogue. One that names another GPU keeps its word: its prices may be an agreement.
+        If the configuration names no GPU, money, energy and MFU use the catalogue entry of the GPU
+        found. If it names another GPU, the configuration wins: its prices may be contractual.
         """
         if name is None:
             return
@@ -69,22 +72,22 @@ class Account:
             return
         if self.hardware.kind == "gpu":
             say(
-                f"hardware: {self.hardware.name} is configured, this is {name}; money, energy and "
-                "MFU are those of the configuration"
+                f"hardware: configured {self.hardware.name}, found {name}; money, energy and MFU "
+                "use the configured entry"
             )
         elif device is None:
-            say(f"hardware: {name} is not in the catalogue; give hardware=NAME or its figures")
+            say(f"hardware: {name} is not in the catalogue; set hardware=NAME or its values")
         else:
-            say(f"hardware: found {device.name}; money, energy and MFU are by its entry")
+            say(f"hardware: found {device.name}; money, energy and MFU use its catalogue entry")
             self.hardware = priced(device, self.budget)
             self.device = device.name
 
     def measured(self, joules: float | None) -> None:
-        """Take what all devices have used since the last call; None: it is not measured."""
+        """Record the energy of all devices since the last call (J); None: not measured."""
         self._joules, self._metered = joules, joules is not None
 
     def add(self, stage: str, **figures: object) -> LedgerRow:
-        """Append the row of `stage` that covers the time since the row before."""
+        """Append a row for `stage` that covers the time since the previous row."""
         now = time.time()
         row = LedgerRow(
             run=self.run,
@@ -108,20 +111,20 @@ class Account:
 
     @property
     def device_hours(self) -> float:
-        """Everything spent until now, in allocated devices x hours."""
+        """Total spent so far, in allocated devices x hours."""
         return self.spent.device_hours + self.devices * (time.time() - self._last) / 3600
 
     def gpu_hours(self, hours: float) -> float:
-        """Device-hours where the devices are GPUs, else 0."""
+        """Return the device-hours if the devices are GPUs, else 0."""
         return hours if self.hardware.kind == "gpu" else 0.0
 
     def money(self, hours: float) -> float | None:
-        """Device-hours at the middle of the catalogue's prices; None without one."""
+        """Return the price of device-hours at the mid catalogue price; None without a price."""
         price = middle_price(self.hardware)
         return None if price is None else hours * price
 
     def _shares(self, more_flops: int = 0) -> dict[str, tuple[float, float]]:
-        """Return what is spent and the limit, of each limit that is set."""
+        """Return (spent, limit) for each limit that is set."""
         hours = self.device_hours
         spent = {
             "money": self.money(hours) or 0.0,
@@ -132,50 +135,50 @@ class Account:
         return {key: (spent[key], limit) for key, limit in limits.items() if limit is not None}
 
     def over_budget(self, more_flops: int = 0) -> str | None:
-        """Return the limit of the budget that is reached, or None; no row has `more_flops` yet."""
+        """Return the budget limit reached, or None; `more_flops` are not in the ledger yet."""
         for key, (spent, limit) in self._shares(more_flops).items():
             if spent >= limit:
                 return (
-                    f"budget.{key}={limit:g}: {spent:.4g} is spent, lost work included; all is "
-                    f"saved, and the same command with a larger budget.{key} goes on"
+                    f"budget.{key}={limit:g}: {spent:.4g} spent, including lost work; progress is "
+                    f"saved; rerun the command with a larger budget.{key} to continue"
                 )
         return None
 
     def _warn(self) -> None:
-        """Warn when a limit's share passes 50 and 80 %, once in this start."""
+        """Warn at 50 % and 80 % of each limit, once per start."""
         now = self._shares()
         for key, (spent, limit) in now.items():
-            before = self._told[key][0] / limit
+            before = self._warned[key][0] / limit
             passed = [share for share in WARNINGS if before < share <= spent / limit < 1]
             if passed:
-                say(f"budget.{key}: {spent / limit:.0%} of {limit:g} is spent")
-        self._told = now
+                say(f"budget.{key}: {spent / limit:.0%} of {limit:g} spent")
+        self._warned = now
 
 
 def measure_energy(account: Account, ranks: Ranks) -> None:
-    """Let all ranks read their GPUs' counters and tell the account the sum (collective)."""
+    """Read the energy counters of all ranks' GPUs; record the sum in the account (collective)."""
     joules = account.counter.joules()
     if ranks.world_size > 1:
         from hpc_llm.training import process_group
 
-        # one rank without a counter makes the sum NaN on all
+        # one rank without a counter makes the sum NaN on all ranks
         total = process_group.all_sum_float(float("nan") if joules is None else joules)
         joules = None if math.isnan(total) else total
     account.measured(joules)
 
 
 def _began(environment: Mapping[str, str]) -> float:
-    """When this process's bill begins: with the Slurm job if it is the job's first step."""
+    """Return when charging starts: with the Slurm job if this is the job's first step."""
     own = psutil.Process().create_time()
     started = job_start(environment) if environment.get("SLURM_STEP_ID") == "0" else None
     return own if started is None else min(started, own)
 
 
 def allocated_devices(kind: str, ranks: Ranks, environment: Mapping[str, str]) -> int:
-    """Return the devices that are billed: those of the Slurm job, else those of the ranks.
+    """Return the number of devices charged: those of the Slurm job, else those of the ranks.
 
-    A device of kind cpu is a core; without Slurm those are the cores this process may use. A job
-    that was given no GPU is billed none: its script hides those of others.
+    A device of kind cpu is a core; without Slurm, the cores this process may use. A job without
+    GPUs is charged for none: its script hides the node's GPUs.
     """
     if kind == "gpu" and environment.get("CUDA_VISIBLE_DEVICES") == "":
         return 0
@@ -194,12 +197,12 @@ def _check_budget(budget: BudgetSettings, hardware: HardwareSettings) -> None:
             "budget.money",
             f"{budget.money:g}",
             f"{hardware.name} has no price",
-            "give hardware.price_low and hardware.price_high, or budget.gpu_hours",
+            "set hardware.price_low and hardware.price_high, or use budget.gpu_hours",
         )
     if budget.gpu_hours is not None and hardware.kind != "gpu":
         raise UserError(
             "budget.gpu_hours",
             f"{budget.gpu_hours:g}",
-            f"hardware={hardware.name} is no GPU",
-            "give hardware=NAME of the GPU, or budget.money or budget.pf_days",
+            f"hardware={hardware.name} is not a GPU",
+            "set hardware=NAME of the GPU, or use budget.money or budget.pf_days",
         )

@@ -1,11 +1,11 @@
-"""The shared cache `<runs_dir>/.cache/`: finished stages that runs with equal settings share.
+"""The shared cache `<runs_dir>/.cache/`: finished stages, shared by runs with equal settings.
 
-An entry is a folder named by stage and fingerprint: `files/` as they lie in a run folder, and
-`record.json`, its record there. A run that needs such a stage gets the files as reflinks, else as
-hard links, else as copies; files of a run folder are replaced and never changed in place, so an
-entry keeps its content. While a run works on a shared stage it holds the entry's lock, so of runs
-that start at once one works and the others wait for its result. Locks end with their process; an
-entry gets its name when it is whole.
+An entry is a folder named by stage and fingerprint: `files/`, laid out as in a run folder, and
+`record.json`, the stage's record. A run that needs such a stage gets the files as reflinks, else as
+hard links, else as copies; files in a run folder are replaced and never changed in place, so an
+entry keeps its content. A run holds the entry's lock while it computes a shared stage, so of runs
+that start together one computes and the others wait for its result. Locks are released when their
+process ends; an entry is renamed into place once it is complete.
 """
 
 import errno
@@ -30,7 +30,7 @@ __all__ = ["CacheEntry", "SharedCache"]
 
 FICLONE = 0x40049409  # linux/fs.h: share the blocks of a file on Btrfs, XFS and others
 POLL_SECONDS = 1.0
-LEFT_OUT = "checkpoints"  # of a training stage: its own run resumes from them, no other
+EXCLUDED = "checkpoints"  # of a training stage: only its own run resumes from them
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class CacheEntry:
 
     @property
     def record(self) -> dict[str, Any] | None:
-        """The record of the stage in the run that made it; None for something else, or damage."""
+        """The stage's record from the run that made it; None if it is missing or corrupt."""
         try:
             found = read_json(self.path / "record.json")
         except (OSError, json.JSONDecodeError):
@@ -49,22 +49,22 @@ class CacheEntry:
         return found if isinstance(found, dict) and "fingerprint" in found else None
 
     def has(self, outputs: Sequence[str]) -> bool:
-        """Whether all of these files, relative to a run folder, are among its files."""
+        """Return whether it has all of these files, relative to a run folder."""
         return all((self.path / "files" / output).exists() for output in outputs)
 
     @property
     def size(self) -> int:
-        """Bytes of its files."""
+        """Size of its files in bytes."""
         return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
 
     @property
     def last_used(self) -> float:
-        """When a run made or took it last, in seconds since 1970."""
+        """Time of last use by a run, in seconds since 1970."""
         users = self.path / "users.jsonl"
         return (users if users.exists() else self.path).stat().st_mtime
 
     def users(self) -> list[str]:
-        """Return the run folders that hold its result now."""
+        """Return the run folders that currently use its result."""
         record = self.record
         if record is None:
             return []
@@ -81,7 +81,7 @@ class SharedCache:
 
     @classmethod
     def of(cls, runs_dir: str) -> "SharedCache":
-        """Return the cache of a folder of runs."""
+        """Return the cache of `runs_dir`."""
         return cls(Path(runs_dir).expanduser() / ".cache")
 
     def entry(self, stage: Stage) -> CacheEntry:
@@ -89,15 +89,15 @@ class SharedCache:
         return CacheEntry(self.path / f"{stage.name.replace('/', '-')}-{stage.fingerprint}")
 
     def entries(self) -> list[CacheEntry]:
-        """Return all entries, the one used longest ago first."""
+        """Return all entries, least recently used first."""
         found = [CacheEntry(path) for path in self.path.glob("[!.]*") if path.is_dir()]
         return sorted(found, key=lambda entry: entry.last_used)
 
     @contextmanager
     def hold(self, stage: Stage, stop_reason: Callable[[], str | None]) -> Iterator[None]:
-        """Hold the lock of a stage's entry; waits while another run holds it.
+        """Hold the lock of a stage's entry; wait while another run holds it.
 
-        Raises `Stopped` when the run is asked to stop meanwhile.
+        Raises `Stopped` if a stop is requested while waiting.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         lock = self.path / f".{self.entry(stage).path.name}.lock"
@@ -105,7 +105,7 @@ class SharedCache:
         with lock.open("a+", encoding="utf-8") as handle:
             while not _locked(handle):
                 if not waiting:
-                    say(f"{stage.name}: waits for another run that computes the same stage")
+                    say(f"{stage.name}: waiting for another run that computes the same stage")
                     waiting = True
                 if reason := stop_reason():
                     raise Stopped(reason)
@@ -113,10 +113,10 @@ class SharedCache:
             yield
 
     def take(self, stage: Stage, folder: RunFolder) -> dict[str, Any] | None:
-        """Link an entry's files into a run folder and return its record; None: there is none.
+        """Link an entry's files into a run folder and return its record; None if there is none.
 
-        There is none either where it lacks an output, as a checkpoint that a stage of this run
-        branches from and none of the run that made the entry.
+        An entry that lacks an output counts as missing: for example a checkpoint from which a stage
+        of this run branches, but no stage of the run that made the entry.
         """
         entry = self.entry(stage)
         record = entry.record
@@ -136,7 +136,7 @@ class SharedCache:
         return record
 
     def keep(self, stage: Stage, folder: RunFolder, record: dict[str, Any]) -> None:
-        """Add the finished stage of a run folder. A full disk costs the entry, not the run."""
+        """Add the finished stage of a run folder; on a full disk, report it and continue."""
         entry = self.entry(stage)
         own = self.path / f".{entry.path.name}.{uuid.uuid4().hex[:8]}"
         try:
@@ -159,9 +159,9 @@ class SharedCache:
             shutil.rmtree(own, ignore_errors=True)
 
     def clean(self, keep_bytes: int) -> list[CacheEntry]:
-        """Remove entries that no run holds, longest unused first, until the rest is small enough.
+        """Remove unused entries, least recently used first, down to `keep_bytes` in total.
 
-        Returns what was removed. What killed writers left is removed too.
+        Returns the entries removed. Temporary folders of killed writers are removed too.
         """
         for left in self.path.glob(".*.????????"):
             shutil.rmtree(left, ignore_errors=True)
@@ -180,7 +180,7 @@ class SharedCache:
 
 
 def _locked(handle: IO[str]) -> bool:
-    """Take the lock of an open file; False while another process has it."""
+    """Try to lock an open file; return False if another process holds the lock."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -189,10 +189,10 @@ def _locked(handle: IO[str]) -> bool:
 
 
 def _link_tree(source: Path, target: Path) -> None:
-    """Link the files below a folder, checkpoints and half-written files excluded."""
+    """Link the files below a folder, excluding checkpoints and temporary files."""
     target.mkdir(parents=True, exist_ok=True)
     for path in source.iterdir():
-        if path.name == LEFT_OUT or path.name.startswith("."):
+        if path.name == EXCLUDED or path.name.startswith("."):
             continue
         if path.is_dir():
             _link_tree(path, target / path.name)
@@ -201,7 +201,7 @@ def _link_tree(source: Path, target: Path) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Give a file a second name: a reflink, else a hard link, else a copy."""
+    """Link a file: a reflink, else a hard link, else a copy."""
     with suppress(OSError):
         with source.open("rb") as old, target.open("wb") as new:
             fcntl.ioctl(new, FICLONE, old.fileno())

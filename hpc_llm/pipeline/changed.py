@@ -1,12 +1,12 @@
-"""Interrupted stages that were begun with other settings: refused before anything is computed.
+"""Refuse to restart interrupted stages whose settings changed, before anything is computed.
 
-A finished stage whose settings change runs again, as requested. An interrupted one is another case:
-it may hold weeks of work, and a forgotten override in the command of a restarted job would silently
-train it from scratch. So that is an error that names what differs, unless the settings say
-`checkpoint.changed=restart`. Its checkpoints are then moved aside, not overwritten.
+A finished stage reruns when its settings change, as requested. An interrupted one is different: it
+may hold weeks of work, and a forgotten override in the command of a restarted job would silently
+train it from scratch. So this is an error that reports the difference, unless
+`checkpoint.changed=restart` is set. Its checkpoints are then moved aside, not overwritten.
 
-The same holds for a stage that lacks a checkpoint which a later stage branches from
-(`stages.NAME.from=STAGE@STEP`): only training it again would make that checkpoint.
+The same applies to a stage that lacks a checkpoint from which a later stage branches
+(`stages.NAME.from=STAGE@STEP`): only retraining would create that checkpoint.
 """
 
 from collections.abc import Sequence
@@ -25,30 +25,30 @@ __all__ = ["is_begun", "move_changed_aside", "refuse_changed"]
 
 
 def refuse_changed(folder: RunFolder, stages: Sequence[Stage]) -> None:
-    """Raise `UserError` when one of `stages` was interrupted and begun with other settings, or
-    lacks a checkpoint that another one branches from."""
+    """Raise `UserError` if one of `stages` was interrupted with other settings, or lacks a
+    checkpoint from which another one branches."""
     for stage in stages:
         if error := _problem(folder, stage, stages):
             raise error
 
 
 def is_begun(folder: RunFolder, stage: Stage) -> bool:
-    """Tell whether `stage` was interrupted with the present settings, so that it resumes."""
+    """Return whether `stage` was interrupted with the current settings and will resume."""
     newest = _newest(folder.path / stage.name / "checkpoints") if stage.all_ranks else None
     return newest is not None and newest.state.fingerprint == stage.fingerprint
 
 
 def move_changed_aside(folder: RunFolder, stage: Stage) -> None:
-    """Move checkpoints that `stage` cannot resume from to superseded/."""
+    """Move checkpoints from which `stage` cannot resume to superseded/."""
     problem = _problem(folder, stage)
     if problem and (moved := folder.supersede(f"{stage.name}/checkpoints")):
         say(f"{problem}; moved to {moved}")
 
 
 def _problem(folder: RunFolder, stage: Stage, others: Sequence[Stage] = ()) -> UserError | None:
-    """Return why a stage can neither resume nor start; None: it can.
+    """Return the error if a stage can neither resume nor start; None if it can.
 
-    `others` are looked through for the one that branches from a missing checkpoint.
+    `others` are searched for the stage that branches from a missing checkpoint.
     """
     if not stage.all_ranks:
         return None
@@ -58,7 +58,7 @@ def _problem(folder: RunFolder, stage: Stage, others: Sequence[Stage] = ()) -> U
     if newest is None:
         return _missing_branch(folder, stage, others) if finished == stage.fingerprint else None
     if finished is not None and finished == newest.state.fingerprint != stage.fingerprint:
-        return None  # it was finished, and is moved aside as a whole when it runs again
+        return None  # it was finished, and is moved aside as a whole when it reruns
     expected = Expected(
         stage=point_of(stage.name), fingerprint=stage.fingerprint, settings=stage.settings
     )
@@ -66,9 +66,9 @@ def _problem(folder: RunFolder, stage: Stage, others: Sequence[Stage] = ()) -> U
 
 
 def _missing_branch(folder: RunFolder, stage: Stage, others: Sequence[Stage]) -> UserError | None:
-    """Return the error for a checkpoint that another stage branches from and training has passed.
+    """Return the error for a missing branch checkpoint at a step that training has passed.
 
-    None where there is none, or where an earlier checkpoint is left to resume from.
+    None if nothing is missing, or if training can resume from an earlier checkpoint.
     """
     place = folder.path / stage.name
     missing = missing_branches(place, _branch_steps(stage))
@@ -82,7 +82,7 @@ def _missing_branch(folder: RunFolder, stage: Stage, others: Sequence[Stage]) ->
     return UserError(
         next((key for key, value in settings.items() if value == branch), stage.name),
         branch,
-        f"{stage.name} was trained past that step without keeping its checkpoint (there are: "
+        f"{stage.name} was trained past that step without keeping its checkpoint (available: "
         f"{saved})",
         f"branch from one of these or from its end (from={point}), or train {point} from scratch "
         "with checkpoint.changed=restart",

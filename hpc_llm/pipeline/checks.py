@@ -1,7 +1,7 @@
-"""What a verb cannot do with these settings, told before anything is made, submitted or computed.
+"""Validate settings against a run folder, before anything is written, submitted or computed.
 
-No torch here: it is asked on a login node too. What only DeepSpeed can say about its own keys is
-asked when the ranks have met (`hpc_llm.training.zero.check_zero`), still before the first stage.
+No torch here: it also runs on login nodes. DeepSpeed's own keys are validated after process group
+initialisation (`hpc_llm.training.zero.check_zero`), still before the first stage.
 """
 
 from collections.abc import Sequence
@@ -29,9 +29,9 @@ def check_start(
     todo: Sequence[Stage],
     world_size: int,
 ) -> None:
-    """Raise `UserError` when `todo` cannot begin, or not go on from what an earlier start left.
+    """Raise `UserError` if `todo` can neither start nor resume from an earlier start.
 
-    `stages` are all stages of the run, `todo` those of them that are to be done now.
+    `stages` are all stages of the run, `todo` those to run now.
     """
     if cfg.checkpoint.changed == "refuse":
         refuse_changed(folder, todo)
@@ -45,7 +45,7 @@ def check_start(
 
 
 def _refuse_unmerged(cfg: RunConfig, todo: set[str]) -> None:
-    """Refuse stages that need the merged result of a method that never merges."""
+    """Raise `UserError` for stages that need the merged result of a method that never merges."""
     for name in cfg.adaptation:
         if describe(cfg.stages[name].method).merges != "never":
             continue
@@ -57,13 +57,13 @@ def _refuse_unmerged(cfg: RunConfig, todo: set[str]) -> None:
             raise UserError(
                 f"stages.{name}.method",
                 cfg.stages[name].method,
-                f"never merges into a model, which {', '.join(blocked)} need",
-                f"run the stages up to evaluate/{name} by --stages, or use a method that merges",
+                f"never merges into a model, as needed by {', '.join(blocked)}",
+                f"run only stages up to evaluate/{name} with --stages, or use a method that merges",
             )
 
 
 def _model_config(cfg: RunConfig) -> dict[str, Any]:
-    """The base model's configuration; empty for a hub id, which is looked at when it is loaded."""
+    """Return the base model's configuration; empty for a hub id, which is checked on loading."""
     found: dict[str, Any] = dict(cfg.model.architecture or {})
     if cfg.model.path is not None:
         file = Path(cfg.model.path).expanduser() / "config.json"

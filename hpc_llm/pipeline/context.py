@@ -1,4 +1,4 @@
-"""What every stage is given: the configuration, the run folder, the ranks and who may stop it."""
+"""The context passed to every stage: configuration, run folder, ranks, stop requests."""
 
 import platform
 import subprocess
@@ -26,7 +26,7 @@ PACKAGES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """The surroundings of a stage."""
+    """The context of a stage."""
 
     cfg: RunConfig
     folder: RunFolder
@@ -34,27 +34,27 @@ class Context:
     events: EventLog
     view: WandbView | NoView
     stop_reason: Callable[[], str | None]
-    """Why to stop at the next boundary; None: go on."""
+    """The reason to stop at the next boundary; None: continue."""
     base: Path | str
-    """The model that is adapted: a folder or a hub id."""
+    """The model to adapt: a folder or a hub id."""
     stages: tuple[Stage, ...]
     """All stages of the run, in order."""
     chosen: tuple[Stage, ...]
-    """Those that this call may run."""
+    """Stages that this call may run."""
     account: Account
-    """The bill of the run, which rank 0 writes."""
+    """The cost account of the run; only rank 0 writes."""
 
     def stage(self, name: str) -> Stage:
-        """A stage by its name."""
+        """Return a stage by name."""
         return next(stage for stage in self.stages if stage.name == name)
 
     def stage_folder(self, name: str) -> Path:
-        """The folder of a stage, such as train/lora."""
+        """Return the folder of a stage, such as train/lora."""
         return self.folder.path / name
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
+    """Return the versions of the packages on which results depend."""
     found = {"hpc_llm": hpc_llm.__version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -66,9 +66,9 @@ def versions() -> dict[str, str]:
 
 @cache
 def commit() -> str | None:
-    """Return the commit of the source this runs from; None where it has none."""
+    """Return the commit of the running source; None if there is none."""
     root = Path(hpc_llm.__file__).resolve().parent.parent
-    if (root / "COMMIT").is_file():  # a copy, by launch.snapshot
+    if (root / "COMMIT").is_file():  # a copy made by launch.snapshot
         return (root / "COMMIT").read_text(encoding="utf-8").strip()
     if not (root / ".git").exists():
         return None

@@ -1,9 +1,9 @@
-"""The stages of a run with their fingerprints: what the result of each depends on.
+"""Fingerprints of stages: everything on which the result of each stage depends.
 
-A stage's fingerprint covers the settings that count for it and the fingerprints of the stages it
-needs. So a changed setting changes the stages that depend on it and no others. How a run is split
-among ranks, how often it logs and where it tracks do not change a result and do not count; nor do
-settings that do nothing in a stage, as the weight decay of adapters where there are none.
+A stage's fingerprint covers the settings that affect it and the fingerprints of the stages it
+needs. So a changed setting invalidates the stages that depend on it and no others. The number of
+ranks, the logging interval and the tracker do not affect results and are not covered; nor are
+settings without effect in a stage, such as the weight decay of adapters in a stage without any.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,13 +17,14 @@ from hpc_llm.methods import trains
 from hpc_llm.pipeline.table import Entry, choose_names, outline, point_of, training_texts
 from hpc_llm.rundir import fingerprint, fingerprint_path, flat
 from hpc_llm.settings import RunConfig, ScheduleSettings
+from hpc_llm.settings.corpus import LANGUAGES
 from hpc_llm.settings.stage import SCRATCH
 from hpc_llm.surgery.folders import check_model_folder
 from hpc_llm.training.checkpoints.differences import CONTENT
 
 __all__ = ["Stage", "choose", "pipeline"]
 
-LAYOUT = 2  # raised when the files of a stage change, so that old results are computed again
+LAYOUT = 2  # increment when the files of a stage change, so that old results are recomputed
 
 NOT_IN_RESULTS = ("micro_batch_tokens", "log_steps", "max_hours", "threads", "steps", "replay")
 SHAPE = ("sequence_length", "batch_tokens", "micro_batch_tokens", "schedule", "text", "from_stage")
@@ -31,15 +32,15 @@ SHAPE = ("sequence_length", "batch_tokens", "micro_batch_tokens", "schedule", "t
 
 @dataclass(frozen=True, kw_only=True)
 class Stage(Entry):
-    """A stage of a run with what its result depends on."""
+    """A stage of a run with the inputs of its result."""
 
     fingerprint: str
     settings: dict[str, Any]
-    """What the fingerprint stands for, as `stages.lora.rank`, with that of the stages it needs."""
+    """Settings behind the fingerprint, as `stages.lora.rank`, including those of needed stages."""
 
     @property
     def all_ranks(self) -> bool:
-        """Every rank takes part; otherwise rank 0 works and the others wait."""
+        """Whether every rank takes part; otherwise rank 0 works and the others wait."""
         return self.row.all_ranks
 
     @property
@@ -51,9 +52,9 @@ class Stage(Entry):
 def pipeline(cfg: RunConfig) -> list[Stage]:
     """Return the stages of `cfg`.
 
-    Reads the corpus files and the model folder for their fingerprints and writes nothing. Raises
-    `UserError` when a file is missing, or when the model's weights are neither given nor made by
-    the recipe.
+    Reads the corpus files and the model folder for their fingerprints; writes nothing. Raises
+    `UserError` if a file is missing, or if the model's weights are neither given nor created by the
+    recipe.
     """
     _check_texts(cfg)
     stages: dict[str, Stage] = {}
@@ -72,42 +73,50 @@ def pipeline(cfg: RunConfig) -> list[Stage]:
 
 
 def choose(stages: Sequence[Stage], names: Sequence[str] | None) -> list[Stage]:
-    """Return the stages that are named, in their order; all of them for None. Else `UserError`."""
+    """Return the named stages in order; all for None. Raises `UserError` for an unknown name."""
     chosen = choose_names([stage.name for stage in stages], names)
     return [stage for stage in stages if stage.name in chosen]
 
 
 def _check_texts(cfg: RunConfig) -> None:
-    """Raise `UserError` for a run without a base model or without a text that a stage reads."""
+    """Raise `UserError` for a run without a base model, or without a text that a stage reads."""
     if cfg.model.path is None and (cfg.pretraining is None or not cfg.model.architecture):
         raise UserError(
             "model.path",
             "null",
             "no model to adapt",
-            "give model.path=FOLDER_OR_HUB_ID, or no settings at all for the embedded example",
+            "set model.path=FOLDER_OR_HUB_ID, or pass no settings for the embedded example",
         )
-    for name in cfg.adaptation:
-        if "source" in cfg.text_of(name) and not cfg.corpus.source:
-            own = cfg.stages[name].text is not None
-            raise UserError(
-                f"stages.{name}.text" if own else "train.replay",
-                cfg.stages[name].text if own else cfg.train.replay,
-                "there is no source text to replay",
-                "give it (corpus.source=en.jsonl.gz), or train without it",
-            )
-        unknown = sorted(set(cfg.text_of(name)) - {"target", "source"})
-        if unknown:
-            raise UserError(
-                f"stages.{name}.text", cfg.stages[name].text, f"no text is called {unknown[0]}",
-                "there are target and source",
-            )  # fmt: skip
+    for name in filter(None, [cfg.pretraining, *cfg.adaptation]):
+        _check_stage_text(cfg, name)
+
+
+def _check_stage_text(cfg: RunConfig, name: str) -> None:
+    """Raise `UserError` for a stage whose text has no files or no name in the corpus."""
+    stage, missing = cfg.stages[name], set(cfg.text_of(name)) - set(cfg.corpus.names)
+    key, value = f"stages.{name}.text", stage.text
+    for text in sorted(missing - set(LANGUAGES)):
+        known = ", ".join([*LANGUAGES, *cfg.corpus.texts])
+        rule = f"no text is called {text}, there are {known}"
+        fix = f"add it: corpus.texts={{{text}: [FILES]}}"
+        raise UserError(key, value, rule, fix)
+    if "source" in missing:
+        if stage.text is None:
+            key, value = "train.replay", cfg.train.replay
+        if stage.from_stage == SCRATCH:
+            key, value = f"stages.{name}.from", SCRATCH
+        fix = "set corpus.source=en.jsonl.gz, or train without it"
+        raise UserError(key, value, "there is no source text to train on", fix)
 
 
 def _corpus(cfg: RunConfig, point: str) -> dict[str, Any]:
     corpus = asdict(cfg.corpus)
-    for key in ("target", "source"):
-        entries = expand_entries(corpus.pop(key), f"corpus.{key}")
-        corpus[key + CONTENT] = _contents(entries)
+    for key in (*LANGUAGES, "texts"):
+        del corpus[key]
+    for name in cfg.corpus.names:
+        key, entries = cfg.corpus.entries(name)
+        field = key.removeprefix("corpus.") + CONTENT
+        corpus[field] = _contents(expand_entries(entries, key))
     return {"corpus": corpus}
 
 
@@ -133,7 +142,7 @@ def _pretrain(cfg: RunConfig, name: str) -> dict[str, Any]:
 
 
 def _train(cfg: RunConfig, name: str) -> dict[str, Any]:
-    """The settings that count for a training stage, its own values in the place of shared ones."""
+    """Return the settings that affect a training stage; its own values replace shared ones."""
     own, stage = cfg.for_stage(name), asdict(cfg.stages[name])
     for key in SHAPE:
         del stage[key]
@@ -150,7 +159,7 @@ def _train(cfg: RunConfig, name: str) -> dict[str, Any]:
 
 
 def _shared(cfg: RunConfig, name: str) -> dict[str, Any]:
-    """Settings of `train` that count in a stage."""
+    """Return the settings of `train` that affect a stage."""
     shared, what = asdict(cfg.train), trains(cfg.stages[name])
     for key in NOT_IN_RESULTS:
         del shared[key]
@@ -171,7 +180,7 @@ def _shared(cfg: RunConfig, name: str) -> dict[str, Any]:
 
 
 def _schedule(schedule: ScheduleSettings) -> dict[str, Any]:
-    """Settings of a schedule that count for its form."""
+    """Return the settings that affect a schedule of this shape."""
     counting = ["name", "warmup_fraction"]
     if schedule.name in ("linear", "cosine", "wsd"):
         counting.append("final_fraction")
@@ -206,11 +215,11 @@ COUNTING: dict[str, Callable[[RunConfig, str], dict[str, Any]]] = {
     "correct": _correct,
     "report": _report,
 }
-"""By the module of a stage: the settings that its result depends on, for a point of the run."""
+"""By stage module: the settings on which its result depends, for a point of the run."""
 
 
 def _model_key(cfg: RunConfig) -> dict[str, Any]:
-    """What stands for the base model: the content of a folder, or a hub id and its revision."""
+    """Identify the base model: by the content of a folder, or by hub id and revision."""
     if cfg.model.path is None:
         return {}
     check_model_folder(cfg.model.path)
@@ -221,7 +230,7 @@ def _model_key(cfg: RunConfig) -> dict[str, Any]:
 
 
 def _contents(entries: list[str]) -> list[str]:
-    """What stands for corpus entries: the content of files; other entries by their name."""
+    """Identify corpus entries: files by their content, other entries by their name."""
     paths = [Path(entry) for entry in entries]
     return [
         fingerprint_path(path) if path.is_file() else entry

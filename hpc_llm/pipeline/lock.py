@@ -1,7 +1,7 @@
-"""Who works in the run folder: the lock that keeps a second process out, and this start's line.
+"""The lock of the run folder, which excludes other processes, and this start's line.
 
-The lock ends with its process, on this machine. The line in `starts.jsonl` holds off processes of
-nodes that were given up, which no lock reaches: see `hpc_llm.rundir.fence`.
+The lock is released when its process ends, on this machine. The line in `starts.jsonl` fences off
+processes on lost nodes, which no lock reaches: see `hpc_llm.rundir.fence`.
 """
 
 import fcntl
@@ -25,12 +25,12 @@ from hpc_llm.training.checkpoints.folder import checkpoints, step_and_attempt
 
 __all__ = ["begun_here", "hold_folder"]
 
-EXIT_INTERRUPTED = 130  # Ctrl-C, as shells tell it
+EXIT_INTERRUPTED = 130  # Ctrl-C, as reported by shells
 
 
 @contextmanager
 def hold_folder(folder: RunFolder, ranks: Ranks, start: Start) -> Iterator[None]:
-    """Keep other processes out of the run folder, and note how this start of it ends (rank 0)."""
+    """Lock the run folder against other processes; record how this start ends (rank 0)."""
     if not ranks.is_first:
         try:
             yield
@@ -52,7 +52,7 @@ def hold_folder(folder: RunFolder, ranks: Ranks, start: Start) -> Iterator[None]
 
 
 def begun_here(cfg: RunConfig, folder: RunFolder, ranks: Ranks, todo: Sequence[Stage]) -> Start:
-    """Tell of a start that is to do `todo`: where it begins, and with what."""
+    """Describe a start that runs `todo`: its first stage and step, and its settings."""
     place = todo[0].name if todo else ""
     newest = checkpoints(folder.path / place / "checkpoints") if place else []
     program = (hpc_llm.__version__, commit())
@@ -76,12 +76,12 @@ def _end(error: BaseException) -> dict[str, object]:
 
 @contextmanager
 def _locked(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
-    """Keep a second process from the same run folder."""
+    """Lock the run folder against a second process."""
     path = folder.path / ".lock"
     handle = _lock(path)
     if handle is None and _was_this_job(folder, ranks):
-        say(f"{folder.path}: an earlier start of this job still holds the lock; taken over from it")
-        path.unlink(missing_ok=True)  # it keeps the lock of a file that has no name any more
+        say(f"{folder.path}: took over the lock from an earlier start of this job")
+        path.unlink(missing_ok=True)  # the earlier start keeps the lock of an unlinked file
         handle = _lock(path)
     if handle is None:
         holder = path.read_text(encoding="utf-8").strip() or "another process"
@@ -89,7 +89,7 @@ def _locked(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
             str(folder.path),
             None,
             f"is in use by {holder}",
-            f"wait for it, or choose another run=NAME; if its node is lost, remove {path}",
+            f"wait for it, or use another run=NAME; if its node is lost, remove {path}",
         )
     with handle:
         handle.truncate(0)
@@ -99,7 +99,7 @@ def _locked(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
 
 
 def _refuse_running(folder: RunFolder, ranks: Ranks) -> None:
-    """Raise `UserError` if another job works here, where the file system's locks do not tell."""
+    """Raise `UserError` if another job works here, even if the file system has no locks."""
     starts = read_starts(folder.starts)
     job = starts[-1].job if starts and starts[-1].code is None else None
     if job is not None and job != ranks.job_id and is_running(job):
@@ -107,12 +107,12 @@ def _refuse_running(folder: RunFolder, ranks: Ranks) -> None:
             str(folder.path),
             None,
             f"is in use by job {job} on {starts[-1].hosts}",
-            "wait for it, cancel it, or choose another run=NAME",
+            "wait for it, cancel it, or use another run=NAME",
         )
 
 
 def _lock(path: Path) -> IO[str] | None:
-    """Return the file, open and locked; None where another process has the lock."""
+    """Return the open, locked file; None if another process holds the lock."""
     handle = path.open("a+", encoding="utf-8")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -123,9 +123,9 @@ def _lock(path: Path) -> IO[str] | None:
 
 
 def _was_this_job(folder: RunFolder, ranks: Ranks) -> bool:
-    """Tell whether the last to work here was this job, before Slurm started it again.
+    """Return whether the last start here was of this job, before Slurm restarted it.
 
-    Slurm does that when the earlier start is over, or on a node that it has given up.
+    Slurm restarts a job only after the earlier start has ended, or its node is considered lost.
     """
     starts = read_starts(folder.starts)
     if not starts or ranks.job_id is None:

@@ -1,4 +1,4 @@
-"""A run folder opened for work: its lock, stop requests, W&B, events and cost account."""
+"""Open a run folder for work: lock, stop requests, W&B, events and cost account."""
 
 import time
 import uuid
@@ -28,9 +28,9 @@ def open_context(
     verb: str,
     chosen: Sequence[Stage] | None = None,
 ) -> Iterator[Context]:
-    """Give the surroundings of a run; inside the block its folder is locked.
+    """Open the context of a run; inside the block its folder is locked.
 
-    `chosen`: no other stages are to be run. W&B is open too, where `verb` has something to do.
+    Only stages in `chosen` may run. W&B is opened only if `verb` has something to do.
     """
     chosen = stages if chosen is None else chosen
     stop_file = folder.path / "stop" if ranks.is_first else None

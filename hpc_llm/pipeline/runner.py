@@ -1,4 +1,4 @@
-"""Run the stages of a run folder that are not done yet, each once, and record them."""
+"""Run and record the unfinished stages of a run folder, each once."""
 
 import importlib
 import time
@@ -24,34 +24,34 @@ Result = TypeVar("Result")
 
 
 def run(context: Context, verb: str) -> int:
-    """Run the chosen stages of `verb` (adapt: all) that are not done; return how many were run."""
-    asked = wanted(context.chosen, verb)
+    """Run the chosen unfinished stages of `verb` (adapt: all); return how many were run."""
+    requested = wanted(context.chosen, verb)
     todo = unfinished(context.folder, context.chosen, verb)
     refuse_missing(todo, {s.name for s in unfinished(context.folder, context.stages, "adapt")})
-    _say_plan(context, asked, todo)
+    _say_plan(context, requested, todo)
     alone = context.ranks.world_size == 1 and all(stage.row.light for stage in todo)
-    with nullcontext() if alone else _met(context):
+    with nullcontext() if alone else _process_group(context):
         _begin(context, todo)
         for stage in todo:
-            _stop_if_agreed(context)
-            with _billed(context, stage):
+            _stop_if_requested(context)
+            with _charged(context, stage):
                 _run_stage(context, stage)
     return len(todo)
 
 
 def run_rerun(context: Context) -> bool:
-    """Repeat the step of `cfg.rerun`, print how it compares, and return whether it agrees."""
-    with _met(context):
+    """Rerun the step of `cfg.rerun`, print the comparison, and return whether it matches."""
+    with _process_group(context):
         rerun = importlib.import_module("hpc_llm.stages.rerun").rerun
-        told, agrees = rerun(context)
+        text, matches = rerun(context)
     if context.ranks.is_first:
         context.account.add("rerun", reason="end")
-        print(told, end="")
-    return bool(agrees)
+        print(text, end="")
+    return bool(matches)
 
 
 def _begin(context: Context, todo: list[Stage]) -> None:
-    """Refuse what cannot train, and a crash loop, before the first stage runs (collective)."""
+    """Check the DeepSpeed settings and for a crash loop before the first stage (collective)."""
     if any(stage.all_ranks for stage in todo):
         check_zero = importlib.import_module("hpc_llm.training.zero").check_zero
         check_zero(context.cfg.train, context.cfg.zero, context.ranks.world_size)
@@ -62,8 +62,8 @@ def _begin(context: Context, todo: list[Stage]) -> None:
 
 
 @contextmanager
-def _billed(context: Context, stage: Stage) -> Iterator[None]:
-    """Bill the rest of a stage's time, however it ends."""
+def _charged(context: Context, stage: Stage) -> Iterator[None]:
+    """Charge the rest of a stage's time to the account, however it ends."""
     reason = "stop"
     try:
         yield
@@ -74,17 +74,17 @@ def _billed(context: Context, stage: Stage) -> Iterator[None]:
 
 
 @contextmanager
-def _met(context: Context) -> Iterator[None]:
-    """Start torch and the process group, in which ranks wait for the work of rank 0.
+def _process_group(context: Context) -> Iterator[None]:
+    """Initialise torch and the process group, in which ranks wait for the work of rank 0.
 
-    It is left in good order when the work is done or all ranks stop; not after a failure.
+    It is destroyed cleanly when the work is done or all ranks stop, but not after a failure.
     """
     from hpc_llm.training import process_group
 
     process_group.start(context.ranks, context.cfg.train.threads)
     join_start(process_group.broadcast_status(start_number()))
     context.account.found(process_group.device_name(), process_group.device_uuid())
-    process_group.barrier()  # all have read the record before rank 0 changes it
+    process_group.barrier()  # all ranks have read the record before rank 0 changes it
     try:
         yield
     except Stopped:
@@ -96,10 +96,10 @@ def _met(context: Context) -> Iterator[None]:
 def _say_plan(context: Context, wanted: list[Stage], todo: list[Stage]) -> None:
     folder = context.folder
     if not todo:
-        say(f"{folder.path}: nothing to do, all {len(wanted)} stages are done with these settings")
+        say(f"{folder.path}: nothing to do: all {len(wanted)} stages are done with these settings")
     elif len(todo) < len(wanted):
         names = ", ".join(stage.name for stage in wanted if stage not in todo)
-        say(f"{folder.path}: already done and kept: {names}")
+        say(f"{folder.path}: skipping finished stages: {names}")
 
 
 def _run_stage(context: Context, stage: Stage) -> None:
@@ -145,9 +145,9 @@ def _is_shared(context: Context, stage: Stage) -> bool:
 
 
 def _linked(context: Context, stage: Stage, held: ExitStack) -> dict[str, Any] | None:
-    """Take a stage from the shared cache and return its result; None: it is to be computed.
+    """Link a stage from the shared cache and return its result; None: it must be computed.
 
-    Rank 0 looks, and holds the lock of the entry until `held` ends. Collective.
+    Rank 0 looks it up and holds the lock of the entry until `held` is closed. Collective.
     """
     if not _is_shared(context, stage):
         return None
@@ -166,7 +166,7 @@ def _linked(context: Context, stage: Stage, held: ExitStack) -> dict[str, Any] |
 
 
 def _on_first_rank(context: Context, work: Callable[[], Result]) -> Result:
-    """Let rank 0 work while the others wait; return its result. One rank alone needs no torch."""
+    """Run `work` on rank 0 and return its result on all ranks; a single rank needs no torch."""
     if context.ranks.world_size == 1:
         return work()
     from hpc_llm.training import process_group
@@ -174,23 +174,23 @@ def _on_first_rank(context: Context, work: Callable[[], Result]) -> Result:
     return process_group.on_first_rank(work)
 
 
-def _stop_if_agreed(context: Context) -> None:
-    """Raise `Stopped` or `BudgetSpent` before the next stage, where any rank is to stop."""
+def _stop_if_requested(context: Context) -> None:
+    """Raise `Stopped` or `BudgetSpent` before the next stage if any rank must stop."""
     reason = context.stop_reason()
     limit = context.account.over_budget() if context.ranks.is_first else None
-    asked = [int(reason is not None), int(limit is not None)]
+    requests = [int(reason is not None), int(limit is not None)]
     if context.ranks.world_size > 1:
         from hpc_llm.training import process_group
 
-        asked = process_group.all_sum(asked)
-    if asked[1]:
-        raise BudgetSpent(limit or "rank 0 names the limit")
-    if asked[0]:
-        raise Stopped(reason or "another rank was asked to stop")
+        requests = process_group.all_sum(requests)
+    if requests[1]:
+        raise BudgetSpent(limit or "rank 0 reports the limit")
+    if requests[0]:
+        raise Stopped(reason or "another rank received a stop request")
 
 
 def _set_aside(folder: RunFolder, stage: Stage) -> None:
-    """Move what an earlier run with other settings left, so that nothing is overwritten."""
+    """Move results with other settings aside, so that nothing is overwritten."""
     record = folder.finished(stage.name)
     if record is None or record["fingerprint"] == stage.fingerprint or is_begun(folder, stage):
         return

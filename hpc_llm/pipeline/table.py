@@ -1,7 +1,8 @@
-"""The stage table: what each kind of stage is, and which stages a configuration has.
+"""The stage table: the kinds of stages, and the stages of a configuration.
 
-A row says what the runner, the chain of Slurm jobs, sweeps, `status` and the report need to know of
-a stage; `outline` lists the stages of a run in their order. Nothing here reads a file or torch.
+A row holds what the runner, the chain of Slurm jobs, sweeps, `status` and the report need to know
+about a stage; `outline` lists the stages of a run in order. Nothing here reads files or needs
+torch.
 """
 
 from collections.abc import Sequence
@@ -24,17 +25,17 @@ class Row:
     verb: str
     """The verb that runs it alone."""
     part: str
-    """The part of a chain of Slurm jobs it belongs to (`hpc_llm.settings.launch.PLACES`)."""
+    """Its part in a chain of Slurm jobs (`hpc_llm.settings.launch.PLACES`)."""
     all_ranks: bool = False
-    """Every rank takes part; otherwise rank 0 works and the others wait."""
+    """Whether every rank takes part; otherwise rank 0 works and the others wait."""
     light: bool = False
-    """Computes nothing with torch."""
+    """Whether it runs without torch."""
     shared: bool = True
-    """Its result may be linked from the shared cache instead of being computed again."""
+    """Whether its result may be linked from the shared cache instead of being recomputed."""
 
     @property
     def place(self) -> str:
-        """What it runs on: cpu (cores of one node), one (one device) or all."""
+        """Where it runs: cpu (cores of one node), one (one device) or all."""
         return PLACES[self.part]
 
 
@@ -61,9 +62,9 @@ class Entry:
     needs: tuple[str, ...]
     """Stages whose results it reads."""
     outputs: tuple[str, ...]
-    """Files, relative to the run folder, without which it is not done."""
+    """Files, relative to the run folder, that must exist for it to be done."""
     owns: tuple[str, ...]
-    """What it writes: moved aside, not overwritten, when it runs with other settings."""
+    """Files and folders it writes: moved aside, not overwritten, when its settings change."""
 
 
 def outline(cfg: RunConfig) -> list[Entry]:
@@ -81,7 +82,10 @@ def outline(cfg: RunConfig) -> list[Entry]:
         entries.append(Entry(name=name, row=row, needs=needs, outputs=outputs, owns=mine))
 
     def evaluate(kind: str, point: str, *needs: str) -> None:
-        name, base = f"evaluate/{point}", "evaluate/base"  # forgetting is against the base model
+        name, base = (
+            f"evaluate/{point}",
+            "evaluate/base",
+        )  # forgetting is relative to the base model
         output = (f"{name}.json", f"{name}.npz")
         add(kind, name, needs if name == base else (*needs, base), output, output)
 
@@ -114,9 +118,9 @@ def outline(cfg: RunConfig) -> list[Entry]:
 
 
 def training_texts(cfg: RunConfig) -> list[str]:
-    """Return the texts whose tokens the adapted model trains on, in a fixed order."""
+    """Return the texts on which the adapted model trains, in a fixed order."""
     used = {text for name in cfg.adaptation for text in cfg.text_of(name)}
-    return [text for text in ("target", "source") if text == "target" or text in used]
+    return ["target", *(text for text in cfg.corpus.names if text != "target" and text in used)]
 
 
 def stage_names(cfg: RunConfig) -> list[str]:
@@ -125,13 +129,13 @@ def stage_names(cfg: RunConfig) -> list[str]:
 
 
 def point_of(stage: str) -> str:
-    """Return the point of a run that a stage leads to: lora for train/lora and evaluate/lora."""
+    """Return the point of a run to which a stage leads: lora for train/lora and evaluate/lora."""
     return stage.rsplit("/", 1)[-1]
 
 
 def choose_names(known: Sequence[str], names: Sequence[str] | None) -> set[str]:
-    """Return the named ones; all for None. Raises `UserError` for a stage that the run lacks."""
+    """Return the named stages; all for None. Raises `UserError` for an unknown stage."""
     for name in names or ():
         if name not in known:
-            raise UserError("--stages", name, "no such stage", f"known are {', '.join(known)}")
+            raise UserError("--stages", name, "no such stage", f"choose from {', '.join(known)}")
     return set(known if names is None else names)

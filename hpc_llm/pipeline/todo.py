@@ -1,4 +1,4 @@
-"""What is left to do in a run folder: stages without a record of these settings."""
+"""Unfinished stages of a run folder: stages without a record of the current settings."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,12 @@ __all__ = ["refuse_missing", "unfinished", "wanted"]
 
 
 def wanted(stages: Sequence[Stage], verb: str) -> list[Stage]:
-    """Return the stages that a verb runs; adapt: all."""
+    """Return the stages of a verb; adapt: all."""
     return [stage for stage in stages if verb in ("adapt", stage.verb)]
 
 
 def refuse_missing(todo: Sequence[Stage], undone: set[str]) -> None:
-    """Raise `UserError` where a stage reads the result of one that is neither done nor to be."""
+    """Raise `UserError` if a stage needs the result of one that is neither done nor in `todo`."""
     missing = undone - {stage.name for stage in todo}
     for stage in todo:
         if needs := [need for need in stage.needs if need in missing]:
@@ -23,7 +23,7 @@ def refuse_missing(todo: Sequence[Stage], undone: set[str]) -> None:
                 stage.name,
                 None,
                 f"needs {', '.join(needs)} first",
-                "run hpc-llm adapt, or those verbs, with the same settings",
+                "run hpc-llm adapt, or the verbs of those stages, with the same settings",
             )
 
 

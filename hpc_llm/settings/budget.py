@@ -42,8 +42,8 @@ class BudgetSettings:
         if rate is None:
             known = ", ".join(name for name, value in self.rates.items() if value is not None)
             raise UserError(
-                f"currency {currency}",
-                None,
+                "currency",
+                currency,
                 "has no exchange rate",
                 f"give budget.rates.{currency}=(what one US dollar costs), or choose one of "
                 f"{known}",

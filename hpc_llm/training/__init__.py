@@ -1,4 +1,4 @@
 """Training through DeepSpeed: batches, loss, schedule, checkpoints and the loop.
 
-Modules are imported by name (`hpc_llm.training.loop`), since most of them need torch.
+Import modules by name (`hpc_llm.training.loop`): most of them need torch.
 """

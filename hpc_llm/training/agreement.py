@@ -1,8 +1,8 @@
 """Check once, before the first step, that all ranks hold the same weights.
 
-Ranks with different embeddings or adapters give a plausible loss and a wrong model. Known causes:
-an embedding resized under ZeRO-3 that stays local to each rank, adapters initialised from unequal
-seeds, a rank that read another file.
+Ranks with different embeddings or adapters yield a plausible loss and a wrong model. Known causes:
+an embedding resized under ZeRO-3 that stays local to each rank, adapters initialised from different
+seeds, a rank that read a different file.
 """
 
 from collections.abc import Mapping
@@ -15,15 +15,15 @@ from hpc_llm.training import process_group
 
 __all__ = ["check_same", "fingerprint_of"]
 
-CHUNK = 2**22  # elements at a time: the arithmetic takes eight bytes of each
+CHUNK = 2**22  # elements at a time: the arithmetic takes eight bytes per element
 FACTORS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F)  # odd: the golden ratio and a prime, in 64 bits
 
 
 def fingerprint_of(tensor: torch.Tensor) -> int:
-    """Return 64 bits that depend on every bit of a tensor and its place, computed on its device.
+    """Return a 64-bit hash of every bit of a tensor and its position, computed on its device.
 
-    The sum over i of mix(x_i + i * a) * b modulo 2^64, with x_i the bits of element i: integers
-    wrap in torch, so the order of the summation does not matter.
+    The sum over i of mix(x_i + i * a) * b modulo 2^64, with x_i the bits of element i. Integers
+    wrap in torch, so the order of summation does not matter.
     """
     bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
     flat = tensor.detach().contiguous().view(-1).view(bits)
@@ -38,9 +38,9 @@ def fingerprint_of(tensor: torch.Tensor) -> int:
 
 
 def check_same(tensors: Mapping[str, torch.Tensor], rank: int) -> None:
-    """Raise `UserError`, which names rank and tensor, where a rank holds other bits than rank 0.
+    """Raise `UserError` naming rank and tensor if a rank's bits differ from rank 0's.
 
-    Collective; what ZeRO-3 has partitioned is gathered, one tensor at a time.
+    Collective. Tensors partitioned by ZeRO-3 are gathered one at a time.
     """
     for name, tensor in tensors.items():
         with gathered([tensor], write=False):
@@ -53,6 +53,6 @@ def check_same(tensors: Mapping[str, torch.Tensor], rank: int) -> None:
             raise UserError(
                 name,
                 None,
-                f"{which} of this run holds other numbers than rank 0 before the first step",
-                "let all nodes read the same model folder",
+                f"differs between rank 0 and {which} of this run before the first step",
+                "make all nodes read the same model folder",
             )

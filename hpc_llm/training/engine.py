@@ -1,4 +1,4 @@
-"""The DeepSpeed engine of one stage: built once, then one optimizer step after the other."""
+"""The DeepSpeed engine of one stage: built once, then stepped."""
 
 import math
 from collections.abc import Callable
@@ -41,7 +41,7 @@ class Engine:
         self._norm: float | None = None
         self._factor = 1.0
         self.rescaled = False
-        """Whether fp16's loss scale was to blame for the update that was left out, and fell."""
+        """Whether the last update was skipped for an fp16 overflow that lowered the loss scale."""
         _make_skippable(engine.optimizer)
         if self._knows_norm:
             _spare_passes(engine, self._clip)
@@ -49,9 +49,9 @@ class Engine:
     def accumulate(self, rows: list[Rows], label_tokens: int, rate: float) -> torch.Tensor:
         """Compute the gradient of this rank's micro-batches; return their summed loss (nats).
 
-        `rate` is the learning rate relative to its peak, for `update`, which has to follow.
+        `rate` is the learning rate relative to its peak, used by `update`, which must follow.
         The loss is the sum over tokens divided by the label tokens of the *whole* global batch.
-        DeepSpeed averages over ranks and micro-steps, which the factor takes back.
+        DeepSpeed averages over ranks and gradient accumulation steps; `share` undoes that.
         """
         for group in self.engine.optimizer.param_groups:
             group["lr"] = group["peak_rate"] * rate
@@ -61,21 +61,21 @@ class Engine:
         for number, part in enumerate(rows):
             if number:
                 self.engine.step()  # between micro-batches: only counts them
-            # DeepSpeed is told, as batches that grow have fewer micro-batches than it knows of
+            # set explicitly: during batch warm-up there are fewer micro-batches than configured
             self.engine.set_gradient_accumulation_boundary(number == len(rows) - 1)
             tensors = [part.input_ids, part.position_ids, part.labels]
             inputs = [torch.from_numpy(t).to(self.device) for t in tensors]
             with self.clock.forward():
                 loss = self.engine(*inputs)
             self.engine.backward(loss * (share * self._factor))
-            total += loss.detach()  # stays on the device: nothing waits for it yet
+            total += loss.detach()  # stays on the device: no synchronisation here
         return total
 
     def update(self, *, leave_out: bool = False) -> bool:
-        """Apply the accumulated gradient; return False where it was left out.
+        """Apply the accumulated gradient; return False if the update was skipped.
 
-        That is so on request, and where the gradient is no number: by DeepSpeed's own way of
-        skipping a step whose loss scale was too high. Without ZeRO there is no such way.
+        It is skipped on request, and when the gradient is NaN or infinite. This uses DeepSpeed's
+        own path for a step whose loss scale was too high, which does not exist without ZeRO.
         """
         optimizer = self.engine.optimizer
         if self._knows_norm:
@@ -92,7 +92,7 @@ class Engine:
 
     @property
     def _knows_norm(self) -> bool:
-        """Whether the optimizer is torch's own: without ZeRO, in fp32."""
+        """Whether the optimizer is torch's own: no ZeRO, fp32."""
         return not hasattr(self.engine.optimizer, "overflow")
 
     def _clip(self) -> None:
@@ -102,37 +102,37 @@ class Engine:
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, torch.tensor(self._norm))
 
     def restore(self, start: Checkpoint) -> None:
-        """Go back to a checkpoint (collective)."""
+        """Restore the states of a checkpoint (collective)."""
         restore(self.engine, self.spec, start)
 
     def __enter__(self) -> "Engine":
-        """Begin."""
+        """Enter the context."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Free what DeepSpeed holds; the model and its weights stay usable."""
+        """Release DeepSpeed's memory; the model and its weights stay usable."""
         self.engine.destroy()
         end_division()
 
     def loss_scale(self) -> dict[str, float]:
-        """Return the state of fp16's loss scale, empty in other precisions."""
+        """Return the state of the fp16 loss scale; empty in other precisions."""
         return read_loss_scale(self.engine)
 
     def shared_parameters(self) -> dict[str, torch.Tensor]:
-        """Return what all ranks have to hold alike before the first step: both ends, adapters."""
+        """Return the tensors that must be equal on all ranks: embeddings, LM head, adapters."""
         causal = self.spec.trainable.causal
         inputs, head = causal.get_input_embeddings(), causal.get_output_embeddings()
         ends = {"the input rows": inputs.weight, "the LM head": head.weight}
         return {**ends, **self.spec.trainable.adapters}
 
     def gradient_norm(self) -> float | None:
-        """Return the global gradient norm of the last step, where DeepSpeed knows it."""
+        """Return the global gradient norm of the last step; None if DeepSpeed has none."""
         norm = self.engine.get_global_grad_norm() if self._norm is None else self._norm
         return None if norm is None else float(norm) / self._factor
 
 
 def start_engine(trainable: Trainable, spec: StageSpec, start: Checkpoint | None) -> Engine:
-    """Initialise DeepSpeed for a stage, from the checkpoint `start` if there is one."""
+    """Initialise DeepSpeed for a stage and load the checkpoint `start` if given."""
     import deepspeed
 
     parameters = trainable.parameters
@@ -147,8 +147,8 @@ def start_engine(trainable: Trainable, spec: StageSpec, start: Checkpoint | None
     speed_up_products(loss)
     elements = sum(getattr(p, "ds_numel", p.numel()) for p in parameters.values())
     optimizer = build_optimizer(trainable, spec)
-    for group in optimizer.param_groups:  # DeepSpeed begins with an update, in half precision
-        group["lr"] = 0.0  # without ZeRO
+    for group in optimizer.param_groups:  # in half precision without ZeRO, DeepSpeed makes an
+        group["lr"] = 0.0  # update at initialisation
     with process_group.quiet():
         engine, *_ = deepspeed.initialize(
             model=loss,
@@ -164,10 +164,10 @@ def start_engine(trainable: Trainable, spec: StageSpec, start: Checkpoint | None
 
 
 def _spare_passes(engine: Any, clip: Callable[[], None]) -> None:
-    """Take passes over all gradients from DeepSpeed that change none of them.
+    """Disable DeepSpeed's passes over all gradients that change none of them.
 
-    Without ZeRO it sums over one rank by way of a copy, takes the norm that is known, and
-    multiplies by 1 where nothing is clipped.
+    Without ZeRO it all-reduces over a single rank through a copy, computes the norm a second time,
+    and multiplies by 1 when nothing is clipped.
     """
     if engine.dp_world_size == 1:
         engine.buffered_allreduce_fallback = lambda **options: None
@@ -175,7 +175,7 @@ def _spare_passes(engine: Any, clip: Callable[[], None]) -> None:
 
 
 def _make_skippable(optimizer: Any) -> None:
-    """Let the optimizer skip a step on request, as DeepSpeed's own does after an overflow."""
+    """Make the optimizer skip a step on request, as DeepSpeed's own does after an overflow."""
     optimizer.left_out = False
     if not hasattr(optimizer, "overflow"):  # torch's, without ZeRO
         apply = optimizer.step
@@ -190,10 +190,10 @@ def _make_skippable(optimizer: Any) -> None:
     check = getattr(owner, name)
 
     def check_or_asked(*arguments: Any, **options: Any) -> bool:
-        optimizer.overflow = False  # some set it, some return it and keep what it was before
+        optimizer.overflow = False  # some set it; some only return it and leave the old value
         found = check(*arguments, **options)
         optimizer.overflow = bool(found or optimizer.overflow) or optimizer.left_out
         return bool(optimizer.overflow)
 
-    optimizer.check_grad_overflow = True  # stages 1 and 2 do not look in fp32
+    optimizer.check_grad_overflow = True  # stages 1 and 2 do not check in fp32
     setattr(owner, name, check_or_asked)

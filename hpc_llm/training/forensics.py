@@ -1,8 +1,8 @@
-"""What a step was made of, so that two runs can be compared and one step can be done again.
+"""Step records: compare two runs step by step, and rerun a single step.
 
-Every step leaves a record with its global loss and a fingerprint of its batch; the fingerprints
-are chained, so that equal chains at one step mean equal batches at all steps before it. Both are
-the same for any number of ranks: rows are hashed with their global number and summed.
+Every step has a record with its global loss and a fingerprint of its batch. The fingerprints are
+chained: equal chains at one step mean equal batches at all steps before it. Both are independent
+of the number of ranks: sequences are hashed with their global index and summed.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from hpc_llm.training.data.rows import Rows
 
 __all__ = ["MODULUS", "StepRecord", "batch_sum", "chained"]
 
-MODULUS = 2**62  # sums of a few stay within the 64 bits of a collective
+MODULUS = 2**62  # divides 2**64: the int64 sum of a collective may wrap around
 
 
 @dataclass(frozen=True)
@@ -25,19 +25,19 @@ class StepRecord:
     """One optimizer step."""
 
     step: int
-    """Steps of the stage that are done with it."""
+    """Steps of the stage completed, including this one."""
     batch: int
-    """Number of its batch in the order of the text."""
+    """Index of its batch in reading order."""
     chain: str
-    """Fingerprint of its batch and of all before it."""
+    """Chained fingerprint of its batch and all earlier ones."""
     loss: float
     """Mean nats per label token over the global batch."""
     gradient_norm: float | None
     applied: bool
-    """False where a guard left its update out."""
+    """False if a guard skipped its update."""
 
     def as_list(self) -> list[Any]:
-        """Return the fields as strict JSON has them: what is NaN or infinite as a string."""
+        """Return the fields for strict JSON: NaN and infinity as strings."""
         return [
             str(value) if isinstance(value, float) and not math.isfinite(value) else value
             for value in astuple(self)
@@ -45,13 +45,13 @@ class StepRecord:
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> "StepRecord":
-        """Return the record with these fields, as `as_list` gives them."""
+        """Return the record with these fields, as returned by `as_list`."""
         step, batch, chain, loss, norm, applied = values
         return cls(step, batch, chain, float(loss), None if norm is None else float(norm), applied)
 
 
 def batch_sum(indices: Sequence[range], rows: Sequence[Rows]) -> int:
-    """Return the fingerprint of this rank's rows; over ranks the sums are added, mod `MODULUS`."""
+    """Return the fingerprint of this rank's sequences; sum over ranks modulo `MODULUS`."""
     total = 0
     for numbers, part in zip(indices, rows, strict=True):
         for number, pieces in zip(numbers, part.pieces, strict=True):
@@ -64,5 +64,5 @@ def batch_sum(indices: Sequence[range], rows: Sequence[Rows]) -> int:
 
 
 def chained(before: str, batch: int) -> str:
-    """Return the chain with one more batch at its end."""
+    """Return the chain extended by one batch."""
     return hashlib.blake2b(f"{before} {batch % MODULUS}".encode(), digest_size=8).hexdigest()

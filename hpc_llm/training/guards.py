@@ -1,9 +1,9 @@
-"""Guards: what counts as an anomaly in a step, judged before its update is applied.
+"""Guards: detect anomalies in a step before its update is applied.
 
-A NaN passes every comparison with `>`, so finiteness is asked first and by name. A spike is a loss
-far above its recent values by robust statistics: the median, and the median absolute deviation
-scaled by 1.4826 to a standard one (Hampel 1974); both ignore NaN and infinity. All ranks judge the
-same global loss over the same history, so they agree without asking each other.
+Every comparison `nan > x` is False, so finiteness is checked first and explicitly. A spike is a
+loss far above its recent values by robust statistics: the median, and the median absolute
+deviation scaled by 1.4826 to a standard deviation (Hampel 1974); both ignore NaN and infinity. All
+ranks judge the same global loss over the same history, so no communication is needed.
 """
 
 import math
@@ -16,14 +16,14 @@ from hpc_llm.settings import GuardSettings
 
 __all__ = ["Anomaly", "diverged", "judge_gradient", "judge_loss", "recent_losses", "spike_limit"]
 
-LEAST_HISTORY = 20  # losses before a spike can be recognised
+LEAST_HISTORY = 20  # losses needed before spikes are detected
 NORMAL = 1.4826  # a standard deviation in median absolute deviations, for a normal distribution
-SMALLEST_SPREAD = 0.01  # of the median: a flat history makes no spike of its next ripple
+SMALLEST_SPREAD = 0.01  # of the median: after a flat history a small ripple is not a spike
 
 
 @dataclass(frozen=True, kw_only=True)
 class Anomaly:
-    """What is wrong with a step, and what the settings want done."""
+    """An anomaly in a step and the action that the settings prescribe."""
 
     kind: str
     """not_finite | spike | zero_gradient."""
@@ -32,16 +32,16 @@ class Anomaly:
     value: float
     """The loss (nats per label token), or the gradient norm."""
     limit: float | None = None
-    """What it should have stayed below."""
+    """The threshold it exceeded."""
 
 
 def recent_losses(history: Sequence[float], loss: float, window: int) -> list[float]:
-    """Return the history with `loss` at its end; what is NaN or infinite is not history."""
+    """Return the history with `loss` appended; NaN and infinite losses are not added."""
     return [*history, loss][-window:] if math.isfinite(loss) else list(history)
 
 
 def spike_limit(history: Sequence[float], deviations: float) -> float | None:
-    """Return the loss above which a step is a spike; None while there is too little history."""
+    """Return the loss above which a step is a spike; None while the history is too short."""
     known = [loss for loss in history if math.isfinite(loss)]
     if len(known) < LEAST_HISTORY:
         return None
@@ -61,7 +61,7 @@ def judge_loss(guards: GuardSettings, history: Sequence[float], loss: float) -> 
 
 
 def judge_gradient(guards: GuardSettings, norm: float | None, applied: bool) -> Anomaly | None:
-    """Judge the global gradient norm; `applied` is False where the update was skipped for it."""
+    """Judge the global gradient norm; `applied` is False if the update was skipped for it."""
     if not applied or (norm is not None and not math.isfinite(norm)):
         value = math.nan if norm is None else norm
         return Anomaly(kind="not_finite", action=guards.not_finite, value=value)
@@ -86,7 +86,7 @@ def diverged(
         )
     what = f"the loss {anomaly.value:.4g} is a spike (limit {anomaly.limit or 0:.4g})"
     if anomaly.kind == "zero_gradient":
-        what = "the gradient is zero, nothing trains"
+        what = "the gradient is zero, nothing is trained"
     return Diverged(
         f"{where}: {what}; {count} of at most guards.most_skips={guards.most_skips} "
         f"anomalies; guards.{anomaly.kind}=skip continues"

@@ -1,6 +1,6 @@
 """The training loop of one stage: read, synchronise, compute, guard, update, log, save, stop.
 
-`train` resumes from the latest checkpoint, with the bits of an uninterrupted run.
+`train` resumes from the latest checkpoint, bit-identical to an uninterrupted run.
 """
 
 import time
@@ -30,8 +30,8 @@ __all__ = ["Loop", "train"]
 def train(spec: StageSpec, hooks: Hooks) -> TrainedStage:
     """Train one stage to its last step.
 
-    Raises `Stopped` after saving when `hooks.stop_reason` says so on any rank, `BudgetSpent` after
-    saving when `hooks.over_budget` does, and `Diverged`, without saving, when a guard says stop.
+    Raises `Stopped` after saving when `hooks.stop_reason` requests it on any rank, `BudgetSpent`
+    after saving when `hooks.over_budget` does, and `Diverged`, without saving, when a guard stops.
     """
     start = load_latest(spec)
     with start_engine(spec.trainable, spec, start) as engine:
@@ -47,7 +47,7 @@ def train(spec: StageSpec, hooks: Hooks) -> TrainedStage:
 
 
 class Loop:
-    """The state of a stage while it trains."""
+    """The state of a stage during training."""
 
     def __init__(self, spec: StageSpec, hooks: Hooks, engine: Engine, progress: Progress) -> None:
         """Start after `progress`."""
@@ -64,7 +64,7 @@ class Loop:
         self.saved, self.saved_step = time.monotonic(), progress.step
 
     def _take_window(self, progress: Progress) -> None:
-        """Restore the steps since the last log line, as if nothing had been interrupted."""
+        """Restore the steps since the last log line, as in an uninterrupted run."""
         window = progress.window
         if window is None:
             return
@@ -73,14 +73,14 @@ class Loop:
         self.logged = replace(progress, **{name: getattr(window, name) for name in COUNTERS})
 
     def step(self) -> None:
-        """Make one step: or save, stop, or go back before it."""
+        """Run one step; save, stop or roll back if due."""
         spec, progress = self.spec, self.progress
         self.saver.boundary()
         self.watchdog.at(progress.step, "reads")
         rows = self.rows.take(progress.batch)
-        self.watchdog.at(progress.step, "agrees")
+        self.watchdog.at(progress.step, "synchronises")
         indices = spec.plan.indices(progress.batch, spec.ranks.rank)
-        counts, batch = self._agree(Counts.of(rows), batch_sum(indices, rows))
+        counts, batch = self._synchronise(Counts.of(rows), batch_sum(indices, rows))
         began = time.monotonic()
         record, anomaly = self._compute(rows, counts, batch)
         done = self._counted(record, counts, time.monotonic() - began)
@@ -93,31 +93,32 @@ class Loop:
         if due and self.records:  # none after a rollback
             self._log()
 
-    def _agree(self, counts: Counts, batch: int) -> tuple[Counts, int]:
-        """Let all ranks agree on the step's counts, and on what any of them wishes before it.
+    def _synchronise(self, counts: Counts, batch: int) -> tuple[Counts, int]:
+        """All-reduce the step's counts and any rank's request to save or stop before it.
 
-        Returns the counts and the batch's fingerprint of all ranks.
+        Returns the counts and the batch fingerprint over all ranks.
         """
         spec, hooks, progress = self.spec, self.hooks, self.progress
         due = time.monotonic() - self.saved > 60 * spec.checkpoint.minutes or self._branches()
         limit = hooks.over_budget(progress) if spec.ranks.is_first else None
-        wishes = (due, hooks.stop_reason() is not None, limit is not None)
-        *sums, batch, save, stop, spent = process_group.all_sum([*counts, batch, *map(int, wishes)])
+        requests = (due, hooks.stop_reason() is not None, limit is not None)
+        values = [*counts, batch, *map(int, requests)]
+        *sums, batch, save, stop, spent = process_group.all_sum(values)
         if (save or stop or spent) and progress.step:
             self._save()
         if spent:
-            raise BudgetSpent(limit or "rank 0 names the limit")
+            raise BudgetSpent(limit or "rank 0 reports the limit")
         if stop:
-            raise Stopped(hooks.stop_reason() or "another rank was asked to stop")
+            raise Stopped(hooks.stop_reason() or "another rank received a stop request")
         return Counts(*sums), batch
 
     def _branches(self) -> bool:
-        """Whether a later stage branches from this step and its checkpoint is still to be saved."""
+        """Whether a later stage branches from this step and it is not saved yet."""
         step = self.progress.step
         return step in self.spec.branch_steps and step != self.saved_step
 
     def end(self) -> None:
-        """Save after the last step where a later stage branches from it (collective)."""
+        """Save after the last step if a later stage branches from it (collective)."""
         if self._branches():
             self.saver.boundary()
             self._save()
@@ -138,7 +139,7 @@ class Loop:
     def _compute(
         self, rows: list[Rows], counts: Counts, batch: int
     ) -> tuple[StepRecord, Anomaly | None]:
-        """Compute the gradient, judge the loss, update unless it is an anomaly, judge the norm."""
+        """Compute the gradient, judge the loss, update unless it is anomalous, judge the norm."""
         spec, progress, engine = self.spec, self.progress, self.engine
         labels = counts.label_tokens
         self.watchdog.at(progress.step, "computes")
@@ -199,7 +200,7 @@ class Loop:
         )
 
     def _answer(self, anomaly: Anomaly, done: Progress) -> Progress:
-        """Do what the settings say about `anomaly`; return where the stage continues."""
+        """Apply the configured action to `anomaly`; return where the stage continues."""
         spec = self.spec
         if done.troubles > spec.guards.most_skips:
             anomaly = replace(anomaly, action="stop")
@@ -213,7 +214,7 @@ class Loop:
             self.hooks.anomaly(anomaly, self.records[-1])
         if anomaly.action == "stop":
             self.progress = done
-            self._log()  # the steps since the last line would be lost
+            self._log()  # else the steps since the last line would be lost
             raise diverged(
                 anomaly,
                 spec.guards,
@@ -248,7 +249,7 @@ class Loop:
             "perf/data_share": process_group.all_max_float(waited / (waited + seconds)),
         }
         metrics |= self._compare_ranks()
-        if self.labels:  # else a guard has left all of these steps out
+        if self.labels:  # 0 if a guard skipped all of these steps
             metrics["train/loss"] = self.loss_sum / self.labels
         if (norm := self.records[-1].gradient_norm) is not None:
             metrics["train/gradient_norm"] = norm
@@ -268,7 +269,7 @@ class Loop:
         self.rows.waited = 0.0
 
     def _compare_ranks(self) -> dict[str, float]:
-        """Return how much slower than the others the slowest rank is; report who it is."""
+        """Return the slowdown of the slowest rank over the median; report stragglers."""
         own = self.engine.clock.take()
         if self.spec.ranks.world_size == 1 or self.spec.zero.stage == 3:
             return {}

@@ -1,8 +1,8 @@
-"""The loss scale of fp16: what DeepSpeed adapts from step to step, and a checkpoint has to keep.
+"""The dynamic loss scale of fp16, which DeepSpeed adapts and a checkpoint must store.
 
-fp16 ends at 65,504 and loses what is below 6e-8, so the loss is multiplied by a scale before its
-gradient is taken (Micikevicius et al. 2018, arXiv 1710.03740). A step whose gradient overflows is
-skipped and the scale halved; after many steps without that it is doubled.
+fp16 overflows at 65,504 and underflows below 6e-8, so the loss is multiplied by a scale before the
+backward pass (Micikevicius et al. 2018, arXiv 1710.03740). A step whose gradient overflows is
+skipped and the scale halved; after many steps without overflow it is doubled.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ STATE = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 
 
 def _scaler(engine: Any) -> Any:
-    """The object that holds the scale: with ZeRO and without it; None where nothing is scaled."""
+    """The object that holds the scale, with or without ZeRO; None without dynamic loss scaling."""
     optimizer = engine.optimizer
     found = getattr(optimizer, "loss_scaler", None) or getattr(optimizer, "loss_scale_config", None)
     dynamic = getattr(found, "dynamic", False) or getattr(found, "dynamic_loss_scale", False)
@@ -22,9 +22,10 @@ def _scaler(engine: Any) -> Any:
 
 
 def can_fall(engine: Any) -> bool:
-    """Return whether a gradient that overflows may be the scale's doing: it is not at its least.
+    """Return whether the loss scale is above its minimum, so that it may explain an overflow.
 
-    DeepSpeed would raise a bare exception there, or go on leaving out steps; the guards decide.
+    At the minimum DeepSpeed would raise a bare exception or keep skipping steps; here the guards
+    decide.
     """
     scaler = _scaler(engine)
     if scaler is None:
@@ -35,10 +36,10 @@ def can_fall(engine: Any) -> bool:
 
 
 def missing_factor(engine: Any) -> float:
-    """Return what the loss has to be multiplied by before it is given to DeepSpeed.
+    """Return the factor to multiply the loss by before DeepSpeed's backward pass.
 
     Without ZeRO, DeepSpeed 0.19.8 divides the gradient by the scale but does not multiply the loss
-    by it: nothing is kept from underflow, and gradients are 65,536 times too small to be clipped.
+    by it: underflow is not prevented, and gradients are 65,536 times too small to be clipped.
     """
     without_zero = getattr(engine.optimizer, "loss_scale_config", None)
     return 1.0 if without_zero is None else float(without_zero.cur_scale)
@@ -51,7 +52,7 @@ def read_loss_scale(engine: Any) -> dict[str, float]:
 
 
 def write_loss_scale(engine: Any, state: Mapping[str, float]) -> None:
-    """Set what `read_loss_scale` returned, also by an engine of another ZeRO stage."""
+    """Restore a state from `read_loss_scale`, possibly of an engine of another ZeRO stage."""
     scaler = _scaler(engine)
     for name, value in state.items():
         if hasattr(scaler, name):

@@ -1,6 +1,6 @@
 """Compile DeepSpeed's shared-memory extension once: `python -m hpc_llm.training.prebuild`.
 
-The first training on a CPU would do it too (about half a minute); `make setup` does it before.
+The first training on a CPU would also compile it (about half a minute); `make setup` runs this.
 """
 
 from hpc_llm.distributed import detect_ranks
@@ -10,7 +10,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Start a process group of one rank, which compiles what is missing."""
+    """Start a process group of one rank, which compiles the extension if it is missing."""
     process_group.start(detect_ranks({}), None)
 
 

@@ -1,7 +1,7 @@
 """The process group: one call starts torch.distributed and DeepSpeed for this rank.
 
 DeepSpeed compiles a small shared-memory extension the first time it runs on a CPU (about half a
-minute); it is kept beside the virtual environment, so one environment compiles once.
+minute); the build is cached in the virtual environment, so each environment compiles once.
 """
 
 import contextlib
@@ -41,14 +41,14 @@ __all__ = [
 
 Result = TypeVar("Result")
 
-WAIT = timedelta(hours=48)  # other ranks wait while rank 0 cleans, counts and encodes text
+WAIT = timedelta(hours=48)  # the other ranks wait while rank 0 cleans, counts and encodes text
 
 _control: list[torch.distributed.ProcessGroup] = []
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what DeepSpeed prints off the console; it is shown when the block fails."""
+    """Capture DeepSpeed's output; print it only if the block fails."""
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     kept = io.StringIO()
     try:
@@ -69,7 +69,7 @@ def _prepare_environment(ranks: Ranks) -> None:
     if os.access(sys.prefix, os.W_OK):
         os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(extensions))
     scripts = str(Path(sys.executable).parent)
-    if scripts not in os.environ.get("PATH", "").split(os.pathsep):  # ninja lies there
+    if scripts not in os.environ.get("PATH", "").split(os.pathsep):  # for ninja
         os.environ["PATH"] = scripts + os.pathsep + os.environ.get("PATH", "")
     if not torch.cuda.is_available() and not (shutil.which("g++") or shutil.which("c++")):
         raise UserError(
@@ -78,11 +78,11 @@ def _prepare_environment(ranks: Ranks) -> None:
 
 
 def start(ranks: Ranks, threads: int | None) -> None:
-    """Start the process group of this rank; a second call does nothing."""
+    """Initialise the process group of this rank; a second call does nothing."""
     if torch.distributed.is_initialized():
         return
     _prepare_environment(ranks)
-    # DeepSpeed calls collectives by their older names, and every rank would tell so at each stage
+    # DeepSpeed uses deprecated names of collectives: every rank would warn at each stage
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     if threads:
         torch.set_num_threads(threads)
@@ -107,22 +107,22 @@ def start(ranks: Ranks, threads: int | None) -> None:
 
 
 def end() -> None:
-    """Leave the process group in good order, at the end of a run that did not fail.
+    """Destroy the process group cleanly at the end of a successful run.
 
-    A process that ends with gloo's threads still running may abort instead of returning its exit
-    code. After a failure the others may never answer, so then nothing is waited for.
+    A process that exits while gloo's threads are running may abort instead of returning its exit
+    code. Not called after a failure: the other ranks may never reach the barrier.
     """
-    if _control:  # one rank alone has no peers and keeps its group
+    if _control:  # a single rank has no peers and keeps its group
         barrier()
         _control.clear()
         torch.distributed.destroy_process_group()
 
 
 def _allow_fp16() -> None:
-    """Let DeepSpeed train in fp16 on any CPU.
+    """Allow DeepSpeed to train in fp16 on any CPU.
 
-    It asks for fp16 units, which few have; torch computes without them, in fp32 and rounded. So a
-    configuration for GPUs without bf16 can be tried where there is none.
+    It requires fp16 instructions, which few CPUs have; without them torch computes in fp32 and
+    rounds. This lets you try a configuration for GPUs without bf16 on a machine without a GPU.
     """
     from deepspeed.accelerator import get_accelerator
 
@@ -130,11 +130,11 @@ def _allow_fp16() -> None:
 
 
 def _compile_once() -> None:
-    """Compile and load DeepSpeed's CPU extension, one process of a machine at a time.
+    """Compile and load DeepSpeed's CPU extension, one process per machine at a time.
 
-    torch marks a build that is going on by a file `lock`, which stays when the build is killed and
-    which every later start then waits for. Under our own lock, which ends with its process, such
-    a file can only be a stale one.
+    torch marks a running build with a file `lock`. If the build is killed, the file remains and
+    every later start waits for it. Under our own lock, which is released when its process ends,
+    such a file can only be stale.
     """
     from deepspeed.comm.torch import build_shm_op
     from torch.utils.cpp_extension import get_default_build_root
@@ -153,14 +153,14 @@ def _backend() -> str:
 
 
 def device_of() -> torch.device:
-    """Return the device that this rank computes on."""
+    """Return the device of this rank."""
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
 
 
 def device_name() -> str | None:
-    """Return what the driver calls this rank's GPU; None on a CPU."""
+    """Return the driver's name of this rank's GPU; None on a CPU."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
@@ -172,7 +172,7 @@ def device_uuid() -> str | None:
 
 
 def all_sum(values: list[int]) -> list[int]:
-    """Return the sums of integers over all ranks."""
+    """Return the sums of integers over all ranks (collective)."""
     if not _control:
         return values
     tensor = torch.tensor(values, dtype=torch.int64)
@@ -181,7 +181,7 @@ def all_sum(values: list[int]) -> list[int]:
 
 
 def all_sum_float(value: float) -> float:
-    """Return the sum of a number over all ranks."""
+    """Return the sum of a float over all ranks (collective)."""
     if not _control:
         return value
     tensor = torch.tensor([value], dtype=torch.float64)
@@ -190,7 +190,7 @@ def all_sum_float(value: float) -> float:
 
 
 def all_max_float(value: float) -> float:
-    """Return the largest of a number over all ranks."""
+    """Return the maximum of a float over all ranks (collective)."""
     if not _control:
         return value
     tensor = torch.tensor([value], dtype=torch.float64)
@@ -199,7 +199,7 @@ def all_max_float(value: float) -> float:
 
 
 def all_values(value: float) -> list[float]:
-    """Return a number of every rank, by rank."""
+    """Gather a float from every rank, in rank order (collective)."""
     if not _control:
         return [value]
     own = torch.tensor([value], dtype=torch.float64)
@@ -209,7 +209,7 @@ def all_values(value: float) -> list[float]:
 
 
 def all_texts(text: str) -> list[str]:
-    """Return a text of every rank, by rank."""
+    """Gather a string from every rank, in rank order (collective)."""
     if not _control:
         return [text]
     every: list[str | None] = [None] * torch.distributed.get_world_size()
@@ -232,25 +232,25 @@ def broadcast_status(status: int) -> int:
 
 
 def on_first_rank(work: Callable[[], Result]) -> Result:
-    """Let rank 0 do `work` while the others wait; return its result on every rank (collective).
+    """Run `work` on rank 0 while the others wait; return its result on every rank (collective).
 
-    The result travels as a pickle between the ranks, so it must be small. When `work` fails, its
-    error is raised on rank 0 and `FirstRankFailed` on the others.
+    The result is broadcast as a pickle, so it must be small. If `work` fails, its error is raised
+    on rank 0 and `FirstRankFailed` on the others.
     """
     if not _control:
         return work()
-    told: list[Any] = [None]
+    outcome: list[Any] = [None]
     failure: Exception | None = None
     if torch.distributed.get_rank() == 0:
         try:
-            told = [(0, work())]
-        except Exception as error:  # reported to the other ranks, then raised again
+            outcome = [(0, work())]
+        except Exception as error:  # broadcast to the other ranks, then re-raised
             failure = error
-            told = [(exit_code(error), None)]
-    torch.distributed.broadcast_object_list(told, 0, group=_control[0])
+            outcome = [(exit_code(error), None)]
+    torch.distributed.broadcast_object_list(outcome, 0, group=_control[0])
     if failure is not None:
         raise failure
-    code, result = told[0]
+    code, result = outcome[0]
     if code:
         raise FirstRankFailed(code)
     return result

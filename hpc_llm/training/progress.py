@@ -1,16 +1,16 @@
-"""Counters of a training stage: what a step adds to, and what a checkpoint stores of them."""
+"""Counters of a training stage: updated at every step, stored in every checkpoint."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = ["COUNTERS", "LogWindow", "Progress"]
 
-COUNTERS = ("seconds", "tokens", "flops", "positions")  # that a log line tells the growth of
+COUNTERS = ("seconds", "tokens", "flops", "positions")  # a log line reports their increase
 
 
 @dataclass(kw_only=True)
 class LogWindow:
-    """The steps since the last log line, and the counters there."""
+    """The steps since the last log line, and the counters at that line."""
 
     records: list[Any]
     """Fields of `StepRecord`."""
@@ -25,32 +25,32 @@ class LogWindow:
 
 @dataclass
 class Progress:
-    """Counters of a stage, at the end of a step, over all ranks; integers where they count."""
+    """Counters of a stage at the end of a step, over all ranks; exact counts are integers."""
 
     step: int = 0
     tokens: int = 0
-    """Tokens read, padding left out."""
+    """Tokens read, excluding padding."""
     label_tokens: int = 0
     squared_lengths: int = 0
-    """Sum of squared document lengths: what attention costs."""
+    """Sum of squared document lengths: the cost of attention within documents."""
     positions: int = 0
-    """Tokens and padding."""
+    """Tokens, including padding."""
     squared_widths: int = 0
-    """Sum of squared row lengths: what attention took."""
+    """Sum of squared sequence lengths: the cost of attention over whole sequences."""
     flops: int = 0
     seconds: float = 0.0
     """Wall time of the steps."""
     loss: float | None = None
     """Mean nats per label token since the last log line before the step."""
     batch: int = 0
-    """Number of the next batch: the steps done, and the batches that a rollback left out."""
+    """Index of the next batch: completed steps plus batches skipped by a rollback."""
     troubles: int = 0
-    """Steps that a guard left out, and rollbacks."""
+    """Anomalies: steps skipped by a guard, and rollbacks."""
     skipped: int = 0
-    """Steps that were left out to find a loss scale."""
+    """Steps skipped while fp16's loss scale was lowered."""
     chain: str = ""
     """Fingerprint of all batches so far."""
     recent: list[float] = field(default_factory=list)
-    """Losses by which the next one is judged."""
+    """Recent losses, the baseline for spike detection."""
     window: LogWindow | None = None
-    """In a checkpoint: what the next log line tells of the steps before it."""
+    """In a checkpoint: the steps before it that the next log line covers."""

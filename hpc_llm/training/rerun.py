@@ -1,7 +1,7 @@
-"""One step repeated: from the nearest checkpoint before it, without a trace.
+"""Rerun one step from the nearest checkpoint before it, without side effects.
 
-What a step computes depends on the weights before it, its batch and its seed alone, so on the same
-machine and number of ranks the repeated step gives the same bits; elsewhere it agrees to rounding.
+A step depends only on the weights before it, its batch and its seed. On the same machine and number
+of ranks the rerun is bit-identical; elsewhere it matches to rounding.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ NEVER = 1e12  # minutes
 
 
 def _without_stop(guards: GuardSettings) -> GuardSettings:
-    """Return guards that let a step which ended the stage be looked at; the others are the same."""
+    """Return guards with every `stop` replaced by `skip`, so a step that ended the stage runs."""
     kinds = ("not_finite", "spike", "zero_gradient")
     stopped: dict[str, Any] = {k: "skip" for k in kinds if getattr(guards, k) == "stop"}
     return replace(guards, most_skips=10**9, **stopped)
@@ -31,10 +31,10 @@ def _without_stop(guards: GuardSettings) -> GuardSettings:
 def rerun_step(
     spec: StageSpec, step: int, step_flops: Callable[[int, int], int]
 ) -> tuple[StepRecord, int]:
-    """Return the record of `step` (counted from 1) and the step it began after.
+    """Return the record of `step` (1-based) and the step it started from.
 
-    Collective. Without a checkpoint before it the stage starts from its first step. `step_flops` is
-    that of the loop's hooks: the learning rate may depend on it.
+    Collective. Without an earlier checkpoint the stage starts from its first step. `step_flops` is
+    the loop's hook: the learning rate may depend on it.
     """
     snapshot = load_latest(spec, last=step - 1, tidying=False)
     quiet = replace(

@@ -1,8 +1,8 @@
-"""Learning-rate schedules over the share of a stage that is done, and when a stage is over.
+"""Learning-rate schedules over the completed fraction of a stage, and when a stage ends.
 
-The share runs over steps, tokens or model FLOPs, whichever limit of the stage is nearest. All three
-are counters of the checkpoint, so the annealing ends with the stage's budget however often the
-stage was interrupted, and a step has the same rate whether it was reached at once or not.
+The fraction is measured in steps, tokens or model FLOPs, whichever limit of the stage is nearest.
+All three are counters in the checkpoint, so annealing ends with the stage's budget however often it
+was interrupted, and a step has the same learning rate in a resumed and an uninterrupted run.
 """
 
 import math
@@ -15,16 +15,16 @@ __all__ = ["StageLength", "relative_rate"]
 
 
 def relative_rate(schedule: ScheduleSettings, fraction: float) -> float:
-    """Return the rate, relative to its peak, where `fraction` (0 to 1) of the stage is done.
+    """Return the learning rate relative to its peak, after `fraction` (0 to 1) of the stage.
 
-    With w = `warmup_fraction` the rate rises linearly to 1 at w, and then is
+    Linear warm-up over the first w = `warmup_fraction` of the stage, then
 
     - constant: 1;
-    - linear, cosine: a fall to f = `final_fraction` at the end, in a line or by half a cosine
+    - linear, cosine: linear or half-cosine decay to f = `final_fraction` at the end of the stage
       (Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5, without restarts);
     - inverse_sqrt: sqrt(w / fraction) (Vaswani et al. 2017, arXiv 1706.03762, equation 3);
-    - wsd: 1, and in the last `decay_fraction` of the stage a fall to f (warm-up, stable, decay; Hu
-      et al. 2024, arXiv 2404.06395) in the form that `decay` names, see `_fall`.
+    - wsd (warm-up, stable, decay): 1, then decay to f over the last `decay_fraction` of the stage
+      (Hu et al. 2024, arXiv 2404.06395) with the shape that `decay` names, see `_decayed`.
     """
     warmup = schedule.warmup_fraction
     if fraction < warmup:
@@ -38,14 +38,14 @@ def relative_rate(schedule: ScheduleSettings, fraction: float) -> float:
         begin, form = 1 - schedule.decay_fraction, schedule.decay
     if fraction <= begin:
         return 1.0
-    return _fall(form, min(1.0, (fraction - begin) / (1 - begin)), schedule.final_fraction)
+    return _decayed(form, min(1.0, (fraction - begin) / (1 - begin)), schedule.final_fraction)
 
 
-def _fall(form: str, x: float, final: float) -> float:
-    """Return the rate where `x` (0 to 1) of a fall from 1 to `final` is done.
+def _decayed(form: str, x: float, final: float) -> float:
+    """Return the relative learning rate after `x` (0 to 1) of a decay from 1 to `final`.
 
-    sqrt is 1 - sqrt(x) (Hägele et al. 2024, arXiv 2405.18392); exponential halves the rate in
-    equal times, as Hu et al. 2024 do.
+    sqrt is 1 - sqrt(x) (Hägele et al. 2024, arXiv 2405.18392); exponential halves the learning rate
+    at equal intervals, as in Hu et al. 2024.
     """
     if form == "exponential":
         return final**x
@@ -59,7 +59,7 @@ def _fall(form: str, x: float, final: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class StageLength:
-    """How long a stage is: it ends at the first step boundary at which one limit is reached."""
+    """Length of a stage: it ends at the first step boundary where any limit is reached."""
 
     steps: int
     tokens: int | None = None
@@ -68,7 +68,7 @@ class StageLength:
     """Model FLOPs."""
 
     def fraction(self, progress: Progress) -> float:
-        """Return the share that is done, by the limit that is nearest; above 1 behind the end."""
+        """Return the completed fraction by the nearest limit; above 1 after the end."""
         shares = [progress.step / self.steps]
         if self.tokens is not None:
             shares.append(progress.tokens / self.tokens)
@@ -81,15 +81,15 @@ class StageLength:
         return self.fraction(progress) >= 1
 
     def middle(self, before: Progress, after: Progress) -> float:
-        """Return the share that is done in the middle of the step between two boundaries.
+        """Return the completed fraction at the midpoint of the step between two boundaries.
 
-        A step takes the rate of its middle: neither the first of a warm-up nor the last of a
-        fall to 0 has rate 0.
+        A step uses the learning rate of its midpoint, so it is 0 neither at the first step of a
+        warm-up nor at the last step of a decay to 0.
         """
         return (self.fraction(before) + min(1.0, self.fraction(after))) / 2
 
     def expected_steps(self, tokens_per_step: float, flops_per_step: float) -> int:
-        """Return the number of steps, exact where only `steps` limits it, an estimate else."""
+        """Return the number of steps: exact if only `steps` limits it, else an estimate."""
         counts = [self.steps]
         if self.tokens is not None:
             counts.append(math.ceil(self.tokens / tokens_per_step))

@@ -29,7 +29,7 @@ __all__ = ["Branch", "Hooks", "StageSpec", "TrainedStage"]
 
 @dataclass(frozen=True, kw_only=True)
 class Branch:
-    """The checkpoint that a stage starts from instead of a model: `from=STAGE@STEP`."""
+    """The checkpoint from which a stage starts instead of a model: `from=STAGE@STEP`."""
 
     stage: str
     step: int
@@ -52,9 +52,9 @@ class StageSpec:
     reader: Reader
     plan: BatchPlan
     steps: int
-    """Its number of steps, an estimate where tokens or FLOPs end it."""
+    """Its number of steps; an estimate if tokens or FLOPs limit it."""
     length: StageLength
-    """When it ends, and how much of it is done."""
+    """Its limits, and the completed fraction."""
     peak_rate: float
     """Peak learning rate."""
     stage: StageSettings
@@ -66,48 +66,48 @@ class StageSpec:
     ranks: Ranks
     seed: int
     folder: Path
-    """Checkpoints lie here."""
+    """Folder of the checkpoints."""
     fingerprint: str
-    """Training does not resume from checkpoints of another fingerprint."""
+    """Training does not resume from checkpoints with another fingerprint."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What the fingerprint stands for, as `stages.lora.rank`, to name what has changed."""
+    """Settings behind the fingerprint, as `stages.lora.rank`, to report what has changed."""
     branch: Branch | None = None
     """Where it starts, if it branches from another stage."""
     branch_steps: Sequence[int] = ()
-    """Steps that later stages branch from: their checkpoints are kept."""
+    """Steps from which later stages branch: their checkpoints are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hooks:
-    """Callbacks of the caller: where metrics go and what may stop the run."""
+    """Callbacks: where metrics are logged and what may stop the run."""
 
     log: Callable[[Progress, dict[str, float], list[StepRecord]], None]
-    """Called on rank 0 every `log_steps`: the totals so far, metrics and records of these steps."""
+    """Called on rank 0 every `log_steps`: totals so far, metrics and records of these steps."""
     resumed: Callable[[Progress], None]
     """Called on rank 0 when the stage resumes from a checkpoint."""
     step_flops: Callable[[int, int], int]
     """(tokens, sum of squared document lengths) of a step -> its model FLOPs."""
     stop_reason: Callable[[], str | None]
-    """Called at every step boundary: why to stop; None: continue."""
+    """Called at every step boundary: the reason to stop; None: continue."""
     saving: Callable[[Progress], None] = lambda progress: None
     """Called on rank 0 before a checkpoint of these totals is written."""
     over_budget: Callable[[Progress], str | None] = lambda progress: None
-    """Called on rank 0 at every step boundary: which limit is reached; None: continue."""
+    """Called on rank 0 at every step boundary: the limit reached; None: continue."""
     unsaved: Callable[[Progress], None] = lambda progress: None
-    """Called on rank 0 when the disk has no room for the checkpoint of these totals."""
+    """Called on rank 0 when the disk is too full for the checkpoint of these totals."""
     anomaly: Callable[[Anomaly, StepRecord], None] = lambda anomaly, record: None
     """Called on rank 0 when a guard finds an anomaly, with the action taken."""
     stalled: Callable[[list[str]], None] = lambda names: None
-    """Called on the rank that notices a stall, with the ranks that are behind, before it ends."""
+    """Called on the rank that detects a stall, with the lagging ranks, before it exits."""
     straggling: Callable[[list[str], int], None] = lambda names, step: None
-    """Called on rank 0 with the ranks that were slow for several log lines, and the step."""
+    """Called on rank 0 with the ranks that were slow in several log lines, and the step."""
     measure: Callable[[], None] = lambda: None
-    """Called on every rank before `log`: what the ranks measure together."""
+    """Called on every rank before `log`: collective measurements."""
 
 
 @dataclass(frozen=True)
 class TrainedStage:
-    """The result of a stage: weights by their names in the plain model (rank 0), and totals."""
+    """The result of a stage: weights by name in the plain model (rank 0 only), and totals."""
 
     progress: Progress
     weights: dict[str, torch.Tensor]

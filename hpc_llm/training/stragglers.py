@@ -1,8 +1,8 @@
-"""Which rank computes slower than the others, and on which host?
+"""Straggler detection: report ranks that compute slower than the others, with their hosts.
 
-With equal shares all ranks wait for the slowest at every step, so the times of steps look alike
-everywhere. A forward pass waits for nobody, so its time is the rank's own; but for ZeRO-3, which
-gathers the weights in it.
+In data parallelism all ranks wait for the slowest at every step, so step times are the same
+everywhere. A forward pass has no collective, so its time is the rank's own, except under ZeRO-3,
+which gathers the weights in it.
 """
 
 import socket
@@ -18,15 +18,15 @@ from hpc_llm.training import process_group
 
 __all__ = ["ForwardClock", "Stragglers", "slow_ranks"]
 
-LEAST_SECONDS = 0.01  # by which a forward pass has to be slower: below lies the noise of a host
-IN_A_ROW = 3  # log lines after which a slow rank is named
+LEAST_SECONDS = 0.01  # smallest slowdown of a forward pass that counts: less is host noise
+IN_A_ROW = 3  # consecutive log lines after which a slow rank is reported
 
 
 class ForwardClock:
-    """Times forward passes; on a GPU by its own events, which nothing waits for."""
+    """Times forward passes; on a GPU with CUDA events, without synchronisation."""
 
     def __init__(self, device: torch.device) -> None:
-        """Time what runs on `device`."""
+        """Time passes on `device`."""
         self._on_gpu = device.type == "cuda"
         self._seconds, self._passes = 0.0, 0
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
@@ -47,7 +47,7 @@ class ForwardClock:
             self._seconds += time.perf_counter() - began
 
     def take(self) -> float:
-        """Return the mean seconds of the passes since the last call; waits for the GPU."""
+        """Return the mean seconds per pass since the last call; synchronises with the GPU."""
         if self._events:
             self._events[-1][1].synchronize()
             self._seconds += sum(a.elapsed_time(b) for a, b in self._events) / 1000
@@ -57,25 +57,25 @@ class ForwardClock:
 
 
 def slow_ranks(seconds: Sequence[float], factor: float) -> list[int]:
-    """Return the ranks whose `seconds` are `factor` times the median's or more."""
+    """Return the ranks whose `seconds` are at least `factor` times the median."""
     usual = median_low(seconds)
     least = max(usual * factor, usual + LEAST_SECONDS)
     return [rank for rank, own in enumerate(seconds) if own >= least]
 
 
 class Stragglers:
-    """Names a rank once, when it was slow in several log lines in a row (collective)."""
+    """Reports a rank once, after several consecutive slow log lines (collective)."""
 
     def __init__(self, factor: float | None) -> None:
-        """`factor`: how much slower than the median is slow; None: nothing is named."""
+        """`factor`: slowdown over the median that counts as slow; None: no reports."""
         self._factor = factor
         self._slow: Counter[int] = Counter()
         self._hosts: list[str] = []
 
     def look(self, seconds: float) -> tuple[float, list[str]]:
-        """Take this rank's seconds of a forward pass; every rank calls this at once.
+        """Compare this rank's seconds per forward pass with all others (collective).
 
-        Returns how many times the median the slowest rank takes, and whom to name now.
+        Returns the slowest rank's time relative to the median, and the ranks to report now.
         """
         every = process_group.all_values(seconds)
         usual = median_low(every)
@@ -85,7 +85,7 @@ class Stragglers:
         slow = slow_ranks(every, self._factor)
         self._slow = Counter({rank: self._slow[rank] + 1 for rank in slow})
         due = [rank for rank in slow if self._slow[rank] == IN_A_ROW]
-        if due and not self._hosts:  # all ranks see the same, so all come here
+        if due and not self._hosts:  # true on all ranks at once: collective
             self._hosts = process_group.all_texts(socket.gethostname())
         return worst, [
             f"rank {rank} on {self._hosts[rank]} takes {every[rank] / usual:.1f} times as long as "

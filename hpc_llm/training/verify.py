@@ -1,9 +1,9 @@
-"""The bill checked before it is paid: FLOPs by the formula against a count on the model itself.
+"""Verify the FLOPs formula against a count on the model itself, before training.
 
-The model is copied onto fake tensors (shapes without numbers), so a model of any size takes no
-memory and a few seconds; what ZeRO-3 has divided gets the shape of the whole. The counter sees
-matrix products only under eager attention, and runs once, before the first step: its overhead is
-half a step.
+The model is copied onto fake tensors (shapes without data), so a model of any size takes no memory
+and a few seconds; parameters partitioned by ZeRO-3 get their full shape. The counter sees the
+matrix products of attention only in the eager implementation. It runs once, before the first step,
+with an overhead of half a step.
 """
 
 import copy
@@ -24,7 +24,7 @@ __all__ = ["counted_flops", "verify_flops"]
 def counted_flops(model: torch.nn.Module, rows: int, length: int) -> int:
     """Count the FLOPs of one forward and backward pass of `model` over (rows, length) tokens.
 
-    `model` keeps its weights, its flags and its gradients as they are.
+    Does not change the weights, flags and gradients of `model`.
     """
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         with FakeCopyMode(mode):
@@ -39,7 +39,7 @@ def counted_flops(model: torch.nn.Module, rows: int, length: int) -> int:
 
 
 def _whole(model: torch.nn.Module) -> dict[int, Any]:
-    """Return what `deepcopy` is to put in place of divided parameters: by `id`, of full shape."""
+    """Return the `deepcopy` memo for partitioned parameters: by `id`, with their full shape."""
     return {
         id(p): torch.nn.Parameter(
             torch.empty(p.ds_shape, dtype=p.dtype, device=p.device), requires_grad=p.requires_grad
@@ -50,9 +50,9 @@ def _whole(model: torch.nn.Module) -> dict[int, Any]:
 
 
 def _make_eager(model: torch.nn.Module) -> None:
-    """Let attention and experts run as plain matrix products, which the counter sees.
+    """Run attention and experts as plain matrix products, which the counter sees.
 
-    Experts in batches have shapes that do not depend on which tokens go where.
+    The shapes of batched experts do not depend on the routing of tokens.
     """
     seen: set[int] = set()
     for module in model.modules():
@@ -68,10 +68,10 @@ def _make_eager(model: torch.nn.Module) -> None:
 def verify_flops(
     model: torch.nn.Module, architecture: Architecture, method: Method, plan: BatchPlan
 ) -> int:
-    """Return the FLOPs of a micro-step of one rank, by formula and count alike.
+    """Return the FLOPs of one gradient accumulation step of one rank, equal by formula and count.
 
-    Raises `UserError` when they differ: the model is then not what its `config.json` says, or
-    has parts that the formula does not know.
+    Raises `UserError` if they differ: the model does not match its `config.json`, or has parts
+    that the formula does not cover.
     """
     rows, length = plan.micro_rows, plan.sequence_length
     expected = step_flops(architecture, method, rows, length, attention="dense").total
@@ -80,10 +80,11 @@ def verify_flops(
         raise UserError(
             "accounting.verify",
             None,
-            f"a pass over {rows} rows of {length} tokens takes {counted:,} FLOPs by count on"
-            f" the model, {expected:,} by the formula for {method.label} (x"
-            f"{counted / expected:.4f}); the bill would be wrong by that",
-            "go on all the same with accounting.verify=off",
+            f"a forward and backward pass over {rows} sequences of {length} tokens takes "
+            f"{counted:,} FLOPs counted on the model, {expected:,} by the formula for "
+            f"{method.label} (x{counted / expected:.4f}); the cost report would be wrong by that "
+            "factor",
+            "use accounting.verify=off to continue anyway",
         )
     logging.getLogger(__name__).debug("FLOPs verified: %d", counted)
     return counted

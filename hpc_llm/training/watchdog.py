@@ -1,9 +1,10 @@
-"""The watchdog: names the ranks that keep the others waiting, and ends a run that hangs.
+"""The watchdog: reports the ranks that keep the others waiting, and ends a run that hangs.
 
-Ranks that wait in a collective wait for ever when one of them is stuck, and a log says nothing of
-it. Each rank's thread posts in the store of the process group where its loop is; when a rank's own
-loop has not moved for `stall_minutes` it reads all posts, says who is behind, and ends the process
-(`srun --kill-on-bad-exit` then ends the others). The loop itself only sets two numbers.
+If one rank is stuck, the others wait in a collective forever, and the log shows nothing. A thread
+on each rank posts the position of its loop to the store of the process group. When the rank's own
+loop has not advanced for `stall_minutes`, the thread reads all posts, reports the lagging ranks and
+ends the process (`srun --kill-on-bad-exit` then ends the others). The loop itself only sets two
+variables.
 """
 
 import json
@@ -23,14 +24,14 @@ from hpc_llm.errors import EXIT_FAILED
 
 __all__ = ["Watchdog", "behind"]
 
-PHASES = ("reads", "agrees", "computes", "updates", "saves")
-SILENT = 3  # posts that may be missing before a rank counts as gone
+PHASES = ("reads", "synchronises", "computes", "updates", "saves")
+SILENT = 3  # posts that may be missing before a rank counts as silent
 
 
 def behind(posts: list[dict[str, Any] | None], now: float, interval: float) -> list[str]:
-    """Name the ranks that the others wait for: those that are silent, else those least far.
+    """Describe the ranks that the others wait for: the silent ones, else the furthest behind.
 
-    `posts` are the newest of each rank, None where there never was one, `now` seconds since 1970.
+    `posts` holds the newest post of each rank, None if there is none; `now` is seconds since 1970.
     """
     names = []
     for rank, post in enumerate(posts):
@@ -49,13 +50,13 @@ def behind(posts: list[dict[str, Any] | None], now: float, interval: float) -> l
 
 
 class Watchdog:
-    """Context manager around a training loop, which calls `at` where it goes on."""
+    """Context manager around a training loop, which calls `at` in every phase."""
 
     def __init__(
-        self, ranks: Ranks, stall_minutes: float | None, told: Callable[[list[str]], None]
+        self, ranks: Ranks, stall_minutes: float | None, stalled: Callable[[list[str]], None]
     ) -> None:
-        """`told` is called with the names before the process ends; None minutes: no watching."""
-        self._ranks, self._told = ranks, told
+        """`stalled` is called with the lagging ranks before the exit; None minutes: disabled."""
+        self._ranks, self._stalled = ranks, stalled
         self._limit = None if stall_minutes is None else 60 * stall_minutes
         self._interval = min(10.0, (self._limit or 10.0) / 5)
         self._place = (0, 0)
@@ -64,7 +65,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def at(self, step: int, phase: str) -> None:
-        """Note where the loop is: `phase` of PHASES of `step`."""
+        """Record the position of the loop: `phase` of PHASES in `step`."""
         self._place = (step, PHASES.index(phase))
         self._moved = time.monotonic()
 
@@ -87,9 +88,9 @@ class Watchdog:
 
     def _watch(self) -> None:
         assert self._limit is not None
-        # the first rank reports; the others follow if it is the one that hangs
+        # rank 0 reports; the others only if it is rank 0 that hangs
         patience = self._limit + (0.0 if self._ranks.is_first else 4 * self._interval)
-        self._post()  # the host is known from now on
+        self._post()  # publishes the host name
         while not self._ended.wait(self._interval):
             self._post()
             if time.monotonic() - self._moved > patience:
@@ -117,7 +118,7 @@ class Watchdog:
         )
         sys.stderr.flush()
         try:
-            self._told(names)
+            self._stalled(names)
         finally:
             os._exit(EXIT_FAILED)
 

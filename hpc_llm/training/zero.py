@@ -1,7 +1,7 @@
-"""The DeepSpeed configuration, built in this one place from the typed settings; no `auto` remains.
+"""The DeepSpeed configuration, built only here from the typed settings; no `auto` remains.
 
-The learning rate and the optimizer are ours; DeepSpeed divides the states and reduces gradients.
-Beside what the settings derive, `zero.extra` adds whatever DeepSpeed reads.
+The learning rate and the optimizer are ours; DeepSpeed partitions the states and reduces gradients.
+`zero.extra` adds any other key that DeepSpeed reads.
 """
 
 from dataclasses import replace
@@ -14,13 +14,13 @@ from hpc_llm.training.zero_keys import check_keys
 
 __all__ = ["check_zero", "deepspeed_config", "division_config"]
 
-# Where a derived value comes from: what a contradiction names beside the key of `zero.extra`.
+# The setting behind each derived value, named in the error for a conflicting `zero.extra` key.
 SOURCES = {
     "train_batch_size": "train.batch_tokens",
     "train_micro_batch_size_per_gpu": "train.micro_batch_tokens",
     "gradient_accumulation_steps": "train.micro_batch_tokens",
     "gradient_clipping": "train.gradient_clipping",
-    "optimizer": "train (AdamW, its rates and decays)",
+    "optimizer": "train (AdamW, its learning rates and weight decays)",
     "scheduler": "schedule",
     "bf16": "train.precision",
     "bfloat16": "train.precision",
@@ -32,7 +32,7 @@ SOURCES = {
     "zero_optimization.offload_optimizer": "zero.offload_optimizer",
     "zero_optimization.offload_param": "zero.offload_parameters",
 }
-DEFAULTS = {"steps_per_print": 2**31}  # what `zero.extra` may say otherwise
+DEFAULTS = {"steps_per_print": 2**31}  # may be overridden in `zero.extra`
 ZERO_DEFAULTS = {"overlap_comm": False}
 
 
@@ -41,9 +41,9 @@ def deepspeed_config(
 ) -> dict[str, Any]:
     """Return the configuration for `deepspeed.initialize`.
 
-    `elements` is the number of trained parameters: buckets are never larger, so that a small
-    model does not fill large buffers at every step. Raises `UserError` where `zero.extra`
-    contradicts the settings.
+    `elements` is the number of trained parameters: buckets are never larger, so a small model does
+    not fill large buffers at every step. Raises `UserError` if `zero.extra` conflicts with the
+    settings.
     """
     bucket = max(1, min(zero.bucket_elements, elements))
     derived: dict[str, Any] = {
@@ -56,7 +56,7 @@ def deepspeed_config(
         "zero_force_ds_cpu_optimizer": False,
         "optimizer": None,
         "scheduler": None,
-        "bfloat16": None,  # another name of bf16
+        "bfloat16": None,  # alias of bf16
         "bf16": {"enabled": train.precision == "bf16"},
         "fp16": {"enabled": train.precision == "fp16"},
         "zero_optimization": {
@@ -76,9 +76,9 @@ def deepspeed_config(
 def division_config(
     train: TrainSettings, zero: ZeroSettings, world_size: int
 ) -> dict[str, Any] | None:
-    """Return the configuration by which a model is divided while it is built; None: it is not.
+    """Return the configuration that partitions a model during construction; None below ZeRO-3.
 
-    Its batch is one that DeepSpeed accepts; no model is divided by it.
+    Its batch size is a placeholder that DeepSpeed accepts; partitioning does not depend on it.
     """
     if zero.stage < 3:
         return None
@@ -89,49 +89,49 @@ def division_config(
 
 
 def check_zero(train: TrainSettings, zero: ZeroSettings, world_size: int) -> None:
-    """Raise `UserError` for what DeepSpeed will not take, before anything is loaded.
+    """Raise `UserError` for settings that DeepSpeed rejects, before anything is loaded.
 
-    Needs the process group, as DeepSpeed reads a configuration for a number of ranks.
+    Needs the process group: DeepSpeed validates a configuration against the number of ranks.
     """
     plan = plan_batches(train, world_size, None)
     check_keys(deepspeed_config(train, zero, plan, zero.bucket_elements))
 
 
 def _merged(derived: dict[str, Any], extra: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """Add `extra` to what is derived, of which nothing can be said otherwise."""
+    """Add `extra` to the derived values, none of which it may override."""
     result = dict(derived)
     for name, value in extra.items():
         here = path + name
         if isinstance(result.get(name), dict) and isinstance(value, dict):
             result[name] = _merged(result[name], value, f"{here}.")
         elif name in result and result[name] != value:
-            raise _contradiction(here, value, result[name])
+            raise _conflict(here, value, result[name])
         else:
             result[name] = value
     return result
 
 
-def _contradiction(path: str, value: Any, derived: Any) -> UserError:
+def _conflict(path: str, value: Any, derived: Any) -> UserError:
     key = f"zero.extra.{path}={value}"
     source = SOURCES.get(path) or SOURCES.get(path.rsplit(".", 1)[0])
     if source is None:
         return UserError(
             key,
             None,
-            f"has to be {derived}",
-            "leave it out",
+            f"must be {derived}",
+            "remove it",
         )
-    known = "decided" if derived is None else derived
+    known = "" if derived is None else f" to {derived}"
     return UserError(
         key,
         None,
-        f"is {known} by {source}",
+        f"is set{known} by {source}",
         "change it there",
     )
 
 
 def _given(section: dict[str, Any]) -> dict[str, Any]:
-    """Drop what is None, which only stood there to be refused."""
+    """Drop None values, which are placeholders for rejected keys."""
     return {
         name: _given(value) if isinstance(value, dict) else value
         for name, value in section.items()

@@ -1,7 +1,7 @@
-"""Keys that DeepSpeed does not know: it reads what it looks for and is silent about the rest.
+"""Detect keys that DeepSpeed does not know: it reads the keys it knows and ignores the rest.
 
-So its own reader is given a mapping that notes what it is asked for. What was never asked for does
-not exist in this version of DeepSpeed; most of its sections are checked by pydantic besides.
+DeepSpeed's own parser gets a mapping that records the keys it looks up. A key that is never looked
+up does not exist in this version of DeepSpeed; most sections are also validated by pydantic.
 """
 
 import difflib
@@ -15,59 +15,58 @@ __all__ = ["check_keys"]
 Path = tuple[str, ...]
 
 
-class _Noting(dict[str, Any]):
-    """A mapping that notes, by its path in the whole, the keys that it was asked for."""
+class _Recording(dict[str, Any]):
+    """A mapping that records the keys looked up in it, by its path in the configuration."""
 
-    def __init__(self, values: Mapping[str, Any], asked: dict[Path, set[str]], path: Path) -> None:
+    def __init__(self, values: Mapping[str, Any], read: dict[Path, set[str]], path: Path) -> None:
         super().__init__(
-            (key, _Noting(value, asked, (*path, key)) if isinstance(value, dict) else value)
+            (key, _Recording(value, read, (*path, key)) if isinstance(value, dict) else value)
             for key, value in values.items()
         )
-        self.asked = asked.setdefault(path, set())
+        self.read = read.setdefault(path, set())
 
     def __getitem__(self, key: str) -> Any:
-        self.asked.add(key)
+        self.read.add(key)
         return super().__getitem__(key)
 
     def get(self, key: str, default: Any = None) -> Any:
-        self.asked.add(key)
+        self.read.add(key)
         return super().get(key, default)
 
     def __contains__(self, key: object) -> bool:
-        self.asked.add(str(key))
+        self.read.add(str(key))
         return super().__contains__(key)
 
-    def __iter__(self) -> Iterator[str]:  # handed on whole (`**values`): then pydantic checks it
-        self.asked.update(super().keys())
+    def __iter__(self) -> Iterator[str]:  # passed on whole (`**values`): then pydantic checks it
+        self.read.update(super().keys())
         return super().__iter__()
 
 
 def check_keys(config: Mapping[str, Any]) -> None:
-    """Raise `UserError` for a key that DeepSpeed does not know, or a value that it refuses.
+    """Raise `UserError` for a key that DeepSpeed does not know, or a value that it rejects.
 
-    Keys are named as in `zero.extra`; the rest of `config` is made by us. Needs the
-    process group.
+    Keys are reported as in `zero.extra`; the rest of `config` is derived. Needs the process group.
     """
     from deepspeed.runtime.config import DeepSpeedConfig
     from pydantic import ValidationError
 
-    asked: dict[Path, set[str]] = {}
+    read: dict[Path, set[str]] = {}
     try:
-        DeepSpeedConfig(_Noting(config, asked, ()))
+        DeepSpeedConfig(_Recording(config, read, ()))
     except ValidationError as error:
         raise _refused(config, error) from error
     except Exception as error:  # whatever DeepSpeed raises for a value: assert, ValueError, its own
         raise UserError(
             "zero.extra",
             None,
-            f"DeepSpeed refuses it: {_line(error)}",
+            f"DeepSpeed rejects it: {_line(error)}",
         ) from error
-    for path, names in asked.items():
+    for path, names in read.items():
         section: Mapping[str, Any] = config
         for part in path:
             section = section[part]
         unread = sorted(set(section) - names)
-        if unread and not names <= {"enabled"}:  # one that is off may not have been read at all
+        if unread and not names <= {"enabled"}:  # a disabled section may not be read any further
             raise _unknown((*path, unread[0]), names)
 
 
@@ -83,7 +82,7 @@ def _unknown(path: Path, known: Iterable[str]) -> UserError:
 
 
 def _refused(config: Mapping[str, Any], error: Any) -> UserError:
-    """Return what pydantic says of a section, with the path of the key."""
+    """Return pydantic's error for a section, with the path of the key."""
     first = error.errors()[0]
     place = tuple(str(part) for part in first["loc"])
     path = next(_paths(config, place, ()), place)
@@ -109,7 +108,7 @@ def _paths(section: Mapping[str, Any], place: Path, before: Path) -> Iterator[Pa
 
 
 def _fields(model: str, place: Path) -> list[str]:
-    """Return the names that the section of the pydantic model called `model` knows at `place`."""
+    """Return the field names at `place` in the pydantic model called `model`."""
     from deepspeed.runtime.config_utils import DeepSpeedConfigModel
 
     kinds = {kind.__name__: kind for kind in DeepSpeedConfigModel.__subclasses__()}

@@ -45,7 +45,7 @@ PROGRAM = textwrap.dedent(
                 if how == "frozen":
                     os.kill(os.getpid(), signal.SIGSTOP)
                 time.sleep(600)
-            dog.at(step, "agrees")
+            dog.at(step, "synchronises")
             process_group.barrier()
     """
 )

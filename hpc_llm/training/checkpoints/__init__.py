@@ -1,1 +1,1 @@
-"""Checkpoints: folder, saver, resume, the whole and the sharded layout, checksums."""
+"""Checkpoints: folder, saver, resume, whole and sharded layouts, checksums."""

@@ -1,8 +1,8 @@
-"""Checkpoints that later stages branch from (`stages.NAME.from=STAGE@STEP`). No torch here.
+"""Checkpoints from which later stages branch (`stages.NAME.from=STAGE@STEP`). No torch here.
 
-While STAGE trains, such a checkpoint lies among its others and is not pruned. When STAGE is done it
-is kept as `train/STAGE/branches/step-00000120/`: part of the stage's result, so it is shared with
-other runs as the rest of it is.
+While STAGE trains, such a checkpoint is stored with the others and is not pruned. When STAGE is
+done, it is kept as `train/STAGE/branches/step-00000120/`: part of the stage's result, and shared
+with other runs like the rest of it.
 """
 
 import shutil
@@ -18,32 +18,32 @@ FOLDER = "branches"
 
 
 def branch_path(stage_folder: Path, step: int) -> Path:
-    """Return where a finished stage keeps the checkpoint of `step` for its branches."""
+    """Return the path where a finished stage keeps the checkpoint of `step` for branches."""
     return stage_folder / FOLDER / numbered(step, 1)
 
 
 def branch_marker(stage: str, step: int) -> str:
-    """Return the file, relative to the run folder, without which that checkpoint is missing."""
+    """Return the completion marker of that checkpoint, relative to the run folder."""
     return str(branch_path(Path(stage), step) / MARKER)
 
 
 def saved_steps(stage_folder: Path) -> list[int]:
-    """Return the steps of which a stage has a checkpoint, while it trains or kept for branches."""
+    """Return the steps with a checkpoint, from training or kept for branches."""
     folders = (stage_folder / "checkpoints", stage_folder / FOLDER)
     return sorted({step_and_attempt(p)[0] for folder in folders for p in checkpoints(folder)})
 
 
 def missing_branches(stage_folder: Path, steps: Sequence[int]) -> list[int]:
-    """Return those of `steps` of which a stage has no checkpoint."""
+    """Return those of `steps` without a checkpoint."""
     saved = saved_steps(stage_folder)
     return [step for step in steps if step not in saved]
 
 
 def keep_branches(stage_folder: Path, steps: Sequence[int]) -> None:
-    """Keep the checkpoints of `steps` of a finished stage, as hard links where there are any.
+    """Keep the checkpoints of `steps` of a finished stage, as hard links if the disk has them.
 
-    Files of a checkpoint are never changed in place. A step without a checkpoint is skipped: the
-    stage that branches from it reports it.
+    Files of a checkpoint are never changed in place. A step without a checkpoint is skipped; the
+    stage that branches from it reports the error.
     """
     folder = stage_folder / "checkpoints"
     for step in steps:

@@ -1,6 +1,6 @@
-"""One checkpoint: read, verified by its checksums, compared with the stage that wants it. No torch.
+"""A checkpoint: read, verified by checksum, compared with the stage that resumes. No torch here.
 
-What it holds is described in `hpc_llm.training.checkpoints.folder`.
+See `hpc_llm.training.checkpoints.folder` for its contents.
 """
 
 import json
@@ -26,32 +26,32 @@ __all__ = ["Checkpoint", "Expected"]
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What a checkpoint must have to be one of a stage."""
+    """What a stage requires of a checkpoint to resume from it."""
 
     stage: str
     fingerprint: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What the fingerprint stands for, to name what differs."""
+    """Settings behind the fingerprint, to report what differs."""
     parameters: Mapping[str, str] | None = None
     """Shapes of the trained parameters by name; None: not compared."""
     data: Callable[[Progress], Mapping[str, Any]] | None = None
-    """The state of the reader at a progress; None: not compared."""
+    """The state of the reader at some progress; None: not compared."""
     made_with: Mapping[str, Any] = field(default_factory=dict)
-    """Ranks, ZeRO stage and the like, which may differ."""
+    """Ranks, ZeRO stage and similar values, which may differ."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose marker is whole and whose files have their sizes."""
+    """A checkpoint with a readable marker and files of the recorded sizes."""
 
     path: Path
     state: CheckpointState
 
     @classmethod
     def read(cls, path: Path) -> "Checkpoint":
-        """Read the marker of a checkpoint and check that its files are there with their sizes.
+        """Read the marker of a checkpoint and check that its files exist with the right sizes.
 
-        Raises `BadCheckpoint` for one that is incomplete, and `UserError` for another format.
+        Raises `BadCheckpoint` if it is incomplete, and `UserError` if it has another format.
         """
         try:
             found = read_json(path / MARKER)
@@ -78,16 +78,16 @@ class Checkpoint:
 
     @property
     def progress(self) -> Progress:
-        """The counters at its step."""
+        """The counters at the step of this checkpoint."""
         return self.state.progress
 
     def damage(
         self, share: slice = slice(None), files: Mapping[str, Mapping[str, Any]] | None = None
     ) -> str | None:
-        """Compare its files with their SHA-256; return what is wrong with the first that differs.
+        """Verify the SHA-256 of its files; describe the first that differs, None if all match.
 
-        `share` selects some of them, so that ranks can split the work. `files` are others below
-        its folder, with their bytes and SHA-256.
+        `share` selects a subset, so that ranks can split the work. `files` replaces the list with
+        other files in its folder, with their bytes and SHA-256.
         """
         known = self.state.files if files is None else files
         for name in sorted(known)[share]:
@@ -96,11 +96,11 @@ class Checkpoint:
             except OSError as error:
                 return f"{name}: {error.strerror}"
             if found != known[name]:
-                return f"{name} is not what was written (SHA-256 differs)"
+                return f"{name} is corrupt (SHA-256 differs)"
         return None
 
     def mismatch(self, expected: Expected) -> UserError | None:
-        """Return why it is not a checkpoint of the stage that is `expected`; None: it is one."""
+        """Return the error if it does not belong to the `expected` stage; None if it does."""
         path, state = self.path, self.state
         settings = expected.settings
         if error := other_settings(path, state, expected.stage, expected.fingerprint, settings):
@@ -114,7 +114,7 @@ class Checkpoint:
         return None
 
     def changes(self, expected: Expected) -> str:
-        """Return what differs of what may differ, as text; empty: nothing."""
+        """Return the differences that are allowed, as text; "" if there are none."""
         return made_otherwise(self.state, expected.made_with)
 
 

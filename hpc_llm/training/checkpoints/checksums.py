@@ -1,4 +1,4 @@
-"""Files that are hashed while they are written, synced at the end; and the check of both later."""
+"""Write files with hashing on the fly and fsync at the end; compute the same checksums later."""
 
 import hashlib
 import os
@@ -13,10 +13,10 @@ BLOCK_BYTES = 2**24
 
 
 class HashedFile:
-    """A new file for writing; after the block `found` has its bytes and SHA-256.
+    """A new file for writing; after the `with` block, `found` has its bytes and SHA-256.
 
-    Errors of the system carry its path, whoever calls `write`. Hashing and writing let the other
-    threads of the process run.
+    System errors carry its path, whoever calls `write`. Hashing and writing do not block the other
+    threads of the process.
     """
 
     def __init__(self, path: Path) -> None:
@@ -27,7 +27,7 @@ class HashedFile:
         self._digest = hashlib.sha256()
 
     def write(self, data: Any) -> int:
-        """Write bytes, or a view of them."""
+        """Write bytes or a buffer."""
         with memoryview(data) as view, view.cast("B") as flat:
             for begin in range(0, len(flat), BLOCK_BYTES):
                 self._digest.update(flat[begin : begin + BLOCK_BYTES])
@@ -35,11 +35,11 @@ class HashedFile:
             return len(flat)
 
     def flush(self) -> None:
-        """Hand everything to the system."""
+        """Flush Python's buffer."""
         self._handle.flush()
 
     def __enter__(self) -> "HashedFile":
-        """Begin."""
+        """Enter the context."""
         return self
 
     def __exit__(
@@ -48,7 +48,7 @@ class HashedFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Sync and close; after an error the file is left as it is."""
+        """Sync and close; after an error leave the file as it is."""
         try:
             if error is None:
                 self._handle.flush()
@@ -56,7 +56,7 @@ class HashedFile:
                 self.found = {"bytes": self._handle.tell(), "sha256": self._digest.hexdigest()}
         except OSError as failure:
             error = failure
-        with suppress(OSError):  # on a full disk closing fails like writing
+        with suppress(OSError):  # on a full disk, closing fails too
             self._handle.close()
         cause = _system_error(error)
         if cause is not None:
@@ -64,14 +64,14 @@ class HashedFile:
 
 
 def _system_error(error: BaseException | None) -> OSError | None:
-    """Return the error of the system behind an error: torch tells a full disk as its own."""
+    """Return the system error behind an error: torch wraps a full disk in its own."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Return bytes and SHA-256 of a file on the disk."""
+    """Return size in bytes and SHA-256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as handle:
         while block := handle.read(BLOCK_BYTES):

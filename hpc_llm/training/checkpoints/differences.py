@@ -1,7 +1,7 @@
-"""How a checkpoint's settings, data and model differ from those of the stage. No torch here.
+"""Differences between a checkpoint and a stage: settings, data, model. No torch here.
 
-The weights depend on the settings in `CheckpointState.settings` and on the files read: with others
-a stage cannot resume. All other settings may change from one start to the next.
+The weights depend on the settings in `CheckpointState.settings` and on the input files: a stage
+cannot resume if these change. All other settings may change from one start to the next.
 """
 
 import json
@@ -31,17 +31,17 @@ CONTENT = " (content)"
 
 
 def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as they are read back from a checkpoint."""
+    """Return settings in the form in which they are read back from a checkpoint."""
     plain: dict[str, Any] = json.loads(json.dumps(dict(settings), default=str))
     return plain
 
 
 def changed_settings(state: CheckpointState, settings: Mapping[str, Any]) -> list[str]:
-    """Return `key: old -> new` for every setting that the weights depend on and that differs."""
+    """Return `key: old -> new` for every differing setting on which the weights depend."""
     before, settings = state.settings, as_json(settings)
     keys = [k for k in sorted({*before, *settings}) if before.get(k) != settings.get(k)]
     return [
-        f"{key.removesuffix(CONTENT)}: another content"
+        f"{key.removesuffix(CONTENT)}: different content"
         if key.endswith(CONTENT)
         else f"{key}: {before.get(key)} -> {settings.get(key)}"
         for key in keys
@@ -51,7 +51,7 @@ def changed_settings(state: CheckpointState, settings: Mapping[str, Any]) -> lis
 def other_settings(
     path: Path, state: CheckpointState, stage: str, fingerprint: str, settings: Mapping[str, Any]
 ) -> UserError | None:
-    """Return why a checkpoint is not one of `stage` with these settings; None: it is one."""
+    """Return the error if a checkpoint is not of `stage` with these settings; None if it is."""
     if state.stage != stage:
         return UserError(
             str(path),
@@ -74,11 +74,12 @@ def other_settings(
 
 
 def other_parameters(state: CheckpointState, parameters: Mapping[str, str]) -> list[str]:
-    """Return how the trained parameters differ from those of a checkpoint, by name and shape."""
+    """Return the differences in trained parameters to a checkpoint, by name and shape."""
     before = state.parameters
     keys = [*before, *(name for name in parameters if name not in before)]
     return [
-        f"{key} is {before.get(key, 'missing')} there and {parameters.get(key, 'missing')} here"
+        f"{key} is {before.get(key, 'missing')} in the checkpoint and "
+        f"{parameters.get(key, 'missing')} in the model"
         for key in keys
         if before.get(key) != parameters.get(key)
     ]
@@ -87,7 +88,7 @@ def other_parameters(state: CheckpointState, parameters: Mapping[str, str]) -> l
 def other_model(
     path: Path, state: CheckpointState, parameters: Mapping[str, str]
 ) -> UserError | None:
-    """Return why a checkpoint is not one of this model; None: it is one."""
+    """Return the error if a checkpoint is not of this model; None if it is."""
     differ = other_parameters(state, parameters)
     if not differ:
         return None
@@ -100,7 +101,7 @@ def other_model(
 
 
 def other_data(path: Path, state: CheckpointState, data: Mapping[str, Any]) -> UserError | None:
-    """Return why a checkpoint has not read this text up to this place; None: it has."""
+    """Return the error if a checkpoint was made with another training text; None if not."""
     if state.data == data:
         return None
     return UserError(
@@ -112,7 +113,7 @@ def other_data(path: Path, state: CheckpointState, data: Mapping[str, Any]) -> U
 
 
 def made_otherwise(state: CheckpointState, made_with: Mapping[str, Any]) -> str:
-    """Return what is different now of what may change, as text; empty: nothing."""
+    """Return the changes in values that may change, as text; "" if there are none."""
     changes = [
         f"{key} {state.made_with.get(key)} -> {value}"
         for key, value in made_with.items()

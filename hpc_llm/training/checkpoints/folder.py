@@ -1,12 +1,12 @@
-"""Checkpoints on the disk: what is in one, how it gets its name, which are kept. No torch here.
+"""Checkpoints on disk: contents, atomic commit, pruning. No torch here.
 
 `checkpoints/step-00000120/` holds the states in one of two layouts (`whole`, `sharded`) and
-`state.json`: the counters, the data's fingerprint, the settings it was made with, and size and
+`state.json`: the counters, the data fingerprint, the settings it was made with, and size and
 SHA-256 of every other file. `state.json` is the completion marker: it is written last into a
-temporary folder, which then gets its name by one rename. A checkpoint is never written over
-another one, and one that cannot be read is skipped for the one before it.
+temporary folder, which is then renamed atomically. A checkpoint never overwrites another one, and
+an unreadable one is skipped in favour of the one before it.
 
-Random numbers need no place in it: every step seeds them from (seed, number of the batch).
+Random states are not stored: every step seeds its generators from (seed, index of the batch).
 """
 
 import json
@@ -33,18 +33,18 @@ __all__ = [
     "tidy",
 ]
 
-FORMAT = 2  # raised when what lies in a checkpoint changes
+FORMAT = 2  # increment when the contents of a checkpoint change
 MARKER = "state.json"
 NAME = re.compile(r"step-(\d{8,})(?:-(\d+))?")
 
 
 class BadCheckpoint(ValueError):
-    """A checkpoint that is incomplete or damaged; the message says what is wrong with it."""
+    """An incomplete or corrupt checkpoint; the message describes the problem."""
 
 
 @dataclass(kw_only=True)
 class CheckpointState:
-    """What `state.json` holds."""
+    """Contents of `state.json`."""
 
     stage: str
     fingerprint: str
@@ -57,51 +57,51 @@ class CheckpointState:
     parameters: dict[str, str]
     """Shapes of the trained parameters by name, as `4096 x 64`."""
     settings: dict[str, Any]
-    """Settings that the weights depend on, as `stages.lora.rank`: these may not change."""
+    """Settings on which the weights depend, as `stages.lora.rank`: these must not change."""
     made_with: dict[str, Any]
-    """Ranks, ZeRO stage and the like: these may change."""
+    """Ranks, ZeRO stage and similar values: these may change."""
     optimizer: dict[str, Any]
-    """Of the optimizer what is no tensor: its step, and the loss scale of fp16."""
+    """Optimizer state other than tensors: its step, and the loss scale of fp16."""
     division: str = ""
-    """Of a sharded one: fingerprint of how DeepSpeed has partitioned the states."""
+    """Sharded layout only: fingerprint of DeepSpeed's partitioning of the states."""
     names: dict[str, str] = field(default_factory=dict)
-    """Of a sharded one: DeepSpeed's names of the parameters."""
+    """Sharded layout only: DeepSpeed's parameter names."""
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Bytes and SHA-256 of every file, by its path in the folder."""
+    """Bytes and SHA-256 of every file, by path relative to the folder."""
     format: int = FORMAT
 
 
 def step_and_attempt(path: Path) -> tuple[int, int]:
-    """Return the step of a checkpoint's folder and which one of that step it is, from 1.
+    """Return (step, attempt) of a checkpoint folder; attempts at a step count from 1.
 
-    (-1, 0) for a folder of another name.
+    (-1, 0) if the name is not that of a checkpoint.
     """
     match = NAME.fullmatch(path.name)
     return (int(match[1]), int(match[2] or 1)) if match else (-1, 0)
 
 
 def numbered(step: int, attempt: int) -> str:
-    """Return the name of a checkpoint's folder."""
+    """Return the name of a checkpoint folder."""
     return f"step-{step:08d}" + (f"-{attempt}" if attempt > 1 else "")
 
 
 def checkpoints(folder: Path, last: int | None = None) -> list[Path]:
-    """Return the checkpoints in `folder`, newest first; with `last` none of a later step."""
+    """Return the checkpoints in `folder` up to step `last`, newest first."""
     found = sorted(((step_and_attempt(path), path) for path in folder.glob("step-*")), reverse=True)
     return [path for (step, _), path in found if step >= 0 and (last is None or step <= last)]
 
 
 def temporary_folder(folder: Path, step: int, start: int = 0) -> Path:
-    """Return where a checkpoint of `step` is written before it has its name.
+    """Return the folder in which a checkpoint of `step` is written before the final rename.
 
-    Start number `start` of the run has its own, so that what a stale rank of an earlier start
-    writes is in no checkpoint of a later one.
+    Each start of the run has its own (`start` is its number), so files from stale ranks of an
+    earlier start never end up in a checkpoint of a later one.
     """
     return folder / f".step-{step:08d}.{start}.tmp"
 
 
 def tidy(folder: Path) -> list[str]:
-    """Remove what killed writers left; return the names of it."""
+    """Remove temporary folders of killed writers; return their names."""
     left = [*folder.glob(".*.tmp"), *folder.glob("step-*/.*.tmp")]
     for path in left:
         shutil.rmtree(path, ignore_errors=True)
@@ -116,9 +116,9 @@ def commit(
     keep_best: bool,
     branches: Collection[int] = (),
 ) -> Path:
-    """Mark a written checkpoint as complete, give it its name, and prune the older ones.
+    """Write the completion marker, rename the folder, and prune older checkpoints.
 
-    All other files must be in `temporary`, synced. Checkpoints of the steps in `branches` stay.
+    All other files must be in `temporary`, synced. Checkpoints of steps in `branches` are kept.
     """
     write_json(temporary / MARKER, asdict(state))
     folder = temporary.parent
@@ -130,13 +130,13 @@ def commit(
     best = _best(folder).get("checkpoint") if keep_best else None
     for old in checkpoints(folder)[keep:]:
         if old.name != best and step_and_attempt(old)[0] not in branches:
-            half = old.rename(old.with_name(f".{old.name}.old.tmp"))  # no checkpoint any more
+            half = old.rename(old.with_name(f".{old.name}.old.tmp"))  # no longer a checkpoint
             shutil.rmtree(half, ignore_errors=True)
     return path
 
 
 def _free_name(folder: Path, step: int) -> str:
-    """Return the name of a checkpoint of `step`: a second one of a step does not replace it."""
+    """Return an unused name for a checkpoint of `step`: a second one does not replace the first."""
     places = [step_and_attempt(path) for path in checkpoints(folder, step)]
     return numbered(step, 1 + max((attempt for at, attempt in places if at == step), default=0))
 
@@ -150,7 +150,7 @@ def _best(folder: Path) -> dict[str, Any]:
 
 
 def _mark_best(folder: Path, path: Path, loss: float | None) -> None:
-    """Let the file `best` name the checkpoint with the lowest training loss."""
+    """Record the checkpoint with the lowest training loss in the file `best`."""
     best = _best(folder)
     known = (folder / str(best.get("checkpoint")) / MARKER).exists()
     if loss is not None and (not known or loss < best["loss"]):
@@ -158,14 +158,14 @@ def _mark_best(folder: Path, path: Path, loss: float | None) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a checkpoint that cannot be used to broken-*; only the last one of these is kept."""
+    """Rename an unusable checkpoint to broken-*; only the latest of these is kept."""
     for old in path.parent.glob("broken-*"):
         shutil.rmtree(old, ignore_errors=True)
     return path.rename(path.with_name(f"broken-{path.name}"))
 
 
 def drop_all_but_best(folder: Path) -> None:
-    """Remove the checkpoints of a finished stage; the best one stays where it is to be kept."""
+    """Remove the checkpoints of a finished stage, except the best one if `best` names it."""
     best = _best(folder).get("checkpoint")
     if best is None:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,9 +1,9 @@
-"""Resume: load the newest whole checkpoint of a stage, checked before anything is computed.
+"""Resume: load the newest complete checkpoint of a stage, verified before anything is computed.
 
-All ranks load the same one: rank 0 chooses, each rank compares a share of its files with their
-checksums, and one that fails is set aside for the one before it. A checkpoint of another stage,
-model, text or of other settings is an error that names what differs. A stage that branches from
-another one (`from=STAGE@STEP`) first loads that checkpoint, and later its own.
+All ranks load the same one: rank 0 chooses, each rank verifies the checksums of a share of the
+files, and if one fails, the checkpoint is set aside and the one before it is tried. A checkpoint of
+another stage, model, text or of other settings is an error that reports the difference. A stage
+that branches from another one (`from=STAGE@STEP`) first loads that checkpoint, and later its own.
 """
 
 import logging
@@ -51,16 +51,16 @@ log = logging.getLogger(__name__)
 def load_latest(
     spec: StageSpec, *, last: int | None = None, tidying: bool = True
 ) -> Checkpoint | None:
-    """Return the newest whole checkpoint of the stage, with `last` none of a later step.
+    """Return the newest complete checkpoint of the stage, up to step `last` (collective).
 
-    Without one it is the checkpoint that the stage branches from, with progress 0; None for a stage
-    that is no branch. Collective. With `tidying` what is damaged is set aside and reported, and
-    what killed writers left is removed. Raises `UserError` for a checkpoint that is not of this
-    stage.
+    If there is none, return the checkpoint from which the stage branches, with progress 0, or None
+    if it does not branch. With `tidying`, corrupt checkpoints are set aside and reported, and
+    temporary folders of killed writers are removed. Raises `UserError` for a checkpoint that is not
+    of this stage.
     """
     if spec.ranks.is_first and tidying:
         for name in tidy(spec.folder):
-            say(f"{spec.name}: {name} was incomplete when its writer ended; removed")
+            say(f"{spec.name}: removed the incomplete checkpoint {name}")
     if tidying and spec.branch_steps:
         last = process_group.on_first_rank(lambda: _before_missing(spec))
     skipped: set[Path] = set()
@@ -74,16 +74,16 @@ def load_latest(
 
 
 def _before_missing(spec: StageSpec) -> int | None:
-    """Return the first step that a later stage branches from and that is not saved yet.
+    """Return the first step from which a later stage branches and that is not saved yet.
 
-    Training resumes from no later one, and then passes it with the same bits.
+    Training resumes from a checkpoint before it, and then reaches it with the same bits.
     """
     missing = missing_branches(spec.folder.parent, spec.branch_steps)
     return min(missing, default=None)
 
 
 def _newest(spec: StageSpec, last: int | None, skipped: set[Path], tidying: bool) -> str:
-    """Return the name of the newest checkpoint with a whole marker; "": there is none."""
+    """Return the name of the newest checkpoint with a valid marker; "" if there is none."""
     expected = _expected(spec)
     for path in checkpoints(spec.folder, last):
         if path in skipped:
@@ -96,7 +96,7 @@ def _newest(spec: StageSpec, last: int | None, skipped: set[Path], tidying: bool
         if mismatch := checkpoint.mismatch(expected):
             raise mismatch
         if changes := checkpoint.changes(expected):
-            say(f"{spec.name}: since its checkpoint of step {checkpoint.progress.step}: {changes}")
+            say(f"{spec.name}: changed since checkpoint step {checkpoint.progress.step}: {changes}")
         return path.name
     return ""
 
@@ -117,25 +117,25 @@ def _skip(path: Path, problem: str, skipped: set[Path], tidying: bool) -> None:
     aside = f"; kept as {set_aside(path).name}" if tidying else ""
     step, _ = step_and_attempt(path)
     left = [other.name for other in checkpoints(path.parent, step) if other not in skipped]
-    then = f"resuming from {left[0]}" if left else "no earlier one is left: starting from scratch"
+    then = f"resuming from {left[0]}" if left else "no earlier checkpoint: starting from scratch"
     say(f"{path}: cannot resume from this checkpoint: {problem}{aside}; {then}")
 
 
 def _damage(
     spec: StageSpec, checkpoint: Checkpoint, files: Mapping[str, Any] | None = None
 ) -> str | None:
-    """Let every rank compare its share of the files; return what is wrong on any (collective)."""
+    """Verify a share of the files on each rank; return a problem found on any (collective)."""
     problem = checkpoint.damage(slice(spec.ranks.rank, None, spec.ranks.world_size), files)
-    if problem and not spec.ranks.is_first:  # which reports only what it has seen itself
+    if problem and not spec.ranks.is_first:  # rank 0 reports only its own share
         log.warning("%s: %s", checkpoint.path, problem)
     if process_group.all_sum([int(problem is not None)]) == [0]:
         return None
-    return problem or "its files are not what was written"
+    return problem or "its files are corrupt (SHA-256 differs)"
 
 
 def read_branch(name: str, branch: Branch) -> Checkpoint:
-    """Read the checkpoint that the stage `name` branches from; `UserError` where it is missing."""
-    rule, fix = None, "train that stage again with checkpoint.changed=restart"
+    """Read the checkpoint from which stage `name` branches; `UserError` if it is missing."""
+    rule, fix = None, "rerun that stage with checkpoint.changed=restart"
     try:
         checkpoint = Checkpoint.read(branch.path)
     except BadCheckpoint as error:
@@ -149,7 +149,7 @@ def read_branch(name: str, branch: Branch) -> Checkpoint:
 
 
 def _start_of_branch(spec: StageSpec) -> Checkpoint | None:
-    """Return the checkpoint that the stage branches from, verified, at progress 0 (collective)."""
+    """Return the verified checkpoint from which the stage branches, progress 0 (collective)."""
     branch = spec.branch
     if branch is None:
         return None
@@ -160,7 +160,7 @@ def _start_of_branch(spec: StageSpec) -> Checkpoint | None:
             key,
             branch.point,
             f"its trained parameters have other shapes: {', '.join(differ[:3])}",
-            f"give stages.{spec.name} the settings of stages.{branch.stage}, or use "
+            f"use the settings of stages.{branch.stage} in stages.{spec.name}, or use "
             f"from={branch.stage}",
         )
     if problem := _damage(spec, checkpoint):
@@ -168,7 +168,7 @@ def _start_of_branch(spec: StageSpec) -> Checkpoint | None:
             key,
             branch.point,
             f"{branch.path}: {problem}",
-            "remove that folder, and train the stage again with checkpoint.changed=restart",
+            "remove that folder, and rerun the stage with checkpoint.changed=restart",
         )
     if spec.ranks.is_first:
         say(f"{spec.name}: starting from {branch.point}, with its optimizer states")
@@ -183,7 +183,7 @@ def shapes(spec: StageSpec) -> dict[str, str]:
 
 
 def data_of(spec: StageSpec, progress: Progress) -> dict[str, Any]:
-    """Return the state of the reader: which text it reads, and its place there."""
+    """Return the state of the reader: the text it reads, and its position there."""
     before = spec.plan.batches_before
     return {
         "fingerprint": spec.reader.fingerprint,
@@ -194,7 +194,7 @@ def data_of(spec: StageSpec, progress: Progress) -> dict[str, Any]:
 
 
 def made_with(spec: StageSpec) -> dict[str, Any]:
-    """Return what may change from one start to the next, and is worth reporting."""
+    """Return values that may change from one start to the next and are reported if they do."""
     return {
         "ranks": spec.ranks.world_size,
         "zero.stage": spec.zero.stage,
@@ -203,7 +203,7 @@ def made_with(spec: StageSpec) -> dict[str, Any]:
 
 
 def restore(engine: Any, spec: StageSpec, checkpoint: Checkpoint) -> None:
-    """Set weights, optimizer and loss scale of DeepSpeed's `engine` (collective)."""
+    """Restore weights, optimizer and loss scale of DeepSpeed's `engine` (collective)."""
     state, path = checkpoint.state, checkpoint.path
     tensors: Mapping[str, torch.Tensor]
     if state.layout == "whole":
@@ -221,12 +221,12 @@ def restore(engine: Any, spec: StageSpec, checkpoint: Checkpoint) -> None:
 
 
 def _options(group: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a parameter group of the optimizer."""
+    """Return the settings of an optimizer's parameter group."""
     return {key: value for key, value in group.items() if key != "params"}
 
 
 def _convert(spec: StageSpec, checkpoint: Checkpoint) -> None:
-    """Let rank 0 convert a sharded checkpoint while the others wait (collective)."""
+    """Convert a sharded checkpoint on rank 0 while the others wait (collective)."""
     path = checkpoint.path
     if spec.ranks.is_first:
         say(f"{spec.name}: converting the checkpoint for another sharding")
@@ -236,7 +236,7 @@ def _convert(spec: StageSpec, checkpoint: Checkpoint) -> None:
 
 
 def division_of(engine: Any, spec: StageSpec) -> str:
-    """Return the fingerprint of how the states are sharded; "" where they are not."""
+    """Return the fingerprint of the sharding of the states; "" without sharding."""
     zero = spec.zero
     if zero.stage == 0:
         return ""

@@ -1,9 +1,9 @@
-"""Saving while training goes on: the states are copied, and a thread writes the copy.
+"""Asynchronous checkpointing: training pauses while states are copied; a thread writes the copy.
 
-At most one checkpoint is on its way. Until all ranks know that it is complete they ask each other
-at every step boundary, so that an error of any writer ends the run on all of them, with the
-checkpoint before it untouched; or, where the disk is full and `guards.full_disk=skip`, all go on
-without this one. What a killed writer leaves is a temporary folder.
+At most one checkpoint is pending. Until it is complete, the ranks all-reduce its status at every
+step boundary, so an error of any writer ends the run on all ranks and leaves the previous
+checkpoint untouched. If the disk is full and `guards.full_disk=skip`, all ranks continue without
+this checkpoint. A killed writer leaves only a temporary folder.
 """
 
 import errno
@@ -35,7 +35,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def layout_of(spec: StageSpec) -> str:
-    """Return `whole` or `sharded`, as the settings say for what is trained."""
+    """Return `whole` or `sharded`, by the settings and the number of trained parameters."""
     wanted = spec.checkpoint.layout
     if wanted == "auto":
         large = spec.trainable.count > spec.checkpoint.whole_elements
@@ -44,7 +44,7 @@ def layout_of(spec: StageSpec) -> str:
 
 
 class _Task:
-    """Work in a thread of its own; its error is kept."""
+    """Work in a separate thread; its error is kept."""
 
     def __init__(self, work: Callable[[], None]) -> None:
         self.error: Exception | None = None
@@ -67,7 +67,7 @@ class _Task:
 
 
 class Saver:
-    """Saves one stage. All methods but `measures` are collective."""
+    """Saves one stage. All methods except `measures` are collective."""
 
     def __init__(
         self,
@@ -76,9 +76,9 @@ class Saver:
         resumed: Progress | None,
         unsaved: Callable[[Progress], None],
     ) -> None:
-        """Save the states of DeepSpeed's `engine`, which goes on from `resumed`.
+        """Save the states of DeepSpeed's `engine`, which continues from `resumed`.
 
-        `unsaved` is told on rank 0 of each checkpoint that the run goes on without.
+        `unsaved` is called on rank 0 for each checkpoint skipped because the disk is full.
         """
         self._job, self._engine, self._unsaved = spec, engine, unsaved
         self._skipped = 0
@@ -86,14 +86,14 @@ class Saver:
         self._copies = HostCopies()
         self._capture = Capture()
         self._task: _Task | None = None
-        self._on_its_way: CheckpointState | None = None
+        self._pending: CheckpointState | None = None
         self._committing = False
         self._began = 0.0
         self._saved = resumed
         self._measures: dict[str, float] = {}
 
     def save(self, progress: Progress) -> None:
-        """Copy the states at the end of a step, and write them; a step is not saved twice."""
+        """Copy the states at the end of a step and start writing; a step is not saved twice."""
         began = time.monotonic()
         self.finish()
         if self._saved and (self._saved.step, self._saved.batch) == (progress.step, progress.batch):
@@ -101,7 +101,7 @@ class Saver:
         self._saved = progress
         state = self._state(progress)
         work = self._take_whole(state) if self._layout == "whole" else self._take_sharded(state)
-        self._on_its_way, self._committing = state, self._layout == "whole"
+        self._pending, self._committing = state, self._layout == "whole"
         self._began = time.monotonic()
         self._task = _Task(work) if work else None
         if not self._job.checkpoint.background:
@@ -110,13 +110,13 @@ class Saver:
         self._measures[stall] = self._measures.get(stall, 0.0) + time.monotonic() - began
 
     def measures(self) -> dict[str, float]:
-        """Return, once, how long training stood still for saving and how long writing took."""
+        """Return and reset the seconds that training paused for saving and that writing took."""
         measures, self._measures = self._measures, {}
         return measures
 
     def boundary(self) -> None:
-        """See at a step boundary how the checkpoint on its way stands; raises its error."""
-        if self._on_its_way is None:
+        """Check the pending checkpoint at a step boundary; raises its error."""
+        if self._pending is None:
             return
         task = self._task
         busy = task is not None and task.busy
@@ -131,21 +131,21 @@ class Saver:
             self._skip()
         elif self._committing:
             self._measures["perf/checkpoint_write_seconds"] = time.monotonic() - self._began
-            self._on_its_way = self._task = None
+            self._pending = self._task = None
         else:
             self._committing = True
-            state = self._on_its_way
+            state = self._pending
             self._task = _Task(lambda: self._commit(state)) if self._job.ranks.is_first else None
 
     def finish(self) -> None:
-        """Wait until the checkpoint on its way is complete."""
-        while self._on_its_way is not None:
+        """Wait until the pending checkpoint is complete."""
+        while self._pending is not None:
             if self._task is not None:
                 self._task.join()
             self.boundary()
 
     def __enter__(self) -> "Saver":
-        """Begin."""
+        """Enter the context."""
         return self
 
     def __exit__(
@@ -154,7 +154,7 @@ class Saver:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Complete what is on its way where all ranks end together, else only this rank's part."""
+        """Complete the pending checkpoint if all ranks end together, else only this rank's part."""
         if error is None or isinstance(error, Stopped | Diverged):
             self.finish()
         elif isinstance(error, Exception) and self._task is not None:
@@ -162,15 +162,15 @@ class Saver:
 
     @property
     def _may_skip(self) -> bool:
-        """Whether training continues without this checkpoint where the disk is full."""
-        guards, state = self._job.guards, self._on_its_way
+        """Whether training continues without this checkpoint if the disk is full."""
+        guards, state = self._job.guards, self._pending
         if state is not None and state.progress.step in self._job.branch_steps:
             return False
         return guards.full_disk == "skip" and self._skipped < guards.most_skips
 
     def _skip(self) -> None:
-        """Go on without the checkpoint on its way; no rank writes it any more."""
-        state, self._on_its_way, self._task, self._saved = self._on_its_way, None, None, None
+        """Continue without the pending checkpoint; no rank is writing it any longer."""
+        state, self._pending, self._task, self._saved = self._pending, None, None, None
         assert state is not None
         self._skipped += 1
         if self._job.ranks.is_first:
@@ -178,8 +178,8 @@ class Saver:
             self._unsaved(state.progress)
 
     def _fail(self) -> None:
-        """Raise the writer's error on the rank that has it, and end the others."""
-        task, self._task, state, self._on_its_way = self._task, None, self._on_its_way, None
+        """Raise the writer's error on the rank that has it, and a generic one on the others."""
+        task, self._task, state, self._pending = self._task, None, self._pending, None
         assert state is not None
         if task is not None and task.error is not None:
             raise task.error
@@ -241,14 +241,14 @@ class Saver:
             try:
                 write_json(folder / f"{rank}.json", write_sharded(folder, contents))
             except Exception:
-                if not self._may_skip:  # else other ranks may still write there
-                    shutil.rmtree(folder, ignore_errors=True)  # room for what comes next
+                if not self._may_skip:  # else other ranks may still be writing there
+                    shutil.rmtree(folder, ignore_errors=True)  # free the space
                 raise
 
         return write
 
     def _commit(self, state: CheckpointState) -> None:
-        """Put the ranks' lists of files together, and give the checkpoint its name."""
+        """Merge the ranks' file lists and commit the checkpoint."""
         folder = self._temporary(state)
         for part in folder.glob("*.json"):
             state.files |= read_json(part)

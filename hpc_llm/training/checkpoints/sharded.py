@@ -1,14 +1,14 @@
-"""The layout `sharded`: every rank writes its own partition, by DeepSpeed's `save_checkpoint`.
+"""The layout `sharded`: every rank writes its own partition with DeepSpeed's `save_checkpoint`.
 
-For full training of models whose states do not fit into one host's memory. On as many ranks, at the
-same ZeRO stage, each reads its own files back and goes on with the same bits; on others the
-checkpoint is first converted (see `universal`).
+For full training of models whose states do not fit into one host's memory. With the same number of
+ranks and ZeRO stage, each rank reads its own files back and continues with the same bits; otherwise
+the checkpoint is converted first (see `universal`).
 
-What is trusted: DeepSpeed's files are pickles, and a pickle can run any program when it is loaded.
-So they are read only from the run's own folder, only where their SHA-256 is that in `state.json`,
-and only with torch's `weights_only`, which builds tensors, containers and the few classes of
-`ALLOWED` and refuses everything else. Whoever can write into the run folder can change both files
-and hashes; they still get no code to run.
+Security: DeepSpeed's files are pickles, and loading a pickle can run arbitrary code. So they are
+read only from the run folder, only if their SHA-256 matches `state.json`, and only with torch's
+`weights_only`, which builds tensors, containers and the few classes in `ALLOWED` and rejects
+everything else. Whoever can write to the run folder can change both files and hashes, but still
+cannot execute code.
 """
 
 import copy
@@ -41,12 +41,12 @@ ALLOWED = (
 
 @contextmanager
 def only_weights() -> Iterator[None]:
-    """Inside the block every `torch.load`, DeepSpeed's own too, is a safe one."""
+    """Inside the block every `torch.load`, including DeepSpeed's, uses `weights_only`."""
     classes = []
     for path in ALLOWED:
         module, name = path.rsplit(".", 1)
         classes.append(getattr(importlib.import_module(module), name))
-    key = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # wins over weights_only=False in the call
+    key = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # overrides weights_only=False in the call
     before = os.environ.get(key)
     os.environ[key] = "1"
     try:
@@ -60,10 +60,10 @@ def only_weights() -> Iterator[None]:
 
 
 class Capture:
-    """DeepSpeed's checkpoint engine: takes what it would write as copies, to be written later."""
+    """A DeepSpeed checkpoint engine that copies the states, to be written later."""
 
     def __init__(self) -> None:
-        """Begin with nothing taken."""
+        """Start empty."""
         self._copies = HostCopies()
         self.taken: dict[str, Any] = {}
 
@@ -71,14 +71,14 @@ class Capture:
         """Return this rank's files as {name: content}; valid until the next call (collective)."""
         self.taken = {}
         engine.checkpoint_engine = self
-        engine._copy_recovery_script = lambda path: None  # our own export reads names
+        engine._copy_recovery_script = lambda path: None  # our own export reads by name
         engine.save_checkpoint(
             FOLDER, tag=FOLDER, client_state={}, save_latest=False, exclude_frozen_parameters=True
         )
         return self.taken
 
     def save(self, state_dict: Any, path: str) -> None:
-        """Copy the content of a file."""
+        """Copy the content of a file into `taken`."""
         name = Path(path).name
         self.taken[name] = _copied(state_dict, self._copies, name)
 
@@ -91,35 +91,35 @@ class Capture:
             raise UserError(
                 path,
                 None,
-                f"contains a pickle that is not loaded ({str(error).splitlines()[0]})",
-                "remove it, and training resumes from the checkpoint before it",
+                f"contains a pickle that is not allowed ({str(error).splitlines()[0]})",
+                "remove it to resume from the checkpoint before it",
             ) from error
 
     def create(self, info: Any) -> None:
-        """Begin; nothing to do."""
+        """Start a checkpoint; nothing to do."""
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
-        """Make a folder; nothing is written yet."""
+        """Create a folder; nothing to do, as nothing is written yet."""
 
     def commit(self, info: Any) -> bool:
-        """End; nothing to do."""
+        """Commit a checkpoint; nothing to do."""
         return True
 
     def is_data_parallel_writer(self, dp_rank: int) -> bool:
-        """Tell whether a rank writes what all ranks have."""
+        """Return whether a rank writes the replicated states."""
         return dp_rank == 0
 
     def is_decoupled(self) -> bool:
-        """Tell whether DeepSpeed has to wait at the end of a step: it has not."""
+        """Return whether DeepSpeed must wait for the engine at the end of a step."""
         return False
 
     def preserves_storage_sharing(self) -> bool:
-        """Tell whether tensors may share memory in a file: each is a copy of its own."""
+        """Return whether tensors in a file may share storage: each is a separate copy."""
         return False
 
 
 def _copied(value: Any, copies: HostCopies, key: str) -> Any:
-    """Return a copy that training does not change; a tensor that is there twice is copied once."""
+    """Return a copy that training does not change."""
     if torch.is_tensor(value):
         return copies.copy(key, value)
     if isinstance(value, dict):
@@ -131,19 +131,19 @@ def _copied(value: Any, copies: HostCopies, key: str) -> Any:
 
 
 def write_sharded(folder: Path, contents: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Write this rank's files below `folder`, synced; return their bytes and SHA-256 by path."""
+    """Write and sync this rank's files below `folder`; return bytes and SHA-256 by path."""
     place = folder / FOLDER
     place.mkdir(parents=True, exist_ok=True)
     files = {}
     for name, content in contents.items():
-        with HashedFile(place / name) as file:  # torch's own writing would stop other threads
+        with HashedFile(place / name) as file:  # torch's own writer blocks other threads
             torch.save(content, file)
         files[f"{FOLDER}/{name}"] = file.found
     return files
 
 
 def load_sharded(engine: Any, path: Path) -> None:
-    """Read back what this rank wrote into an engine that divides in the same way (collective)."""
+    """Load this rank's files into an engine with the same sharding (collective)."""
     engine.checkpoint_engine = Capture()
     engine.load_checkpoint(
         str(path), tag=FOLDER, load_module_strict=False, load_lr_scheduler_states=False
@@ -151,9 +151,9 @@ def load_sharded(engine: Any, path: Path) -> None:
 
 
 def division(engine: Any, *settings: Any) -> str:
-    """Return the fingerprint of how the states are divided: equal ones can be read back directly.
+    """Return the fingerprint of the sharding: states with an equal one can be loaded directly.
 
-    `settings` are what it depends on beside the parameters of each group in their order.
+    It depends on the parameters of each group, in order, and on `settings`.
     """
     import deepspeed
 

@@ -1,8 +1,8 @@
-"""Trained parameters and their optimizer states by name, whole, at any ZeRO stage.
+"""Full trained parameters and their optimizer states by name, at any ZeRO stage.
 
-DeepSpeed keeps them flat and divided among the ranks. Here they are gathered (or set) parameter
-by parameter, so what a checkpoint holds depends neither on the ZeRO stage nor on the number of
-ranks. Every function is collective: all ranks call it with the same parameters in the same order.
+DeepSpeed keeps them flattened and partitioned across ranks. Here they are gathered (or set) one
+parameter at a time, so a checkpoint depends neither on the ZeRO stage nor on the number of ranks.
+Every function is collective: all ranks call it with the same parameters in the same order.
 """
 
 from collections.abc import Mapping
@@ -27,17 +27,17 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class HostCopies:
-    """Copies in the memory of the host, taken again and again into the same memory.
+    """Copies in host memory that reuse their buffers.
 
-    Memory that is new costs about as much time as the copy itself: the system clears it first.
+    New memory costs about as much time as the copy itself: the kernel zeroes it first.
     """
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Start without buffers."""
         self._kept: dict[str, torch.Tensor] = {}
 
     def copy(self, key: str, value: torch.Tensor) -> torch.Tensor:
-        """Return a contiguous copy of `value`, which the next copy of the same key overwrites."""
+        """Return a contiguous copy of `value`; the next copy with the same key overwrites it."""
         kept = self._kept.get(key)
         if kept is None or kept.shape != value.shape or kept.dtype != value.dtype:
             kept = self._kept[key] = torch.empty(value.shape, dtype=value.dtype)
@@ -45,7 +45,7 @@ class HostCopies:
 
 
 def _inner(engine: Any) -> tuple[torch.optim.Optimizer, list[torch.Tensor]]:
-    """The torch optimizer and the tensors that it steps: flat partitions, or parameters."""
+    """The torch optimizer and the tensors that it updates: flat partitions, or parameters."""
     optimizer = engine.optimizer
     for name in ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat"):
         if hasattr(optimizer, name):
@@ -55,7 +55,7 @@ def _inner(engine: Any) -> tuple[torch.optim.Optimizer, list[torch.Tensor]]:
 
 
 def _master(engine: Any, parameter: torch.Tensor) -> torch.Tensor:
-    """Without ZeRO: the fp32 tensor that is stepped for a parameter, which may be itself."""
+    """Without ZeRO: the fp32 master of a parameter, which may be the parameter itself."""
     optimizer = engine.optimizer
     groups = zip(
         getattr(optimizer, "fp16_groups", []), getattr(optimizer, "fp32_groups", []), strict=True
@@ -68,11 +68,11 @@ def _master(engine: Any, parameter: torch.Tensor) -> torch.Tensor:
 
 
 def start_states(engine: Any, step: float = 0.0) -> None:
-    """Give the optimizer moments of 0 at `step`.
+    """Initialise the optimizer's moments to 0 at `step`.
 
-    AdamW makes them in its first update, which comes late where fp16's loss scale is too high to
-    begin with, and a checkpoint may come before. Without ZeRO, in half precision, DeepSpeed makes
-    an update when it is initialised, which is undone by this.
+    AdamW creates them in its first update, which is delayed while fp16's initial loss scale is too
+    high, and a checkpoint may come earlier. In half precision without ZeRO, DeepSpeed makes an
+    update at initialisation, which this undoes.
     """
     optimizer, flats = _inner(engine)
     for flat in flats:
@@ -84,30 +84,30 @@ def start_states(engine: Any, step: float = 0.0) -> None:
 
 
 def _link(engine: Any) -> None:
-    """Let DeepSpeed's parameters know their optimizer states (stages 1 and 2).
+    """Link DeepSpeed's parameters to their optimizer states (stages 1 and 2).
 
-    DeepSpeed links them in the step of the first group only, when the states of the other groups
-    do not exist yet (0.19.8); so it is told to link them again.
+    DeepSpeed 0.19.8 links them only in the step of the first group, when the states of the other
+    groups do not exist yet; so reset the flag and link them again.
     """
     if hasattr(engine.optimizer, "_lazy_init_hp_params_optimizer_state"):
         engine.optimizer._hp_optimizer_states_linked = False
         engine.optimizer._lazy_init_hp_params_optimizer_state()
 
 
-def _divided(parameter: torch.Tensor) -> bool:
+def _partitioned(parameter: torch.Tensor) -> bool:
     return hasattr(parameter, "_hp_mapping") or hasattr(parameter, "ds_id")
 
 
 def full_parameters(
     parameters: Mapping[str, torch.nn.Parameter], keep: bool
 ) -> dict[str, torch.Tensor]:
-    """Return CPU copies of whole parameters; a rank that does not `keep` them gets none."""
+    """Return CPU copies of full parameters; a rank without `keep` gets an empty dict."""
     found = ((name, full_parameter(parameter)) for name, parameter in parameters.items())
     return {name: value for name, value in found if keep}
 
 
 def full_parameter(parameter: torch.nn.Parameter) -> torch.Tensor:
-    """Return a CPU copy of a whole parameter in the model's precision."""
+    """Return a CPU copy of a full parameter in the model's precision."""
     with gathered([parameter], write=False):
         return parameter.detach().cpu().clone().contiguous()
 
@@ -115,9 +115,9 @@ def full_parameter(parameter: torch.nn.Parameter) -> torch.Tensor:
 def gather_states(
     engine: Any, parameters: Mapping[str, torch.nn.Parameter], copies: HostCopies | None
 ) -> dict[str, torch.Tensor]:
-    """Return fp32 weights and both moments as copies in the host's memory, `kind/name`.
+    """Return fp32 weights and both moments as copies in host memory, keyed `kind/name`.
 
-    A rank without `copies` takes part and keeps nothing.
+    A rank without `copies` takes part in the collectives and keeps nothing.
     """
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
@@ -126,7 +126,7 @@ def gather_states(
     tensors: dict[str, torch.Tensor] = {}
     for name, parameter in parameters.items():
         for kind in ("weight", *MOMENTS):
-            if not _divided(parameter):
+            if not _partitioned(parameter):
                 master = _master(engine, parameter)
                 value = master if kind == "weight" else optimizer.state[master][kind]
             elif kind == "weight":
@@ -140,7 +140,7 @@ def gather_states(
 
 
 def optimizer_state(engine: Any) -> dict[str, Any]:
-    """Return what the optimizer remembers beside tensors: its step, and the loss scale of fp16."""
+    """Return the optimizer state other than tensors: its step, and the loss scale of fp16."""
     optimizer, flats = _inner(engine)
     step = float(optimizer.state[flats[0]]["step"])
     return {"step": step, "loss_scale": read_loss_scale(engine)}
@@ -152,7 +152,7 @@ def restore_states(
     tensors: Mapping[str, torch.Tensor],
     state: Mapping[str, Any],
 ) -> None:
-    """Set what `gather_states` and `optimizer_state` returned, and the model's own weights."""
+    """Restore states from `gather_states` and `optimizer_state`, and the model's own weights."""
     from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
     optimizer, flats = _inner(engine)
@@ -163,11 +163,11 @@ def restore_states(
             value = tensors[f"{kind}/{name}"].reshape(full_shape(parameter)).to(device)
             if kind == "weight":
                 _set_weight(parameter, value)
-                if _divided(parameter):
+                if _partitioned(parameter):
                     safe_set_full_fp32_param(parameter, value)
                 else:
                     _master(engine, parameter).data.copy_(value)
-            elif _divided(parameter):
+            elif _partitioned(parameter):
                 safe_set_full_optimizer_state(parameter, value, kind)
             else:
                 optimizer.state[_master(engine, parameter)][kind].copy_(value)
@@ -175,6 +175,6 @@ def restore_states(
 
 
 def _set_weight(parameter: torch.nn.Parameter, value: torch.Tensor) -> None:
-    """Copy a weight into the model's own parameter, which has the model's precision."""
+    """Copy a weight into the model's parameter, in the model's precision."""
     with gathered([parameter]):
         parameter.copy_(value)

@@ -1,10 +1,10 @@
-"""A sharded checkpoint for another number of ranks: DeepSpeed's universal checkpoint, by name.
+"""Load a sharded checkpoint on another number of ranks through DeepSpeed's universal checkpoint.
 
-DeepSpeed's own converter (Lian et al. 2024, arXiv 2406.18820) puts the partitions together to one
-file for each parameter and state. They are read by our names and set as those of the layout
-`whole`, so that the ZeRO stage may change too, which DeepSpeed's own reader cannot do (0.19.8: from
-stage 2 to 3 it finds no files). Rank 0 converts in a process of its own, without a device and
-without running what a pickle asks for, and keeps the result beside the checkpoint.
+DeepSpeed's converter (Lian et al. 2024, arXiv 2406.18820) merges the partitions into one file per
+parameter and state. They are read by our names and set like those of the layout `whole`, so the
+ZeRO stage may change too, which DeepSpeed's own loader does not support (0.19.8: from stage 2 to 3
+it finds no files). Rank 0 converts in a separate process, without a device and without running code
+from pickles, and keeps the result beside the checkpoint.
 
     python -m hpc_llm.training.checkpoints.universal FOLDER RESULT
 """
@@ -32,13 +32,13 @@ UNIVERSAL = "universal"
 MARKER = "files.json"
 KINDS = {"weight": "fp32", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
 WORKERS = 4
-COPIES = 2.2  # of the states on the disk while it converts: pieces, and the result
+COPIES = 2.2  # of the states on disk during conversion: fragments, and the result
 
 
 def convert(path: Path) -> None:
-    """Convert the checkpoint in `path` unless that was done before (rank 0 only).
+    """Convert the checkpoint in `path` unless already done (rank 0 only).
 
-    Raises `UserError` when the disk has no room, or when DeepSpeed cannot convert it.
+    Raises `UserError` if the disk is too full, or if DeepSpeed cannot convert it.
     """
     result = path / UNIVERSAL
     if (result / MARKER).exists():
@@ -79,22 +79,22 @@ def _check_room(path: Path) -> None:
         raise UserError(
             str(path),
             None,
-            "to resume with another number of ranks it is converted first, which takes "
+            "conversion for another number of ranks takes "
             f"{COPIES * size / 2**30:.1f} GiB there, and {free / 2**30:.1f} GiB are free",
-            "free space, or resume with as many ranks as before",
+            "free space, or resume with the same number of ranks",
         )
 
 
 def converted_files(path: Path) -> dict[str, dict[str, Any]]:
-    """Return bytes and SHA-256 of the converted files by their path in `path`."""
+    """Return bytes and SHA-256 of the converted files by path relative to `path`."""
     return {f"{UNIVERSAL}/{k}": v for k, v in read_json(path / UNIVERSAL / MARKER).items()}
 
 
 class UniversalTensors(Mapping[str, torch.Tensor]):
-    """The tensors of a converted checkpoint by `kind/name`, read when they are asked for."""
+    """The tensors of a converted checkpoint by `kind/name`, read on access."""
 
     def __init__(self, path: Path, names: Mapping[str, str]) -> None:
-        """Read below `path`; `names` are DeepSpeed's names of the parameters."""
+        """Read below `path`; `names` maps to DeepSpeed's parameter names."""
         self._folder, self._names = path / UNIVERSAL / "zero", names
 
     def __getitem__(self, key: str) -> torch.Tensor:
@@ -106,7 +106,7 @@ class UniversalTensors(Mapping[str, torch.Tensor]):
         return found["param"] if isinstance(found, dict) else found
 
     def __iter__(self) -> Iterator[str]:
-        """Go through the keys."""
+        """Iterate over the keys."""
         return (f"{kind}/{name}" for kind in KINDS for name in self._names)
 
     def __len__(self) -> int:
@@ -125,7 +125,7 @@ def _main(source: str, target: str) -> None:
         num_merge_workers=workers,
         keep_temp_folder=False,
         strict=True,
-        inject_missing_state=True,  # stages 1 and 2 ask for a version that only Megatron writes
+        inject_missing_state=True,  # stages 1 and 2 expect a version that only Megatron writes
     )
     with only_weights():
         ds_to_universal.main(arguments)

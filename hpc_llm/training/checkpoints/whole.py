@@ -1,7 +1,7 @@
 """The layout `whole`: one safetensors file with the trained parameters' states by name.
 
-Written by rank 0 alone, so it suits what fits into one host's memory: adapters, embeddings, models
-of a few billion parameters. It can be gone on from at any ZeRO stage and number of ranks.
+Written by rank 0 alone, so the states must fit into one host's memory: adapters, embeddings, models
+of a few billion parameters. Training can resume from it at any ZeRO stage and number of ranks.
 """
 
 import json
@@ -21,10 +21,10 @@ FILE = "state.safetensors"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """Write fp32 CPU tensors as safetensors, synced; return the file's bytes and SHA-256.
+    """Write and sync fp32 CPU tensors as safetensors; return the file's bytes and SHA-256.
 
-    In blocks, hashed on the way, with other threads running all the while: three times as fast as
-    the library's own writer here, and a full disk is an `OSError` with its number.
+    Writes in blocks, hashed on the fly, without blocking other threads: three times as fast as the
+    library's own writer here, and a full disk raises an `OSError` with its errno.
     """
     header: dict[str, Any] = {}
     end = 0
@@ -32,7 +32,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, 
         begin, end = end, end + tensor.numel() * 4
         header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of 8 bytes
+    text += b" " * (-len(text) % 8)  # align the data to 8 bytes
     with HashedFile(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors.values():
@@ -42,10 +42,10 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, 
 
 
 class WholeTensors(Mapping[str, torch.Tensor]):
-    """The tensors of a checkpoint by `kind/name`, each read from the disk when it is asked for."""
+    """The tensors of a checkpoint by `kind/name`, each read from disk on access."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file; raises `BadCheckpoint`."""
+        """Open the file; raises `BadCheckpoint` if it cannot be read."""
         try:
             self._file = safe_open(path / FILE, framework="pt")
         except (OSError, SafetensorError) as error:
@@ -57,7 +57,7 @@ class WholeTensors(Mapping[str, torch.Tensor]):
         return self._file.get_tensor(key)
 
     def __iter__(self) -> Iterator[str]:
-        """Go through the keys."""
+        """Iterate over the keys."""
         return iter(self._keys)
 
     def __len__(self) -> int:

@@ -1,14 +1,15 @@
-"""How the tokens of one optimizer step are divided among ranks and micro-steps.
+"""Batch plan: how the tokens of an optimizer step are split over ranks and accumulation steps.
 
-train_batch = micro_rows * accumulation * world_size is derived here and nowhere else.
+train_batch = micro_rows * accumulation * world_size is derived here and nowhere else. A "row" in
+this package is one sequence of a packed batch.
 
-Two warm-ups make early steps calmer. Batches grow from `train.batch_warmup.start` tokens (Brown et
-al. 2020, arXiv 2005.14165, section 2.3). Rows grow from `train.sequence_warmup.start` tokens (Li et
-al. 2022, arXiv 2108.06084): rows of the full length are cut into shorter ones, so a step reads the
-same text as without it, at less attention. DeepSpeed's curriculum learning is not used for that: it
-truncates each row to the current length and never trains on the rest, it hands the length to the
-model as an argument that models of transformers do not know, and its place in the data is another
-state to save. Both lengths are functions of the step alone, and so are the row numbers.
+Two warm-ups stabilise early training. Batches grow from `train.batch_warmup.start` tokens (Brown et
+al. 2020, arXiv 2005.14165, section 2.3). Sequences grow from `train.sequence_warmup.start` tokens
+(Li et al. 2022, arXiv 2108.06084): full sequences are cut into shorter ones, so a step reads the
+same text as without it, with less attention. DeepSpeed's curriculum learning is not used: it
+truncates each sequence to the current length and never trains on the rest, it passes the length to
+the model as an argument that transformers models do not accept, and its position in the data is
+additional state to save. Both lengths are functions of the step alone, and so are the row indices.
 """
 
 import math
@@ -24,15 +25,15 @@ __all__ = ["BatchPlan", "Ramp", "plan_batches", "stage_steps"]
 
 @dataclass(frozen=True)
 class Ramp:
-    """A quantity that grows in steps: the largest level below a line from the first to the last."""
+    """A step-wise ramp: the largest level below a line from the first level to the last."""
 
     levels: tuple[int, ...]
     """Ascending."""
     steps: int
-    """The last level is reached here."""
+    """The step at which the last level is reached."""
 
     def at(self, step: int) -> int:
-        """The level of `step` (counted from 0)."""
+        """Return the level at `step` (0-based)."""
         first, last = self.levels[0], self.levels[-1]
         line = first + (last - first) * min(step, self.steps) // self.steps
         return max(level for level in self.levels if level <= line)
@@ -40,39 +41,39 @@ class Ramp:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """One optimizer step in rows of `sequence_length` tokens."""
+    """One optimizer step in rows (sequences) of `sequence_length` tokens."""
 
     sequence_length: int
     rows: int
-    """Rows of all ranks."""
+    """Rows per step over all ranks."""
     micro_rows: int
-    """Rows of one forward pass on one rank."""
+    """Rows per forward pass on one rank."""
     accumulation: int
-    """Forward passes of one rank."""
+    """Forward passes per step on one rank."""
     world_size: int
     length_ramp: Ramp | None = None
-    """Tokens in a row while they grow."""
+    """Tokens per row during sequence warm-up."""
     rows_ramp: Ramp | None = None
-    """Rows of a step while they grow; each level can be divided among the ranks."""
+    """Rows per step during batch warm-up; each level is a multiple of the number of ranks."""
     rows_before: int = 0
-    """Rows that were read before the first step: of the stage that this one branches from."""
+    """Rows read before the first step, by the stage from which this one branches."""
     batches_before: int = 0
-    """Batches of that stage: what grows has grown that far."""
+    """Batches read by that stage: both warm-ups continue from there."""
 
     @property
     def tokens(self) -> int:
-        """Positions of one optimizer step, padding included, when nothing grows any more."""
+        """Positions per optimizer step after the warm-ups, including padding."""
         return self.rows * self.sequence_length
 
     def length(self, step: int) -> int:
-        """Tokens in a row of `step`."""
+        """Return the tokens per row at `step`."""
         if self.length_ramp is None:
             return self.sequence_length
         return self.length_ramp.at(self.batches_before + step)
 
     @cached_property
     def _begins(self) -> list[int]:
-        """Rows before the steps of the warm-up, and before the one after it."""
+        """Rows read before each step of the warm-up, and before the first step after it."""
         ramp = self.rows_ramp
         if ramp is None:
             return [0]
@@ -80,16 +81,16 @@ class BatchPlan:
         return list(accumulate(map(ramp.at, steps), initial=0))
 
     def first_row(self, step: int) -> int:
-        """The global number of the first row of `step`: as many are read before it."""
+        """Return the global index of the first row of `step`: the number of rows before it."""
         begins = self._begins
         if step < len(begins):
             return self.rows_before + begins[step]
         return self.rows_before + begins[-1] + (step - len(begins) + 1) * self.rows
 
     def indices(self, step: int, rank: int) -> list[range]:
-        """Return the global row numbers of each micro-step of `rank` in `step`.
+        """Return the global row indices of each accumulation step of `rank` in `step`.
 
-        All ranks have as many micro-steps, of as many rows.
+        All ranks have the same number of accumulation steps and rows.
         """
         first, end = self.first_row(step), self.first_row(step + 1)
         share = (end - first) // self.world_size
@@ -100,7 +101,7 @@ class BatchPlan:
         ]
 
     def steps_of(self, rows: float) -> int:
-        """Return the steps in which this many rows are read."""
+        """Return the number of steps that read this many rows."""
         begins = self._begins
         within = sum(begin < rows for begin in begins)
         if within < len(begins):
@@ -109,10 +110,10 @@ class BatchPlan:
 
 
 def plan_batches(train: TrainSettings, world_size: int, positions: int | None) -> BatchPlan:
-    """Divide `train.batch_tokens` among `world_size` ranks.
+    """Split `train.batch_tokens` over `world_size` ranks.
 
-    `positions` is the longest sequence the model takes (None: any). Raises `UserError` when the
-    sequence is longer than that or the rows cannot be divided.
+    `positions` is the longest sequence that the model supports (None: any). Raises `UserError` if
+    the sequence is longer, or if the rows cannot be split evenly.
     """
     length = train.sequence_length
     if positions and length > positions:
@@ -120,15 +121,15 @@ def plan_batches(train: TrainSettings, world_size: int, positions: int | None) -
             "train.sequence_length",
             length,
             f"the model has {positions} positions",
-            f"give train.sequence_length={positions} or less",
+            f"use train.sequence_length={positions} or less",
         )
     rows = train.batch_tokens // length
     if rows % world_size:
         raise UserError(
             "train.batch_tokens",
             train.batch_tokens,
-            f"{rows} rows of {length} tokens cannot be divided among {world_size} ranks",
-            f"give a multiple of {length * world_size}",
+            f"{rows} sequences of {length} tokens cannot be split over {world_size} ranks",
+            f"use a multiple of {length * world_size}",
         )
     share = rows // world_size
     micro = train.micro_rows(share)
@@ -144,7 +145,7 @@ def plan_batches(train: TrainSettings, world_size: int, positions: int | None) -
 
 
 def _length_ramp(train: TrainSettings) -> Ramp | None:
-    """Lengths that cut a row into equal parts."""
+    """Return lengths that cut a row into equal parts."""
     start, full = train.sequence_warmup.start, train.sequence_length
     if start is None:
         return None
@@ -153,14 +154,14 @@ def _length_ramp(train: TrainSettings) -> Ramp | None:
             "train.sequence_warmup.start",
             start,
             f"does not divide train.sequence_length={full}",
-            "give a divisor of it",
+            "use a divisor of it",
         )
     levels = (length for length in range(start, full + 1, start) if full % length == 0)
     return Ramp(tuple(levels), train.sequence_warmup.steps)
 
 
 def _rows_ramp(train: TrainSettings, world_size: int) -> Ramp | None:
-    """Rows that all ranks have an equal share of."""
+    """Return numbers of rows that split evenly over the ranks."""
     start, least = train.batch_warmup.start, train.sequence_length * world_size
     if start is None:
         return None
@@ -168,14 +169,14 @@ def _rows_ramp(train: TrainSettings, world_size: int) -> Ramp | None:
         raise UserError(
             "train.batch_warmup.start",
             start,
-            f"no multiple of train.sequence_length={train.sequence_length} times {world_size}"
-            " ranks",
-            f"give a multiple of {least}",
+            f"must be a multiple of train.sequence_length={train.sequence_length} times "
+            f"{world_size} ranks",
+            f"use a multiple of {least}",
         )
     first, full = start // train.sequence_length, train.batch_tokens // train.sequence_length
     return Ramp((*range(first, full, first), full), train.batch_warmup.steps)
 
 
 def stage_steps(stage: StageSettings, plan: BatchPlan, rows_per_epoch: int) -> int:
-    """Return the optimizer steps of a stage: `steps`, or fewer where `max_epochs` ends first."""
+    """Return the optimizer steps of a stage: `steps`, or fewer if `max_epochs` ends it first."""
     return min(stage.steps, max(1, plan.steps_of(stage.max_epochs * rows_per_epoch)))

@@ -1,10 +1,10 @@
-"""Several texts in one stream of rows, each with its share of the tokens and its own epochs.
+"""A mixture of texts in one stream of rows, each with its share of the tokens and its own epochs.
 
-To keep what a model knows while it learns a new language, some of the old text is replayed
-(Robins 1995; for language models Ibrahim et al. 2024, arXiv 2403.08763). Which text a row comes
-from, and which of its rows that is, follows from the row's number in closed form: of the first g
-rows, floor(g * share + phase) come from the first text, and the rest is divided among the others
-in the same way. So each share is kept to a row everywhere, and any rank finds any row.
+Replaying some of the old text reduces forgetting while a model learns a new language (Robins 1995;
+for language models Ibrahim et al. 2024, arXiv 2403.08763). The text of a row, and its index in that
+text, follow from the row's global index in closed form: of the first g rows,
+floor(g * share + phase) come from the first text, and the rest is split over the others in the same
+way. So each share holds to within one row at any point, and any rank can compute any row.
 """
 
 import math
@@ -23,13 +23,13 @@ FINEST = 1_000_000  # denominator of a share
 
 
 class MixedReader:
-    """Rows of several texts, in an order that depends on the seed alone.
+    """Rows of several texts, in an order that depends only on the seed.
 
-    Texts that are grouped by length are mixed unit by unit, so a step is of one text.
+    Texts grouped by length are mixed unit by unit, so a step reads one text.
     """
 
     def __init__(self, readers: Sequence[PackedReader], shares: Sequence[float], seed: int) -> None:
-        """`shares` of the tokens, above 0, one for each of `readers`; the first is the main one."""
+        """`shares` of the tokens, above 0, one per reader; the first reader is the main one."""
         self.readers = readers
         self.bytes_per_token = sum(
             share * reader.bytes_per_token for share, reader in zip(shares, readers, strict=True)
@@ -51,7 +51,7 @@ class MixedReader:
         self.fingerprint = fingerprint([reader.fingerprint for reader in readers], splits)
 
     def source(self, number: int) -> tuple[int, int]:
-        """Return which text the row of this global number comes from, and its number there."""
+        """Return the text of the row with this global index, and its index in that text."""
         unit = self.readers[0].unit
         number, within = divmod(number, unit)
         for text, (share, phase) in enumerate(self._splits):
@@ -64,11 +64,11 @@ class MixedReader:
         raise AssertionError("the last share is 1")
 
     def read(self, numbers: Iterable[int], length: int | None = None) -> Rows:
-        """Return the rows with these global numbers, cut to `length` tokens where it is given."""
+        """Return the rows with these global indices, cut to `length` tokens if given."""
         sources = [self.source(number) for number in numbers]
         rows = [self.readers[text].pieces(number) for text, number in sources]
         return self.readers[0].lay_out(rows, length)
 
 
 Reader = PackedReader | MixedReader
-"""What gives a stage its rows."""
+"""A source of rows for a stage."""

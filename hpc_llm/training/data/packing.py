@@ -1,13 +1,13 @@
-"""Which documents stand in which row: packed side by side, or one below the other by length.
+"""Assign documents to rows: packed side by side, or grouped by length and padded.
 
 `pack` fills rows of a fixed length with whole documents: the longest first, then the longest that
-fits (best-fit decreasing; Johnson et al. 1974), but where two documents fill what is left of a row
-to the token, those two. On 13,253 stories of 322 tokens in the middle, rows of 2,048 are filled to
-99.7 %, by best fit alone to 98.0 %. `group` puts documents of similar length into batches that are
-padded to the longest.
+fits (best-fit decreasing; Johnson et al. 1974), except that two documents that together fill the
+rest of a row exactly are preferred. On 13,253 stories with a median of 322 tokens, rows of 2,048
+are filled to 99.7 %, by best fit alone to 98.0 %. `group` collects documents of similar length into
+batches padded to the longest.
 
-A document longer than a row is cut into row-long pieces. The rows depend on (lengths, seed) only,
-never on the number of ranks.
+A document longer than a row is cut into segments of row length; a "piece" in this package is such a
+segment, or a whole document. The rows depend only on (lengths, seed), never on the number of ranks.
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ import numpy as np
 
 __all__ = ["Packing", "group", "pack", "padded"]
 
-WINDOW = 16_384  # pieces that a row is chosen from: bounds the time, and mixes the text
-MULTIPLE = 8  # padded rows have a multiple of it: what tensor cores are fed with
+WINDOW = 16_384  # candidate segments for a row: bounds the run time, and mixes the text
+MULTIPLE = 8  # padded length is a multiple of it, as tensor cores require
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Pieces of documents, ordered by row: row i holds pieces offsets[i]:offsets[i + 1]."""
+    """Segments of documents, ordered by row: row i holds segments offsets[i]:offsets[i + 1]."""
 
     offsets: np.ndarray  # (rows + 1,)
     documents: np.ndarray  # (pieces,)
@@ -30,7 +30,7 @@ class Packing:
     lengths: np.ndarray  # (pieces,)
     capacity: int
     unit: int = 1
-    """Rows that are read one after another, in this order; units are shuffled."""
+    """Number of rows read consecutively, in this order; units are shuffled."""
 
     @property
     def rows(self) -> int:
@@ -58,9 +58,9 @@ def pack(document_lengths: np.ndarray, capacity: int, seed: int) -> Packing:
 
 
 class _Pool:
-    """Pieces that are not in a row yet, found by their length.
+    """Segments not assigned to a row yet, indexed by length.
 
-    Sets of lengths are integers with a bit for each: bit l of `_known`, bit C - l of `_mirror`.
+    Sets of lengths are bit sets: bit l of `_known`, bit C - l of `_mirror`.
     """
 
     def __init__(self, lengths: list[int], capacity: int) -> None:
@@ -72,7 +72,7 @@ class _Pool:
         self._mirror = sum(1 << (capacity - length) for length in set(lengths))
 
     def take(self, length: int) -> int:
-        """Remove a piece of this length and return its number."""
+        """Remove a segment of this length and return its index."""
         piece = self._by_length[length].pop()
         if not self._by_length[length]:
             self._known ^= 1 << length
@@ -80,32 +80,33 @@ class _Pool:
         return piece
 
     def longest(self, room: int) -> int:
-        """The greatest length up to `room`; 0 where there is none."""
+        """Return the largest length up to `room`; 0 if there is none."""
         return max(0, (self._known & ((2 << room) - 1)).bit_length() - 1)
 
     def best(self, room: int) -> int:
-        """The length to go on with where `room` is left; 0 where nothing fits.
+        """Return the next length for a row with `room` left; 0 if nothing fits.
 
-        One that fills it, else the longer of two that fill it, else the longest. The two are near
-        to half of the room, so that long and short ones are left for other rows.
+        One that fills the room exactly, else the longer of two that fill it together, else the
+        longest. The two are close to half the room, which leaves long and short ones for other
+        rows.
         """
         longest = self.longest(room)
         if longest == room:
             return longest
         half = (room + 1) // 2
-        # bit l: there are pieces of half + l and of room - (half + l)
+        # bit l: segments of lengths half + l and room - (half + l) exist
         pairs = (self._known & (self._mirror >> (self._capacity - room))) >> half
         if pairs & 1 and 2 * half == room and len(self._by_length[half]) == 1:
-            pairs ^= 1  # one piece is no pair
+            pairs ^= 1  # a single segment is not a pair
         return half + (pairs & -pairs).bit_length() - 1 if pairs else longest
 
 
 def group(document_lengths: np.ndarray, capacity: int, unit: int, seed: int) -> Packing:
-    """Put documents of similar length into units of `unit` rows.
+    """Group documents of similar length into units of `unit` rows.
 
-    All rows of a unit hold the same number of pieces, one below the other: as many as are
-    `capacity` positions at most when all are padded to the longest of the unit. Only in the last
-    unit rows hold fewer, perhaps none.
+    All rows of a unit hold the same number of segments, stacked: as many as fit into `capacity`
+    positions when all are padded to the longest of the unit. Only rows of the last unit may hold
+    fewer or none.
     """
     documents, starts, lengths = _pieces(document_lengths, capacity, seed)
     order = np.argsort(-lengths, kind="stable")
@@ -121,14 +122,14 @@ def group(document_lengths: np.ndarray, capacity: int, unit: int, seed: int) -> 
 
 
 def padded(length: int, capacity: int) -> int:
-    """The width of rows whose longest piece has `length` tokens."""
+    """Return the padded width of rows whose longest segment has `length` tokens."""
     return min(capacity, -(-length // MULTIPLE) * MULTIPLE)
 
 
 def _pieces(
     document_lengths: np.ndarray, capacity: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return document, start and length of all pieces, the documents in a random order."""
+    """Return document, start and length of all segments, with the documents shuffled."""
     order = np.random.default_rng([seed, 0]).permutation(len(document_lengths))
     whole = document_lengths[order].astype(np.int64)
     counts = -(-whole // capacity)

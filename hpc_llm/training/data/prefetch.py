@@ -1,9 +1,9 @@
-"""The rows of the next step, read in a thread while this one trains.
+"""Prefetch the rows of the next step in a thread during the current step.
 
-Packed rows are read at 13 to 37 million tokens a second from memory, against a million at most
-that a GPU trains on. But documents stand in the file in another order than they are read in, so
-where the file is on the network and not in memory yet each takes its latency: that is hidden here.
-A thread, not a process: nothing there can be killed by a signal that the training should survive.
+Packed rows are read from memory at 13 to 37 million tokens per second; a GPU trains on a million at
+most. But documents are read in random order, so on a network file system each uncached read costs
+its latency, which prefetching hides. It uses a thread, not a process: a worker process could be
+killed by a signal that training should survive.
 """
 
 import time
@@ -17,18 +17,18 @@ __all__ = ["Prefetch"]
 
 
 class Prefetch:
-    """Reads what one rank needs, a step ahead."""
+    """Reads the rows of one rank, one step ahead."""
 
     def __init__(self, reader: Reader, plan: BatchPlan, rank: int) -> None:
-        """Nothing is read before the first `take`."""
+        """Reading starts with the first `take`."""
         self.reader, self.plan, self.rank = reader, plan, rank
         self.waited = 0.0
-        """Seconds that were waited for rows, in all."""
+        """Total seconds spent waiting for rows."""
         self._thread = ThreadPoolExecutor(1, "reader")
         self._ahead: dict[int, Future[list[Rows]]] = {}
 
     def take(self, step: int) -> list[Rows]:
-        """Return the rows of each micro-step of `step` and begin to read the next step's."""
+        """Return the rows of each accumulation step of `step`; start reading the next step."""
         began = time.monotonic()
         ahead = self._ahead.pop(step, None)
         rows = self._read(step) if ahead is None else ahead.result()

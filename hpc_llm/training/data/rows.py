@@ -1,8 +1,8 @@
-"""Rows as the model reads them: ids, positions and labels, and what they count for.
+"""Rows (sequences) as model inputs: token ids, positions and labels, with their counts.
 
-Two layouts keep documents apart without an attention mask. Side by side, positions that begin at 0
-again tell transformers where a document begins. One below the other, a document cannot see the
-padding behind it, because attention is causal.
+Two layouts separate documents without an attention mask. Side by side, positions that restart at 0
+mark the start of a document for transformers. Stacked (one per row), a document cannot attend to
+the padding after it, because attention is causal.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,22 +18,22 @@ __all__ = ["IGNORED", "Counts", "Rows", "below", "side_by_side"]
 IGNORED = -100  # a label without loss
 
 Pieces = Sequence[np.ndarray]
-"""Token ids of pieces of documents."""
+"""Token ids of segments of documents."""
 
 
 class Counts(NamedTuple):
-    """What rows hold and what they cost; sums over ranks and steps are its sums."""
+    """Size and cost of rows; additive over ranks and steps."""
 
     tokens: int
     """Tokens of text."""
     label_tokens: int
     """Tokens that carry loss."""
     squared_lengths: int
-    """Sum of the squared lengths of the pieces: what attention needs."""
+    """Sum of the squared segment lengths: the cost of attention within documents."""
     positions: int
-    """Tokens and padding."""
+    """Tokens, including padding."""
     squared_widths: int
-    """Sum of the squared lengths of the rows: what attention takes."""
+    """Sum of the squared row lengths: the cost of attention over whole rows."""
 
     @classmethod
     def of(cls, parts: Iterable["Rows"]) -> "Counts":
@@ -43,22 +43,22 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a forward pass; the arrays are (rows, width), int64."""
+    """The rows of a forward pass; arrays are (rows, width), int64."""
 
     input_ids: np.ndarray
     position_ids: np.ndarray
     labels: np.ndarray
     """The next token of the same document, or IGNORED."""
     pieces: Sequence[Pieces]
-    """What stands in each row of the packing, whatever the layout."""
+    """The segments in each row of the packing, in either layout."""
     counts: Counts
 
 
 def side_by_side(rows: Sequence[Pieces], capacity: int, length: int | None = None) -> Rows:
-    """Lay out rows of `capacity` tokens, each with its pieces one after another.
+    """Lay out rows of `capacity` tokens, each with its segments one after another.
 
-    With a `length` that divides `capacity` each row becomes several of that length: a piece that
-    crosses such a border goes on in the next row from position 0.
+    With a `length` that divides `capacity`, each row is cut into several of that length: a segment
+    that crosses a boundary continues in the next row from position 0.
     """
     length = length or capacity
     shape, within = (len(rows), capacity), np.arange(capacity)
@@ -72,7 +72,7 @@ def side_by_side(rows: Sequence[Pieces], capacity: int, length: int | None = Non
             ids[i, begin:end] = tokens
             positions[i, begin:end] = within[: len(tokens)]
             labels[i, begin : end - 1] = tokens[1:]
-        positions[i, end:] = within[: capacity - end]  # padding is a document of its own
+        positions[i, end:] = within[: capacity - end]  # padding is a separate document
         ends[i] = end
     positions = np.minimum(positions.reshape(-1, length), within[:length])
     text = (within < ends).reshape(-1, length)
@@ -87,9 +87,9 @@ def side_by_side(rows: Sequence[Pieces], capacity: int, length: int | None = Non
 
 
 def below(rows: Sequence[Pieces], capacity: int) -> Rows:
-    """Lay out all pieces one below the other, padded to the longest.
+    """Lay out all segments one per row, padded to the longest.
 
-    Where there is no piece at all, one row is padding: every rank makes every forward pass.
+    Without any segment, one row of padding: every rank must run every forward pass.
     """
     pieces = [tokens for row in rows for tokens in row]
     lengths = np.array([len(tokens) for tokens in pieces], np.int64)

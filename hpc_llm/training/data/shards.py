@@ -1,8 +1,8 @@
-"""The reader of a text in rows: its whole state is the number of the next row.
+"""A stateless reader of packed rows: its whole state is the index of the next row.
 
-Row g is a row of epoch g // rows, and the order of an epoch depends on (seed, epoch) only. So any
-rank finds any row of any step without a history, and a run that is resumed, or continues with
-another number of ranks, sees the same rows in the same order.
+Row g belongs to epoch g // rows, and the order of an epoch depends only on (seed, epoch). So any
+rank can compute any row of any step without history, and a run that resumes, or continues with
+another number of ranks, reads the same rows in the same order.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ __all__ = ["PackedReader", "load_byte_counts"]
 
 
 class PackedReader:
-    """Rows of a text, in an order that depends on the seed alone."""
+    """Rows of a text, in an order that depends only on the seed."""
 
     def __init__(
         self,
@@ -33,13 +33,13 @@ class PackedReader:
         unit: int | None = None,
         data: str = "",
     ) -> None:
-        """Read `documents` (an `MMapIndexedDataset`, one document an entry), packed.
+        """Read `documents` (an `MMapIndexedDataset`, one document per entry), packed.
 
-        With `unit` they stand one below the other instead, those of `unit` rows being of similar
-        length (`packing.group`). `data` is the fingerprint of their content.
+        With `unit`, documents are stacked instead, grouped by length in units of `unit` rows
+        (`packing.group`). `data` is the fingerprint of their content.
         """
         if len(documents) == 0:
-            raise UserError("corpus", None, "the training text holds no document", "give more text")
+            raise UserError("corpus", None, "the training text has no documents", "add text")
         self.documents = documents
         self.seed = seed
         self.capacity = capacity
@@ -57,12 +57,12 @@ class PackedReader:
 
     @property
     def rows_per_epoch(self) -> int:
-        """Rows in one pass over the text."""
+        """Number of rows per epoch."""
         return self.packing.rows
 
     @property
     def unit(self) -> int:
-        """Rows that are read one after another."""
+        """Number of rows read consecutively."""
         return self.packing.unit
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
@@ -70,14 +70,14 @@ class PackedReader:
         return np.random.default_rng([self.seed, 1, epoch]).permutation(units)
 
     def _rows_digest(self) -> str:
-        """What stands in which row, and when it is read: other software may do it otherwise."""
+        """Hash the packing and the order of epoch 0: other software versions may differ."""
         digest = hashlib.sha256()
         for values in (self.packing.offsets, self.packing.documents, self._order(0)):
             digest.update(values.astype(np.int64).tobytes())
         return digest.hexdigest()
 
     def pieces(self, number: int) -> Pieces:
-        """Return what stands in the row with this global number."""
+        """Return the segments in the row with this global index."""
         packing = self.packing
         epoch, place = divmod(number, packing.rows)
         row = int(self._order(epoch)[place // self.unit]) * self.unit + place % self.unit
@@ -89,16 +89,16 @@ class PackedReader:
         ]
 
     def read(self, numbers: Iterable[int], length: int | None = None) -> Rows:
-        """Return the rows with these global numbers, cut to `length` tokens where it is given."""
+        """Return the rows with these global indices, cut to `length` tokens if given."""
         return self.lay_out([self.pieces(number) for number in numbers], length)
 
     def lay_out(self, rows: list[Pieces], length: int | None = None) -> Rows:
-        """Return rows with these pieces, as this reader lays them out."""
+        """Return rows with these segments, in the layout of this reader."""
         if self.apart:
             return below(rows, self.capacity)
         return side_by_side(rows, self.capacity, length)
 
 
 def load_byte_counts(prefix: Path) -> np.ndarray:
-    """Read the UTF-8 bytes of each document, written beside the shard."""
+    """Read the UTF-8 byte count of each document, stored beside the shard."""
     return np.load(prefix.with_name(prefix.name + ".bytes.npy"))

@@ -1,1 +1,1 @@
-"""Attention, losses and products of a training step, and what is compiled."""
+"""Kernels of a training step: attention, losses, matrix products, compilation."""

@@ -1,10 +1,9 @@
-"""Attention of packed rows on a CPU, document by document.
+"""Per-document attention of packed sequences on a CPU.
 
-torch's CPU kernel multiplies a whole row with itself and throws away what the mask forbids: with
-documents of a third of a row, five sixths of the work. Here each document attends by itself, as
-flash attention does on a GPU when it is given their lengths. Queries and keys are turned to their
-positions by one function, in place of six operations and their gradients. The result is the same
-to rounding.
+torch's CPU kernel computes attention over a whole sequence and discards what the mask forbids: with
+documents of a third of a sequence, five sixths of the work. Here each document attends separately,
+like variable-length flash attention on a GPU. Rotary embeddings are applied to queries and keys by
+one function instead of six operations and their gradients. The result is the same to rounding.
 """
 
 from types import MethodType
@@ -19,14 +18,25 @@ from hpc_llm.training.kernels.products import product_dtype
 __all__ = ["attend_by_document"]
 
 NAME = "by_document"
-MODELS = ("llama", "mistral", "mixtral", "qwen2", "qwen3")  # pass positions down, nothing unusual
-LAYERS = ("LlamaAttention", "MistralAttention", "MixtralAttention", "Qwen2Attention")  # no norms
+MODELS = (
+    "llama",
+    "mistral",
+    "mixtral",
+    "qwen2",
+    "qwen3",
+)  # pass position_ids down, standard attention
+LAYERS = (
+    "LlamaAttention",
+    "MistralAttention",
+    "MixtralAttention",
+    "Qwen2Attention",
+)  # no query and key norms
 
 
 def attend_by_document(model: PreTrainedModel) -> bool:
-    """Let `model` attend by document if it is one that can, on a CPU; return whether it does.
+    """Enable per-document attention if `model` supports it and is on a CPU; return whether it does.
 
-    Every forward pass then needs `position_ids` (rows, length) that begin at 0 in each document.
+    Every forward pass then needs `position_ids` (rows, length) that restart at 0 in each document.
     """
     config = model.config.get_text_config()
     able = (
@@ -56,7 +66,7 @@ def _attend(
     past_key_values: Any = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Return what the layer does, (rows, length, d), for `hidden_states` of the same shape."""
+    """Attention layer forward: (rows, length, d) to (rows, length, d)."""
     if past_key_values is not None:
         return type(module).forward(
             module, hidden_states, position_embeddings, attention_mask, past_key_values, **others
@@ -81,8 +91,8 @@ def _attend(
 class _Rotation(torch.autograd.Function):
     """x cos + r(x) sin, r(x) = (-x2, x1) for halves x1, x2 of a head (Su et al. 2021, section 3.4).
 
-    x (rows, length, heads, d); cos and sin (rows, length, d), both halves of which are equal: so
-    the way back is the rotation by the opposite angle.
+    x (rows, length, heads, d); cos and sin (rows, length, d), each with two equal halves, so the
+    backward pass is the rotation by the opposite angle.
     """
 
     @staticmethod
@@ -135,7 +145,7 @@ def _attention(
 
 
 def _lengths(position_ids: torch.Tensor) -> list[int]:
-    """Return the lengths of the documents that stand in (rows, length) positions, one by one."""
+    """Return the lengths of all documents in (rows, length) positions, in order."""
     begins = position_ids == 0
     begins[:, 0] = True
     starts = begins.flatten().nonzero().squeeze(1)

@@ -1,9 +1,8 @@
-"""`train.compile`: the layers of the model compiled by torch.compile, each in its place.
+"""`train.compile`: compile the layers of the model with torch.compile, in place.
 
-Compiled in place a layer keeps its name, so checkpoints and adapters know nothing of it, and as
-the layers are alike all of them share one compilation. Every choice that would depend on a
-measurement or on what was compiled before is turned off: a stage that is resumed computes
-the same bits.
+A layer compiled in place keeps its name, so checkpoints and adapters are unaffected; identical
+layers share one compilation. Every choice that depends on a benchmark or on earlier compilations is
+disabled, so a resumed stage computes the same bits.
 """
 
 import torch
@@ -15,20 +14,20 @@ __all__ = ["compile_layers"]
 
 
 def compile_layers(model: torch.nn.Module) -> int:
-    """Compile each layer of `model` in place; return how many there are.
+    """Compile each layer of `model` in place; return the number of layers.
 
-    Raises `UserError` for a model whose layers are not known.
+    Raises `UserError` for a model whose layers are not recognised.
     """
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     if not layers:
         raise UserError(
             "train.compile",
             "true",
-            f"{type(model).__name__} has no layers that are known",
-            "give train.compile=false",
+            f"the layers of {type(model).__name__} are not recognised",
+            "use train.compile=false",
         )
-    torch._inductor.config.deterministic = True  # no choice of a kernel by its speed
-    torch._dynamo.config.fail_on_recompile_limit_hit = True  # else it goes on uncompiled
+    torch._inductor.config.deterministic = True  # no autotuning of kernels
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # else it falls back to eager mode
     for layer in layers:
-        layer.compile(dynamic=False)  # each shape by itself, whichever came first
+        layer.compile(dynamic=False)  # one graph per shape, independent of their order
     return len(layers)

@@ -1,8 +1,8 @@
-"""What a causal model does around its head: found out by trying, not by a list of names.
+"""Detect logit scaling and soft capping around the LM head by a probe, not by model names.
 
-The fused loss takes the logits as softcap(scale * hidden @ W^T). Whether that holds for a model is
-asked of its own forward pass, with the body and the head replaced for a moment by numbers that are
-known; so it needs no weights, and a model that does anything else gets the plain loss.
+The fused loss computes the logits as softcap(scale * hidden @ W^T). To check this for a model, its
+own forward pass is run with body and head temporarily replaced by known values. This needs no
+weights; a model that does anything else uses the plain loss.
 """
 
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ __all__ = ["Head", "head_of"]
 
 @dataclass(frozen=True)
 class Head:
-    """From the products of the head to the logits: cap * tanh(scale * z / cap), or scale * z."""
+    """The map from head outputs z to logits: cap * tanh(scale * z / cap), or scale * z."""
 
     scale: float = 1.0
-    """Granite, Cohere and Falcon-H1 have one."""
+    """Used by Granite, Cohere and Falcon-H1."""
     softcap: float | None = None
-    """Gemma 2 has one."""
+    """Used by Gemma 2."""
 
     def logits(self, products: torch.Tensor) -> torch.Tensor:
         """Return the logits of `products`, of any shape."""
@@ -34,7 +34,7 @@ class Head:
 
 
 class _Output:
-    """What stands in for the output of the body; all but the hidden states is absent."""
+    """A stand-in for the output of the body: hidden states only, all else is None."""
 
     def __init__(self, hidden: torch.Tensor) -> None:
         self.last_hidden_state = hidden
@@ -59,7 +59,7 @@ def _replaced(module: torch.nn.Module, forward: Any) -> Iterator[None]:
 
 
 def head_of(causal: PreTrainedModel) -> Head | None:
-    """Return what `causal` does with the products of its head; None: nothing that is known here."""
+    """Return how `causal` maps its head's outputs to logits; None if it does anything else."""
     head, body = causal.get_output_embeddings(), causal.get_decoder()
     if not isinstance(head, torch.nn.Linear) or head.bias is not None or body is causal:
         return None
@@ -77,7 +77,7 @@ def head_of(causal: PreTrainedModel) -> Head | None:
             inputs = torch.zeros(1, 2, dtype=torch.int64)
             logits = causal(input_ids=inputs, use_cache=False).logits
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError):
-        return None  # it wants more of its body than the hidden states
+        return None  # the model needs more of its body's output than the hidden states
     softcap = getattr(causal.config.get_text_config(), "final_logit_softcapping", None)
     found = Head(softcap=softcap) if softcap else Head(scale=float(logits[0, 0, 0]))
     unchanged = len(given) == 1 and torch.equal(given[0].float(), hidden)

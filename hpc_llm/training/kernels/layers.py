@@ -1,9 +1,8 @@
-"""Norms and gated MLPs that keep less for the backward pass, on a CPU.
+"""Norms and gated MLPs that save fewer activations for the backward pass, on a CPU.
 
-What a model of transformers keeps of each intermediate result is most of a step's memory. Here the
-cheap ones are computed again: of a norm only its input is kept, of a gated MLP only the two
-products before the gate (as Liger Kernel does on a GPU; Hsu et al. 2024, arXiv 2410.10989).
-The results are the same to rounding.
+Saved activations are most of a step's memory in transformers models. Here the cheap ones are
+recomputed: a norm saves only its input, a gated MLP only the two products before the gate (like
+Liger Kernel on a GPU; Hsu et al. 2024, arXiv 2410.10989). The results are the same to rounding.
 """
 
 from types import MethodType
@@ -24,7 +23,7 @@ Gradients = tuple[torch.Tensor | None, ...]
 
 
 def keep_less(model: torch.nn.Module) -> int:
-    """Let norms and MLPs that are known compute what is below, on a CPU; return how many do."""
+    """Replace known norms and MLPs by the functions below, on a CPU; return how many."""
     changed = 0
     if next(model.parameters()).device.type != "cpu":
         return changed
@@ -105,15 +104,15 @@ def _gate_gradients(
 
 def _mlp(module: Any, x: torch.Tensor) -> torch.Tensor:
     a, b, down = module.gate_proj(x), module.up_proj(x), module.down_proj
-    if _learns_as_it_is(down):
+    if _is_plain_trained(down):
         return _GateDown.apply(a, b, down.weight)
     return down(_Gate.apply(a, b))
 
 
-def _learns_as_it_is(layer: torch.nn.Module) -> bool:
-    """Return whether `layer` is a trained linear one without a bias, and not divided by ZeRO-3.
+def _is_plain_trained(layer: torch.nn.Module) -> bool:
+    """Return whether `layer` is a trained linear layer without bias, not partitioned by ZeRO-3.
 
-    ZeRO-3 gathers a weight when its module is called. With a frozen weight nothing is kept anyway.
+    ZeRO-3 gathers a weight when its module is called. With a frozen weight nothing is saved anyway.
     """
     return (
         type(layer) is torch.nn.Linear

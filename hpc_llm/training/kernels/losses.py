@@ -1,7 +1,7 @@
 """The training loss: cross-entropy summed over tokens, divided by the whole global batch's tokens.
 
-The division by one number for the whole step makes the loss and its gradient independent of how
-the batch is divided into micro-steps and ranks.
+Dividing by one number for the whole step makes the loss and its gradient independent of the split
+into ranks and gradient accumulation steps.
 """
 
 from functools import cache
@@ -18,18 +18,20 @@ from hpc_llm.training.kernels.products import add_product, product_dtype
 __all__ = ["CausalLoss", "linear_cross_entropy"]
 
 PLAIN = Head()
-CHUNK_ELEMENTS = 2**24  # logits held at once: 64 MiB in fp32; few rows starve the matrix products
-ON_GPU = 4  # times as many there
-ROWS_IN_CACHE = 16  # of logits on a CPU: each is passed over several times
+CHUNK_ELEMENTS = (
+    2**24
+)  # logits per chunk: 64 MiB in fp32; fewer would slow down the matrix products
+ON_GPU = 4  # times as many on a GPU
+ROWS_IN_CACHE = 16  # of logits on a CPU: each is traversed several times
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Sum of -log softmax(h W^T)[y], its gradient computed in the forward pass chunk by chunk.
+    """Sum of -log softmax(h W^T)[y]; the gradient is computed chunk by chunk in the forward pass.
 
-    No full (tokens, vocabulary) tensor ever exists. With p = softmax(h W^T) - onehot(y) the
-    gradients are dh = p W and dW = p^T h; dW is not computed when W is frozen. Rows without a
-    label take no part. The softmax is fp32 in whatever precision the products are. A soft cap c
-    puts c tanh(z / c) in place of the logits z.
+    A full (tokens, vocabulary) tensor is never materialised. With p = softmax(h W^T) - onehot(y)
+    the gradients are dh = p W and dW = p^T h; dW is not computed if W is frozen. Tokens without a
+    label are skipped. The softmax is in fp32 whatever the precision of the products. A soft cap c
+    replaces the logits z by c tanh(z / c).
     """
 
     @staticmethod
@@ -65,7 +67,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         if ctx.gradients is None:
-            raise RuntimeError("the gradient of this loss was taken before")
+            raise RuntimeError("backward through this loss a second time is not supported")
         scaled = [  # in place: a second copy would be as large as the weight
             None if g is None else g.mul_(gradients[0].to(g.dtype)).to(dtype)
             for g, dtype in zip(ctx.gradients, ctx.dtypes, strict=True)
@@ -77,7 +79,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def _to_gradient(
     products: torch.Tensor, labels: torch.Tensor, softcap: float | None
 ) -> torch.Tensor:
-    """Turn products (rows, vocabulary) into their gradient in place; return their summed loss."""
+    """Replace products (rows, vocabulary) by their gradient in place; return their summed loss."""
     z, slope = products.float(), None
     if softcap is not None:
         z.div_(softcap).tanh_()
@@ -100,9 +102,9 @@ def linear_cross_entropy(
 ) -> torch.Tensor:
     """Return the summed cross-entropy (a scalar, nats) of `hidden @ weight.T` against `labels`.
 
-    hidden (tokens, d), weight (vocabulary, d), labels (tokens,) with IGNORED where no loss is;
-    `head` says what becomes of the product. On a GPU liger-kernel does it where it is installed,
-    unless the head alone learns: then it computes no gradient.
+    hidden (tokens, d), weight (vocabulary, d), labels (tokens,) with IGNORED for tokens without
+    loss; `head` maps the product to logits. On a GPU liger-kernel is used if installed, unless only
+    the head is trained: it then computes no gradient.
     """
     if head.scale != 1:
         hidden = hidden * head.scale
@@ -126,12 +128,12 @@ def _liger() -> Any:
 
 
 class CausalLoss(torch.nn.Module):
-    """What the DeepSpeed engine runs: a batch in, its share of the step's loss out."""
+    """The module that the DeepSpeed engine runs: from a micro-batch to its summed loss."""
 
     def __init__(
         self, model: torch.nn.Module, causal: PreTrainedModel, zero_stage: int = 0
     ) -> None:
-        """`model` is what trains (perhaps with adapters), `causal` the plain model inside it."""
+        """`model` is trained (possibly with adapters); `causal` is the plain model inside it."""
         super().__init__()
         self.model = model
         self._causal = [causal]  # in a list: its parameters are already those of `model`
@@ -139,7 +141,7 @@ class CausalLoss(torch.nn.Module):
         if self.head is not None and zero_stage == 3:
             from deepspeed.runtime.zero import register_external_parameter
 
-            # the head's own forward, which would gather its divided weight, is passed by
+            # the head's own forward, which would gather its partitioned weight, is not called
             register_external_parameter(self, causal.get_output_embeddings().weight)
 
     def forward(

@@ -1,8 +1,8 @@
-"""Linear layers with LoRA as one function, on a CPU.
+"""Linear layers with LoRA fused into one function, on a CPU.
 
-peft computes W x, then B A x, scales it, and adds the two into a third tensor. Here B A x is added
-to W x where it stands, and so are their gradients: a thin product each, and no pass over memory
-between. The result is the same to rounding.
+peft computes W x, then B A x, scales it, and adds the two into a third tensor. Here B A x is
+accumulated into W x in place, and the gradients likewise: one thin product each, without extra
+passes over memory. The result is the same to rounding.
 """
 
 from types import MethodType
@@ -17,7 +17,7 @@ __all__ = ["join_adapters"]
 
 
 def join_adapters(model: torch.nn.Module) -> int:
-    """Let the adapted linear layers of `model` compute in one piece, on a CPU; return how many."""
+    """Fuse the adapted linear layers of `model`, on a CPU; return how many."""
     layers = [m for m in model.modules() if isinstance(m, Linear) and _is_plain(m)]
     for layer in layers:
         layer.forward = MethodType(_forward, layer)
@@ -25,7 +25,7 @@ def join_adapters(model: torch.nn.Module) -> int:
 
 
 def _is_plain(layer: Linear) -> bool:
-    """Return whether `layer` is W x + c + B A x with a frozen whole W on a CPU, and nothing else.
+    """Return whether `layer` is exactly W x + c + B A x, with a frozen unpartitioned W on a CPU.
 
     ZeRO-3 gathers a weight when the module that owns it is called.
     """

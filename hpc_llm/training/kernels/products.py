@@ -1,9 +1,9 @@
 """Matrix products in bf16 and fp16 on a CPU that has no instructions for them.
 
-There torch emulates them, at a fifth of the speed of fp32 (measured on AVX-512 without BF16).
-Multiplied in fp32 and rounded at the end, the result is the same or closer to the exact one: such
-units add up in fp32 too. Weights, activations and what is kept for the backward pass stay as they
-are; elsewhere nothing changes.
+There torch emulates them at a fifth of the speed of fp32 (measured on AVX-512 without BF16).
+Multiplying in fp32 and rounding at the end gives the same result or one closer to the exact one:
+native units also accumulate in fp32. Weights, activations and tensors saved for the backward pass
+keep their precision; other hardware is not affected.
 """
 
 from functools import lru_cache
@@ -14,7 +14,7 @@ import torch
 
 __all__ = ["add_product", "multiply", "product_dtype", "speed_up_products"]
 
-UNITS = {  # any of these, as torch.cpu.get_capabilities() names them, multiplies in the precision
+UNITS = {  # native support, by the names of torch.cpu.get_capabilities(): any is enough
     torch.bfloat16: ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"),
     torch.float16: ("avx512_fp16", "amx_fp16", "fp16_arith"),
 }
@@ -29,14 +29,14 @@ def _emulated(dtype: torch.dtype) -> bool:
 
 
 def product_dtype(tensor: torch.Tensor) -> torch.dtype:
-    """Return the precision in which `tensor` is multiplied fastest: its own, or fp32."""
+    """Return the fastest precision for multiplying `tensor`: its own, or fp32."""
     if tensor.device.type == "cpu" and _emulated(tensor.dtype):
         return torch.float32
     return tensor.dtype
 
 
 def multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return a @ b, multiplied in the fastest precision and rounded to that of `a`."""
+    """Return a @ b, computed in the fastest precision and rounded to that of `a`."""
     dtype = product_dtype(a)
     return (a.to(dtype) @ b.to(dtype)).to(a.dtype)
 
@@ -44,13 +44,13 @@ def multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
     """Add a @ b to `total`, which may be of a higher precision."""
     if a.dtype == total.dtype:
-        torch.addmm(total, a, b, out=total)  # addmm_ is not seen by the counter of FLOPs
+        torch.addmm(total, a, b, out=total)  # FlopCounterMode does not see addmm_
     else:
         total += a @ b
 
 
 class _Linear(torch.autograd.Function):
-    """x W^T + b; x and W are kept in their own precision."""
+    """x W^T + b; x and W are saved in their own precision."""
 
     @staticmethod
     def forward(
@@ -74,7 +74,7 @@ class _Linear(torch.autograd.Function):
 
 
 def speed_up_products(model: torch.nn.Module) -> int:
-    """Let the linear layers of `model` multiply in fp32 where that is faster; return how many."""
+    """Make linear layers of `model` multiply in fp32 if that is faster; return how many."""
     changed = 0
     for module in model.modules():
         if type(module) is torch.nn.Linear and product_dtype(module.weight) != module.weight.dtype:
