@@ -72,11 +72,11 @@ def test_without_slurm_the_run_folder_tells_what_is_done(folder, capsys):
     told = capsys.readouterr()
     assert "  7  train  not known  -  1 of 2 stages done\n" in told.out
     assert "older" not in told.out
-    assert "squeue: not asked, it is not on PATH" in told.err
-    assert "sacct: not asked" in told.err
+    assert "squeue: not found on PATH" in told.err
+    assert "sacct: not found" in told.err
     assert "nothing: holds no config.yaml, so it is no run folder" in told.err
     assert main(["cancel", str(folder.path)]) == EXIT_USER
-    assert "squeue: not asked" in capsys.readouterr().err
+    assert "squeue: not found" in capsys.readouterr().err
 
 
 def test_logs_are_printed_in_the_order_of_the_chain(folder, capsys):

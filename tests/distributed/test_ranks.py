@@ -127,7 +127,7 @@ def test_export_is_read_back() -> None:
         (TORCHRUN | {"RANK": "first"}, "RANK=first"),
         (TORCHRUN | {"MASTER_PORT": "70000"}, "MASTER_PORT=70000"),
         ({"RANK": "0", "WORLD_SIZE": "2"}, "LOCAL_RANK: not set"),
-        (STEP | {"RANK": "0", "WORLD_SIZE": "3"}, "contradict srun"),
+        (STEP | {"RANK": "0", "WORLD_SIZE": "3"}, "contradicts srun"),
         (STEP | TORCHRUN | FULL_NODE, "each started torchrun, .* use srun --ntasks-per-node=1"),
         (STEP | OPEN_MPI | FULL_NODE, "each started mpirun, which starts all 2 ranks of a node"),
         (STEP | {"SLURM_NODEID": "2"}, "SLURM_NODEID=2 of 2 nodes"),

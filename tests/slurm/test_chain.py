@@ -92,7 +92,7 @@ def test_the_example_is_done_by_a_chain_on_two_nodes(slurm_cluster) -> None:
     assert "train/lora: step 12 of 12, loss" in said
     assert re.search(r"spent: \S+ core-hours, \S+ USD", said)
     without = status(slurm_cluster, PATH="/nowhere")
-    assert "squeue: not asked, it is not on PATH" in without
+    assert "squeue: not found on PATH" in without
     assert re.search(r"train +not known +- +2 of 2 stages done", without)
     assert "nothing to do" in slurm_cluster.output(*HPC_LLM, "adapt", *TINY, *NODES)
 
@@ -118,8 +118,8 @@ def test_a_refused_later_part_leaves_no_job(slurm_cluster) -> None:
     done = slurm_cluster.run(*HPC_LLM, "adapt", *TINY, *NODES, where)
     assert done.returncode == 2
     told = re.search(
-        r"4-train: launch=slurm: invalid partition specified: nowhere; .* none of the chain has "
-        r"begun, and what was submitted of it is cancelled \((\d+), (\d+), (\d+)\)",
+        r"4-train: launch=slurm: invalid partition specified: nowhere; .* no job of the chain has "
+        r"started; cancelled (\d+), (\d+), (\d+)",
         done.stdout,
     )
     assert told, done.stdout
@@ -170,7 +170,7 @@ def test_cancel_ends_what_is_left(slurm_cluster) -> None:
     assert "no job waits or runs" in slurm_cluster.output(*HPC_LLM, "cancel", "runs/one")
     refused = slurm_cluster.run(*HPC_LLM, "cancel", "runs/one", PATH="/nowhere")
     assert refused.returncode == 2
-    assert "squeue: not asked, it is not on PATH; call hpc-llm on a login node" in refused.stdout
+    assert "squeue: not found on PATH; run hpc-llm on a login node" in refused.stdout
 
 
 def test_a_running_part_is_cancelled_for_good(slurm_cluster) -> None:

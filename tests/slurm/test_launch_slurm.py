@@ -91,7 +91,7 @@ def test_an_account_that_does_not_exist_is_refused(slurm_cluster) -> None:
     refused = slurm_cluster.run(*adapt, "launch.account=nobody", "launch.chain=true")
     assert refused.returncode == 2
     assert f"launch=slurm: Batch job submission failed: {words}; fix launch.*" in refused.stdout
-    assert "sacctmgr show what there is" in refused.stdout
+    assert "sacctmgr list what exists" in refused.stdout
     assert slurm_cluster.output("squeue", "--noheader") == ""
     known = slurm_cluster.output(*adapt, "launch.account=lab", "launch.options.hold=true")
     assert slurm_cluster.output("squeue", "--noheader", "--format=%i %a").split() == [
@@ -113,5 +113,5 @@ def test_the_id_is_found_below_what_a_sites_sbatch_says_besides(slurm_cluster) -
 def test_without_sbatch_nothing_is_made(slurm_cluster) -> None:
     done = slurm_cluster.run(*HPC_LLM, "adapt", *SLURM, PATH="/nowhere")
     assert done.returncode == 2
-    assert "no sbatch on PATH; call hpc-llm on a login node" in done.stdout
+    assert "no sbatch on PATH; run hpc-llm on a login node" in done.stdout
     assert not (slurm_cluster.folder / "runs").exists()

@@ -135,7 +135,7 @@ def test_ranks_have_logs_of_their_own(slurm_cluster) -> None:
         ({"HPC_LLM_HOME": "/nowhere"}, "no /nowhere/slurm/common.sh; export HPC_LLM_HOME="),
         ({"HPC_LLM_SETUP": "/nowhere"}, "HPC_LLM_SETUP=/nowhere: is not there"),
         ({"HPC_LLM_CONTAINER": "a.sif"}, "HPC_LLM_CONTAINER=a.sif: no apptainer on PATH"),
-        ({"HPC_LLM_CONTAINER": "a", "HPC_LLM_PYXIS": "b"}, "are two containers; unset one"),
+        ({"HPC_LLM_CONTAINER": "a", "HPC_LLM_PYXIS": "b"}, "two containers are set; unset one"),
     ],
 )
 def test_wrong_input_is_told(slurm_cluster, variables: dict[str, str], words: str) -> None:

@@ -125,7 +125,7 @@ def test_throttled_node_is_left_out_and_the_job_starts_again_on_another(
     assert (first.job, first.restart, second.restart) == (job, 0, 1)
     assert "times slower than the median" in cluster.logs()
     assert "leave out with sbatch --exclude=node2" in cluster.logs()
-    assert "leaving out node2 and requeued, restart 1 of at most 20" in cluster.logs()
+    assert "excluding node2 and requeued, restart 1 of at most 20" in cluster.logs()
     assert list(found(cluster)["hosts"]) == ["node1", third_node]
     assert cluster.places(job, 0) == []  # the bad node has cost the preflight and no more
     nodes = [p["environment"]["SLURMD_NODENAME"] for p in cluster.places(job, 1)]
@@ -136,7 +136,7 @@ def test_a_job_of_launch_slurm_does_the_same(cluster, meeting, third_node) -> No
     job = cluster.output(sys.executable, "-c", JOB, *QUICK, THROTTLED="node2", **meeting)
     cluster.wait_for_state(job, "COMPLETED 1", PATIENCE)
     log = (cluster.folder / f"runs/x/slurm-{job}.out").read_text()
-    assert "job.sbatch: leaving out node2 and requeued, restart 1 of at most 20" in log
+    assert "job.sbatch: excluding node2 and requeued, restart 1 of at most 20" in log
     assert list(found(cluster)["hosts"]) == ["node1", third_node]
     assert [row.restart for row in rows(cluster)] == [0, 1]
     assert cluster.places(job, 0) == []
