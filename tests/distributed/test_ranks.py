@@ -1,4 +1,4 @@
-"""Ranks from the environments of each starter; tests/slurm asks the real ones."""
+"""Ranks from the environment of each launcher; tests/slurm runs the real ones."""
 
 import pytest
 

@@ -28,7 +28,7 @@ def test_two_ranks_of_one_node_are_measured_and_billed(tmp_path) -> None:
     (reduce,) = found["all_reduce"]
     assert (reduce["link"], reduce["ranks"], reduce["bytes"]) == ("gloo", 2, 2**20)
     assert (found["problems"], found["failures"]) == ({}, [])
-    assert "1 nodes are well" in done.stdout
+    assert "1 of 1 nodes are healthy" in done.stdout
     assert not (tmp_path / "x/preflight.exclude").exists()
     (row,) = Ledger(tmp_path / "x/ledger.jsonl").rows()
     assert (row.stage, row.kind) == ("preflight", "cpu")

@@ -106,7 +106,7 @@ def test_healthy_pair_passes(cluster, meeting) -> None:
     assert table["all_reduce"][0]["ranks"] == 2
     (row,) = rows(cluster)
     assert (row.job, row.devices) == (job, 2)
-    assert "2 nodes are well" in cluster.logs()
+    assert "2 of 2 nodes are healthy" in cluster.logs()
     assert not (cluster.folder / "runs/x/preflight.exclude").exists()
 
 
@@ -124,7 +124,7 @@ def test_throttled_node_is_left_out_and_the_job_starts_again_on_another(
     first, second = rows(cluster)
     assert (first.job, first.restart, second.restart) == (job, 0, 1)
     assert "times slower than the median" in cluster.logs()
-    assert "leave out with sbatch --exclude=node2" in cluster.logs()
+    assert "exclude bad nodes with sbatch --exclude=node2" in cluster.logs()
     assert "excluding node2 and requeued, restart 1 of at most 20" in cluster.logs()
     assert list(found(cluster)["hosts"]) == ["node1", third_node]
     assert cluster.places(job, 0) == []  # the bad node has cost the preflight and no more
