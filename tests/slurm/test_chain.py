@@ -221,6 +221,6 @@ def test_what_is_not_done_yet_is_told_before_a_job_waits(slurm_cluster) -> None:
     assert done.returncode == 2
     assert "train/lora: needs train/embeddings first" in done.stdout
     unknown = slurm_cluster.run(*HPC_LLM, "train", "--stages", "train/x", *TINY, *NODES)
-    assert "--stages=train/x: no such stage; choose from corpus, train/pretrain" in unknown.stdout
+    assert "--stages=train/x: no such stage; choose one of corpus, train/pretrain" in unknown.stdout
     assert slurm_cluster.output("squeue", "--noheader") == ""
     assert not (slurm_cluster.folder / "runs").exists()
