@@ -1,4 +1,4 @@
-"""Stage `tokenizer`: a new vocabulary for the language, and the text in its tokens."""
+"""Stage `tokenizer`: train a new tokenizer for the language and encode the training text."""
 
 from dataclasses import asdict
 from typing import Any
@@ -48,7 +48,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
         texts = heldout(context, "target", "tune")
         measures = compare(encoder(base), encoder(new), texts, new.decode)
     line = (
-        f"{len(new):,} pieces; tokens per word {measures['old']['tokens_per_word']:.2f} -> "
+        f"{len(new):,} tokens; tokens per word {measures['old']['tokens_per_word']:.2f} -> "
         f"{measures['new']['tokens_per_word']:.2f}; {shards['target'].tokens:,} training tokens"
     )
     return {

@@ -80,7 +80,7 @@ def test_two_ranks_end_together_and_a_lost_ledger_is_noticed(runs):
     assert ended_by_its_budget(runs, *words).returncode == EXIT_BUDGET
     (runs / "two/ledger.jsonl").unlink()
     done = adapt(runs, *words, *LORA)
-    assert "the difference is billed now" in done.stderr
+    assert "charging the difference" in done.stderr
     stage = json.loads((runs / "two/train/lora/done.json").read_text())
     useful = Ledger(runs / "two/ledger.jsonl").totals("train/lora").useful
     assert useful.flops == stage["flops"]
@@ -116,7 +116,7 @@ def test_the_rows_of_a_start_are_its_wall_time(timed):
 
 def test_after_50_steps_the_rest_is_projected_and_the_ledger_shows_its_error(timed):
     folder, said, _ = timed
-    assert "by 50 measured steps, training takes" in said
+    assert "50 steps measured, remaining training time" in said
     (row,) = rows(folder, reason="projection")
     assert row.stage == "train/lora"
     assert row.projected_seconds > 0

@@ -69,7 +69,7 @@ def replay(runs, *words, **options):
 def test_a_step_done_again_has_the_same_bits_and_shows_its_documents(runs):
     before = (runs / "one/events.jsonl").read_bytes(), (runs / "one/record.jsonl").read_bytes()
     done = replay(runs, "run=one", "rerun.step=5", "rerun.show=true")
-    for word in ("lora, step 5, done again from step 0", "batch 4: the same", "the same bits"):
+    for word in ("lora: step 5 rerun from step 0", "batch 4: identical", "bit-identical"):
         assert word in done.stdout
     assert "DIFF" not in done.stdout
     assert any("а" <= letter <= "я" for letter in done.stdout)  # the documents are Russian
@@ -107,7 +107,7 @@ def test_a_step_that_came_out_otherwise_is_told(runs):
 
 def test_a_step_that_was_never_made_is_refused(runs):
     for words, told in (
-        (["rerun.step=99"], "has no such step of lora"),
+        (["rerun.step=99"], "has no record of this step of lora"),
         (["rerun.step=0"], "counted from 1"),
         (
             ["rerun.step=1", "rerun.stage=full"],
