@@ -44,7 +44,7 @@ class StageFlops:
         )
 
     def model(self, tokens: int, squares: int) -> int:
-        """Return model FLOPs of `tokens` in documents with squared lengths that sum to `squares`."""
+        """Return model FLOPs of `tokens` in documents whose squared lengths sum to `squares`."""
         return int(self.per_token * tokens + self.per_square * squares)
 
     def hardware(self, positions: int, squared_widths: int) -> int:
