@@ -97,7 +97,7 @@ def test_what_deepspeed_does_not_know_is_told_before_the_first_stage(tmp_path, o
 def test_wrong_words(refused):
     assert "did you mean adapt?" in refused("adpt")
     assert "--colour" in refused("adapt", "--colour")
-    assert "a verb comes first" in refused("run=x")
+    assert "the verb must come first" in refused("run=x")
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_a_folder_that_is_no_run(refused, tmp_path):
     (tmp_path / "example").mkdir()
     (tmp_path / "example" / "thesis.tex").write_text("mine")
     line = refused("adapt", f"runs_dir={tmp_path}")
-    assert "no run folder" in line
+    assert "not a run folder" in line
     assert (tmp_path / "example" / "thesis.tex").read_text() == "mine"
 
 

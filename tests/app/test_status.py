@@ -48,7 +48,7 @@ def test_what_is_left_is_told_by_the_last_interval_then_by_the_runs_projection(f
     trained(folder, 20, 40)
     assert main(["status", str(folder.path)]) == 0
     said = capsys.readouterr().out
-    assert "no job of Slurm was submitted from here" in said
+    assert "no Slurm job was submitted for this run" in said
     assert re.search(r"train/lora: step 20 of 100, loss 2.000, the stage ends in about 2:0\d", said)
     assert "spent: nothing yet" in said
     trained(folder, 60, 0, **{"cost/hours_left": 2.5})
@@ -70,11 +70,11 @@ def test_without_slurm_the_run_folder_tells_what_is_done(folder, capsys):
     folder.write_record({"stage": "correct", "started": "2025-12-31T23:59:59+00:00"})
     assert main(["status", str(folder.path), "nothing"]) == 0
     told = capsys.readouterr()
-    assert "  7  train  not known  -  1 of 2 stages done\n" in told.out
+    assert "  7  train  unknown  -  1 of 2 stages done\n" in told.out
     assert "older" not in told.out
     assert "squeue: not found on PATH" in told.err
     assert "sacct: not found" in told.err
-    assert "nothing: holds no config.yaml, so it is no run folder" in told.err
+    assert "nothing: is not a run folder: it has no config.yaml" in told.err
     assert main(["cancel", str(folder.path)]) == EXIT_USER
     assert "squeue: not found" in capsys.readouterr().err
 

@@ -71,7 +71,7 @@ def test_the_table_shows_the_measures_of_each_trial_and_which_failed(grid, capsy
         assert "USD" in rows[number]
     for number in (1, 3):
         assert re.search(r"90000 +failed at tokenizer( +n/a){5} ", rows[number])
-        assert f"trial {number}: exit code 2; alone: hpc-llm adapt --config" in said
+        assert f"trial {number}: exit code 2; rerun: hpc-llm adapt --config" in said
     best = min(figures, key=lambda number: figures[number]["target_bpb"]["corrected"])
     assert [number for number, row in rows.items() if "best" in row] == [best]
     assert f"model {folder}/{best}/model\n" in said
@@ -127,13 +127,13 @@ def test_a_sweep_that_is_asked_to_stop_goes_on_later(tmp_path, capsys):
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
     rows, _ = table(tmp_path / "grid", capsys)
-    assert re.search(r"runs (train/pretrain|tokenizer)", rows[0])
+    assert re.search(r"running (train/pretrain|tokenizer)", rows[0])
     process.send_signal(signal.SIGUSR1)
     _, said = process.communicate(timeout=120)
     assert process.returncode == EXIT_REQUEUE, said
     rows, _ = table(tmp_path / "grid", capsys)
     assert "stopped at" in rows[0]
-    assert "not begun" in rows[1]
+    assert "not started" in rows[1]
     assert not (tmp_path / "grid/1/record.jsonl").exists()
 
 
@@ -142,8 +142,8 @@ def test_a_sweep_that_is_asked_to_stop_goes_on_later(tmp_path, capsys):
     [
         (["stages.lora.rank=4,0"], "trial stages.lora.rank=0: stages.lora.rank=0: must be above 0"),
         (["train.batch_tokens=1024,1000"], "trial train.batch_tokens=1000: train.batch_tokens"),
-        (["run=a,b"], "run: is the same for all trials of a sweep"),
-        (["launch=local,slurm"], "launch: is the same for all trials"),
+        (["run=a,b"], "run: must be equal for all trials of a sweep"),
+        (["launch=local,slurm"], "launch: must be equal for all trials"),
         (["launch.throttle=2", "seed=1,2"], "launch.throttle=2: is for jobs of Slurm"),
         (
             ["hydra/launcher=joblib", "seed=1,2"],
@@ -174,7 +174,7 @@ def test_several_ranks_do_not_sweep(monkeypatch, capsys):
         monkeypatch.setenv(key, str(value))
     monkeypatch.setenv("MASTER_PORT", "12345")
     assert main(["adapt", "-m", "seed=1,2"]) == EXIT_USER
-    assert "call it on the login node with launch=slurm" in capsys.readouterr().err
+    assert "run it on the login node with launch=slurm" in capsys.readouterr().err
 
 
 def test_a_launcher_of_hydra_is_refused(capsys, tmp_path):

@@ -93,7 +93,7 @@ def test_the_example_is_done_by_a_chain_on_two_nodes(slurm_cluster) -> None:
     assert re.search(r"spent: \S+ core-hours, \S+ USD", said)
     without = status(slurm_cluster, PATH="/nowhere")
     assert "squeue: not found on PATH" in without
-    assert re.search(r"train +not known +- +2 of 2 stages done", without)
+    assert re.search(r"train +unknown +- +2 of 2 stages done", without)
     assert "nothing to do" in slurm_cluster.output(*HPC_LLM, "adapt", *TINY, *NODES)
 
 
@@ -101,7 +101,7 @@ def test_a_part_that_fails_takes_those_behind_it_along(slurm_cluster) -> None:
     text = slurm_cluster.folder / "text.txt"
     text.write_text("one\n")
     jobs = submitted(slurm_cluster, HELD, "corpus.target=text.txt")
-    assert "is held: scontrol release" in status(slurm_cluster)
+    assert "held: scontrol release" in status(slurm_cluster)
     text.unlink()
     slurm_cluster.output("scontrol", "release", *jobs)
     states = wait_for_end(slurm_cluster, *jobs)
@@ -109,7 +109,7 @@ def test_a_part_that_fails_takes_those_behind_it_along(slurm_cluster) -> None:
     said = status(slurm_cluster)
     assert re.search(rf"{jobs[0]}  corpus .* exit code 2: hpc-llm: corpus.target=", said)
     for job in jobs[1:]:
-        assert re.search(rf"{job} .* never began: the job before it did not end well", said)
+        assert re.search(rf"{job} .* never started: the job before it failed", said)
     assert "text.txt" in slurm_cluster.output(*HPC_LLM, "logs", "runs/one")
 
 
@@ -166,8 +166,8 @@ def test_cancel_ends_what_is_left(slurm_cluster) -> None:
     said = slurm_cluster.output(*HPC_LLM, "cancel", "runs/one")
     assert f"cancelled {', '.join(jobs)}" in said
     assert slurm_cluster.output("squeue", "--noheader") == ""
-    assert status(slurm_cluster).count("never began") == 5
-    assert "no job waits or runs" in slurm_cluster.output(*HPC_LLM, "cancel", "runs/one")
+    assert status(slurm_cluster).count("never started") == 5
+    assert "no pending or running job" in slurm_cluster.output(*HPC_LLM, "cancel", "runs/one")
     refused = slurm_cluster.run(*HPC_LLM, "cancel", "runs/one", PATH="/nowhere")
     assert refused.returncode == 2
     assert "squeue: not found on PATH; run hpc-llm on a login node" in refused.stdout

@@ -237,7 +237,7 @@ def test_trials_that_need_other_nodes_are_other_arrays(slurm_cluster) -> None:
     queue = slurm_cluster.output("squeue", "--noheader", "--array", "--format=%i %D")
     assert sorted(queue.split("\n")) == [f"{one}_0 1", f"{one}_1 1", f"{two}_2 2", f"{two}_3 2"]
     said = slurm_cluster.output(*HPC_LLM, "status", "runs/four")
-    assert len(re.findall(r"waits with corpus \(JobHeldUser\)", said)) == 4
+    assert len(re.findall(r"pending at corpus \(JobHeldUser\)", said)) == 4
     refused = slurm_cluster.run(*HPC_LLM, "adapt", *words, "launch=slurm", "launch.chain=false")
     assert refused.returncode == 2
     assert "runs/four/0: its jobs are in the queue" in refused.stdout
@@ -282,4 +282,4 @@ def test_a_sweep_of_four_ends_in_its_table(slurm_cluster) -> None:
     if slurm_cluster.accounting:
         assert_billed(slurm_cluster, one, two)
     again = slurm_cluster.output(*HPC_LLM, "adapt", *TINY, *COMMON, *SWEPT, *TWO)
-    assert "nothing to do, no job is submitted" in again
+    assert "nothing to do, no job submitted" in again
