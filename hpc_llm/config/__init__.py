@@ -1,4 +1,4 @@
-"""The only room that knows Hydra: `conf/` and the command line become a `RunConfig`."""
+"""Compose `conf/` and the command line into a `RunConfig`; the only package that uses Hydra."""
 
 from hpc_llm.config.compose import (
     as_yaml,

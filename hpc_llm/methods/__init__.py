@@ -120,7 +120,7 @@ def settings_of(method: str, key: str) -> type[StageSettings]:
     """Return the settings class of the stage at `key` (`stages.NAME`). Raises `UserError`."""
     known = method_names()
     if method not in known:
-        raise UserError(f"{key}.method", method, "not known", f"choose one of {', '.join(known)}")
+        raise UserError(f"{key}.method", method, "unknown", f"choose one of {', '.join(known)}")
     return describe(method).settings
 
 

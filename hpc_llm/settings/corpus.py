@@ -19,19 +19,19 @@ class CorpusSettings:
     target: list[str]
     """Text of the new language."""
     source: list[str]
-    """Text of the language the model knows, to measure forgetting. May be empty."""
+    """Text of the model's own language, to measure forgetting. May be empty."""
     text_field: str
-    """The column or JSON key that holds the text."""
+    """Column or JSON key of the text."""
     hub_split: str
-    """The split of a hub data set."""
+    """Split of a hub data set."""
     min_characters: int
     """Shorter documents are dropped after cleaning."""
     max_documents: int | None
-    """Documents read per language at most; null: all."""
+    """Maximum number of documents read per language; null: all."""
     test_documents: int
     """Held-out documents on which bits per byte are reported."""
     tune_documents: int
-    """Other held-out documents, on which the merging factor is chosen."""
+    """Held-out documents, disjoint from these, on which the merging factor is chosen."""
     max_heldout_share: float
     """Held-out documents never exceed this share of the corpus."""
 

@@ -50,7 +50,7 @@ def text(tmp_path):
         ("stages.lora.steps=many", ["stages.lora.steps", "many", "Integer"]),
         ("stages.lora.steps=0", ["stages.lora.steps=0", "above 0"]),
         ("train.batch_tokens=1000", ["train.batch_tokens=1000", "multiple"]),
-        ("launch.processes=3", ["8 rows of 512", "divided among 3 ranks", "multiple of 1536"]),
+        ("launch.processes=3", ["8 sequences of 512", "split over 3 ranks", "multiple of 1536"]),
         (
             ["zero=stage0", "checkpoint.layout=sharded"],
             ["layout=sharded:", "stage1"],

@@ -85,7 +85,7 @@ def test_status_of_a_sweep_is_its_table_and_a_trial_is_a_run(grid, capsys):
     assert main(["status", str(folder / "0")]) == 0
     assert "train/lora: step 12 of 12" in capsys.readouterr().out
     assert main(["logs", str(folder)]) == EXIT_USER
-    assert f"give one of its trials, for example {folder}/0" in capsys.readouterr().err
+    assert f"pass one of its trials, for example {folder}/0" in capsys.readouterr().err
 
 
 def test_the_plot_has_a_curve_for_each_second_value_and_crosses(grid, capsys):
@@ -144,10 +144,10 @@ def test_a_sweep_that_is_asked_to_stop_goes_on_later(tmp_path, capsys):
         (["train.batch_tokens=1024,1000"], "trial train.batch_tokens=1000: train.batch_tokens"),
         (["run=a,b"], "run: must be equal for all trials of a sweep"),
         (["launch=local,slurm"], "launch: must be equal for all trials"),
-        (["launch.throttle=2", "seed=1,2"], "launch.throttle=2: is for jobs of Slurm"),
+        (["launch.throttle=2", "seed=1,2"], "launch.throttle=2: applies to Slurm jobs only"),
         (
             ["hydra/launcher=joblib", "seed=1,2"],
-            "hydra/launcher=joblib: the only launcher is submitit_slurm",
+            "hydra/launcher=joblib: the only supported launcher is submitit_slurm",
         ),
     ],
 )

@@ -66,7 +66,7 @@ def test_a_line_break_is_refused() -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("launch.time=forever", r"launch\.time=forever: must be a time limit of sbatch"),
+        ("launch.time=forever", r"launch\.time=forever: must be a time limit in sbatch's format"),
         ("launch.time=4:59", r"launch\.time=4:59: .* give at least 10 minutes"),
         ("launch.max_requeues=-1", r"launch\.max_requeues=-1"),
         ("launch.max_failures=-1", r"launch\.max_failures=-1"),
@@ -75,7 +75,7 @@ def test_a_line_break_is_refused() -> None:
         ("launch.options.Mail=x", r"launch\.options\.Mail: must be a long option"),
         (
             "launch.name=local launch.qos=a",
-            r"launch\.qos=a: is for jobs of Slurm; add launch=slurm",
+            r"launch\.qos=a: applies to Slurm jobs only; add launch=slurm",
         ),
     ],
 )

@@ -89,7 +89,7 @@ def test_a_part_has_options_of_its_own() -> None:
     ("override", "said"),
     [
         ("launch.parts.lora.time=9", r"launch\.parts=lora: .*corpus, pretrain"),
-        ("launch.parts.train=9", r"launch\.parts\.train=9: must name an option of sbatch"),
+        ("launch.parts.train=9", r"launch\.parts\.train=9: must name an sbatch option"),
         ("launch.parts.train.T=9", r"launch\.parts\.train\.T: must be a long option"),
     ],
 )

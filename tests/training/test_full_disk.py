@@ -70,5 +70,5 @@ def test_a_full_disk_is_skipped_where_the_settings_say_so(capfd, tmp_path, small
 
 
 def test_going_back_makes_no_room():
-    with pytest.raises(UserError, match="full_disk=rollback: not known; choose one of skip, stop"):
+    with pytest.raises(UserError, match="full_disk=rollback: unknown; choose one of skip, stop"):
         typed(compose(["guards.full_disk=rollback"]))
