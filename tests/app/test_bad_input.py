@@ -1,4 +1,4 @@
-"""Bad input: one line that names the value, the rule and the cure; exit code 2; nothing left."""
+"""Bad input: one line that names the value, the rule and the fix; exit code 2; nothing left."""
 
 import json
 import os
@@ -146,9 +146,9 @@ def test_a_vocabulary_larger_than_the_text_supports(bad_run, tmp_path, text):
 def test_a_model_without_weights(bad_run, tmp_path, model, text):
     folder = tmp_path / "empty-model"
     folder.mkdir()
-    assert "holds no config.json" in bad_run(text, path=folder)
+    assert "has no config.json" in bad_run(text, path=folder)
     shutil.copy(model / "config.json", folder)
-    assert "holds no weights" in bad_run(text, path=folder)
+    assert "has no weights" in bad_run(text, path=folder)
     (folder / "pytorch_model.bin").write_bytes(b"")
     assert "pickled weights (*.bin) are not loaded" in bad_run(text, path=folder)
     assert "no such folder" in bad_run(text, path=tmp_path / "gone")
