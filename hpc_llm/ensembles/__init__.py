@@ -46,7 +46,7 @@ class Ensemble(Protocol):
 
 
 def ensemble_names() -> list[str]:
-    """Return the names of all ensembles, those of plug-in folders included."""
+    """Return the names of all ensembles, including those of plug-in folders."""
     return choice_names(sys.modules[__name__])
 
 

@@ -71,7 +71,7 @@ def _paint_loss(figure: Any, data: RunData) -> bool:
 
 
 def _column(curve: list[dict[str, Any]], key: str) -> list[float]:
-    """Return one value of the points of a curve; NaN where it is not known."""
+    """Return one value of the points of a curve; NaN if unknown."""
     return [float("nan") if point[key] is None else point[key] for point in curve]
 
 

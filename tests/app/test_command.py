@@ -103,7 +103,7 @@ def test_the_ledger_tells_on_stderr_what_it_passes_over(capsys, tmp_path):
     Ledger(tmp_path / "a/ledger.jsonl").append(row)
     assert main(["ledger", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
     told = capsys.readouterr()
-    assert "b: holds no ledger.jsonl; skipped" in told.err
+    assert "b: has no ledger.jsonl; skipped" in told.err
     assert "skipped" not in told.out
 
 

@@ -37,7 +37,7 @@ def test_equal_runs_have_equal_records_however_often_they_log(runs):
     assert steps(runs / "one", "lora") == steps(runs / "same", "lora")
     said = hpc_llm("diff", str(runs / "one"), str(runs / "same")).stdout
     assert "train.log_steps: 2 -> 3" in said
-    assert "lora: the same batches and losses, bit for bit, in 12 steps" in said
+    assert "lora: batches and losses are bit-identical in 12 steps" in said
 
 
 def test_the_chain_of_batches_does_not_depend_on_the_ranks(runs):
@@ -49,10 +49,12 @@ def test_the_chain_of_batches_does_not_depend_on_the_ranks(runs):
 def test_diff_finds_the_first_step_where_runs_part(runs):
     said = hpc_llm("diff", str(runs / "one"), str(runs / "rate")).stdout
     assert "stages.lora.learning_rate: 0.003 -> 0.004" in said
-    assert "embeddings: the same batches and losses, bit for bit, in 8 steps" in said
+    assert "embeddings: batches and losses are bit-identical in 8 steps" in said
     first = next(i for i, (a, b) in enumerate(zip(steps(runs / "one", "lora"),
                  steps(runs / "rate", "lora"), strict=True), 1) if a[3] != b[3])  # fmt: skip
-    assert f"lora: losses with other bits from step {first}; apart by more than" in said
+    assert (
+        f"lora: losses are not bit-identical from step {first}; losses differ by more than" in said
+    )
 
 
 def test_diff_of_what_is_no_run_is_refused(runs, tmp_path):
