@@ -274,10 +274,10 @@ def read(path: Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text())["results"] if path.exists() else []
 
 
-def write(path: Path, figures: dict[str, Any]) -> None:
+def write(path: Path, results: dict[str, Any]) -> None:
     """Write the results."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(figures, indent=1))
+    path.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ LETTER = 6.7  # mean width of a letter of the description, pixels
 COLOURS = {"torch": "#fde8d3", "light": "#dcebf7", "hydra": "#e3f1de"}
 MEANINGS = {
     "torch": "may use torch, DeepSpeed, transformers, peft",
-    "light": "never imports them: starts in a moment",
-    "hydra": "the only room that knows Hydra",
+    "light": "never imports them: fast start-up",
+    "hydra": "the only package that uses Hydra",
 }
 
 

@@ -87,8 +87,8 @@ def _state(
     if not left:
         return TrialState("done", "done")
     at = left[0]
-    told = here and str(here.get("ended") or here.get("begun"))
-    if jobs and not (told and told > jobs[0].when):
+    newest = here and str(here.get("ended") or here.get("begun"))
+    if jobs and not (newest and newest > jobs[0].when):
         return _in_queue(folder, jobs, states, at)
     if here is None:
         return TrialState("not started")

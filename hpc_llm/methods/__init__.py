@@ -39,7 +39,7 @@ class Adapter:
     label: str
     """Label in tables: LoRA r32."""
     factors: tuple[tuple[Size, Size], ...] = ()
-    """Extra matrix products on the layer's input in a row, as (inputs, outputs) of each. LoRA:
+    """Successive extra matrix products on the layer's input, as (inputs, outputs) of each. LoRA:
     (("in", r), (r, "out"))."""
     vectors: tuple[Size, ...] = ()
     """Element-wise factors. IA3: ("out",)."""
