@@ -136,7 +136,7 @@ def build_corpus(
             f"has {len(corpus.seen)} documents of at least {settings.min_characters} characters "
             f"(dropped: {corpus.duplicates} duplicates, {corpus.dropped} shorter)"
         )
-        fix = "give at least 3 (a .txt below 64 KiB is one document, a line of .jsonl is one)"
+        fix = "provide at least 3 (a .txt below 64 KiB is one document, a line of .jsonl is one)"
         raise UserError(key, ",".join(entries) or "[]", rule, fix)
     return CorpusCounts(
         documents=len(corpus.seen),

@@ -72,7 +72,7 @@ class HardwareSettings:
                 self.name,
                 "its peak is unknown, so no time can be computed",
                 "name "
-                "the device with hardware=NAME, as in hardware=a100_sxm_80gb, or give "
+                "the device with hardware=NAME, as in hardware=a100_sxm_80gb, or set "
                 f"hardware.peak_tflops.{precision}",
             )
         if precision not in self.peak_tflops:
@@ -81,7 +81,7 @@ class HardwareSettings:
                 precision,
                 f"{self.name} has no peak for this precision",
                 f"choose one of "
-                f"{', '.join(self.peak_tflops)}, or give hardware.peak_tflops.{precision}",
+                f"{', '.join(self.peak_tflops)}, or set hardware.peak_tflops.{precision}",
             )
         return self.peak_tflops[precision] * 1e12
 

@@ -67,7 +67,7 @@ def test_a_line_break_is_refused() -> None:
     ("override", "said"),
     [
         ("launch.time=forever", r"launch\.time=forever: must be a time limit in sbatch's format"),
-        ("launch.time=4:59", r"launch\.time=4:59: .* give at least 10 minutes"),
+        ("launch.time=4:59", r"launch\.time=4:59: .* use at least 10 minutes"),
         ("launch.max_requeues=-1", r"launch\.max_requeues=-1"),
         ("launch.max_failures=-1", r"launch\.max_failures=-1"),
         ("launch.cpus_per_task=0", r"launch\.cpus_per_task=0"),
