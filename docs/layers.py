@@ -20,15 +20,9 @@ WIDE_HEIGHT, NARROW_HEIGHT = 48, 64  # pixels: one line of description, or two
 LETTER = 6.7  # mean width of a letter of the description, pixels
 COLOURS = {"torch": "#fde8d3", "light": "#dcebf7", "hydra": "#e3f1de"}
 MEANINGS = {
-<<<<<<< HEAD:docs/layers.py
     "torch": "may import torch, DeepSpeed, transformers, peft",
     "light": "never imports them: starts at once",
     "hydra": "the only package that imports Hydra",
-=======
-    "torch": "may use torch, DeepSpeed, transformers, peft",
-    "light": "never imports them: fast start-up",
-    "hydra": "the only package that uses Hydra",
->>>>>>> fc726cf3f28d004fdea5644e4fd0f17baa9231b5:docs/house.py
 }
 
 
