@@ -215,7 +215,7 @@ def test_one_refused_array_leaves_none(slurm_cluster) -> None:
     done = slurm_cluster.run(*HPC_LLM, "adapt", *TINY, *COMMON, *SWEPT, *TWO, where)
     assert done.returncode == 2
     told = re.search(
-        r"2-result: launch=slurm: invalid partition .* is cancelled \((\d+)\)", done.stdout
+        r"2-result: launch=slurm: invalid partition .*\bcancelled (\d+)", done.stdout
     )
     assert told, done.stdout
     assert slurm_cluster.output("squeue", "--noheader") == ""
