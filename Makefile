@@ -13,7 +13,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## create a virtual environment in .venv with the pinned versions
+setup: $(STAMP) ## install hpc-llm with pinned versions into .venv
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.11" % v[:2])'
@@ -25,7 +25,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m hpc_llm.training.prebuild
 	@touch $@
 
-demo: setup ## adapt a small model to Russian on this machine, in a few minutes
+demo: setup ## adapt a small model to Russian on this machine's CPU (about four minutes)
 	$(BIN)/hpc-llm adapt
 
 test: setup ## run the tests
@@ -41,15 +41,15 @@ docs: setup ## build the documentation in site/
 	$(BIN)/python -m pip install --quiet --editable '.[docs]' --constraint constraints.txt
 	$(BIN)/mkdocs build --strict
 
-bench: setup ## measure speed and memory against HF Trainer, plain PyTorch and plain DeepSpeed
+bench: setup ## compare speed and memory with HF Trainer, plain PyTorch and plain DeepSpeed
 	$(BIN)/python bench/train.py $(BENCH)
 
-chaos: setup ## kill runs 20 times each at ZeRO 0 to 3 on one rank and two (about 40 minutes)
+chaos: setup ## kill runs 20 times each at ZeRO 0 to 3 on one and two ranks (about 40 minutes)
 	$(BIN)/python tests/chaos/chaos.py $(CHAOS)
 
 slurm-test: setup ## run the tests that need Slurm (apt-get install slurm-wlm munge slurmdbd mariadb-server)
 	HPC_LLM_REQUIRE_SLURM=1 $(BIN)/python -m pytest -m slurm tests/slurm
 
-clean: ## remove the files of make and of runs
+clean: ## remove .venv, build files, caches, the documentation site and runs/
 	rm -rf $(VENV) build site runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

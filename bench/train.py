@@ -202,7 +202,7 @@ def table(results: list[dict[str, Any]]) -> str:
     """Return the medians as a Markdown table."""
     lines = [
         "| model | method | precision | system | tokens/s | x Trainer | of matmul peak "
-        "| peak memory, MiB | x Trainer | beside the engine | loss after |",
+        "| peak memory, MiB | x Trainer | overhead | loss after |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -219,7 +219,7 @@ def row(
 ) -> str:
     """Return one line: medians, with the lowest and highest turn in brackets.
 
-    `beside the engine` is data loading, synchronisation, guards, tracking and cost accounting.
+    `overhead` is data loading, synchronisation, guards, tracking and cost accounting.
     """
     model, method, precision, tokens = case
     rates = [tokens / turn["seconds_per_step"] for turn in turns]

@@ -60,6 +60,12 @@ def records(folder: Path):
     return [json.loads(line)["stage"] for line in lines]
 
 
+def results(folder: Path):
+    """Return the result of each stage in the record."""
+    lines = (folder / "record.jsonl").read_text(encoding="utf-8").splitlines()
+    return {record["stage"]: record["result"] for record in map(json.loads, lines)}
+
+
 def stages(*names: str) -> list[str]:
     """Return the overrides of a recipe of these stages: methods, and pretrain from scratch."""
     words = ["recipe=none"]

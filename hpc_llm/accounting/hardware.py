@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from hpc_llm.errors import UserError
-from hpc_llm.rundir import conf_dir
+from hpc_llm.rundir import conf_files
 from hpc_llm.settings import ClusterSettings, HardwareSettings
 
 __all__ = [
@@ -44,14 +44,14 @@ class Machine:
 
 @cache
 def read_catalogue(group: str) -> dict[str, dict[str, Any]]:
-    """Return the YAML files of one group of `conf/` by name, read with PyYAML, not Hydra."""
+    """Return the options of one group of `conf/` by name, read with PyYAML, not Hydra."""
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     entries = {}
-    for path in sorted((conf_dir() / group).glob("*.yaml")):
+    for name, path in conf_files(group).items():
         entry = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
-        entries[path.stem] = {key: value for key, value in entry.items() if key != "defaults"}
+        entries[name] = {key: value for key, value in entry.items() if key != "defaults"}
     return entries
 
 

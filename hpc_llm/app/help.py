@@ -1,7 +1,7 @@
 """Help texts, generated from the verbs and `conf/` without composing a configuration."""
 
 from hpc_llm.app.verbs import VERBS
-from hpc_llm.rundir import conf_dir
+from hpc_llm.rundir import conf_dir, conf_files
 
 __all__ = ["help_text"]
 
@@ -31,6 +31,7 @@ def help_text(verb: str | None) -> str:
     groups = "\n".join(f"  {group:<12} {', '.join(options)}" for group, options in _groups())
     return (
         f"{text}\n\nGroups (GROUP=OPTION):\n{groups}\n\n"
+        f"Training methods (+method@stages.NAME=METHOD): {', '.join(conf_files('method'))}\n\n"
         f"`hpc-llm {verb} --cfg job` prints every setting (GROUP.KEY=VALUE)."
     )
 
@@ -38,6 +39,4 @@ def help_text(verb: str | None) -> str:
 def _groups() -> list[tuple[str, list[str]]]:
     used = (conf_dir() / "config.yaml").read_text(encoding="utf-8")
     folders = sorted(path for path in conf_dir().iterdir() if f"  - {path.name}: " in used)
-    return [
-        (folder.name, sorted(path.stem for path in folder.glob("*.yaml"))) for folder in folders
-    ]
+    return [(folder.name, list(conf_files(folder.name))) for folder in folders]

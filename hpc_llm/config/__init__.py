@@ -1,4 +1,4 @@
-"""Compose `conf/` and the command line into a `RunConfig`; the only package that uses Hydra."""
+"""Compose `conf/` and the command line into a `RunConfig`; only this package imports Hydra."""
 
 from hpc_llm.config.compose import (
     as_yaml,

@@ -8,7 +8,7 @@ import os
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -77,7 +77,7 @@ def compose(overrides: list[str], example: bool = False) -> DictConfig:
                 return _through_schema(config)
             return config
         except (HydraException, OmegaConfBaseException) as error:
-            raise explain(error, keys, conf_dir(), _stage_keys(parsed)) from error
+            raise explain(error, keys, _stage_keys(parsed)) from error
 
 
 def _search_path() -> list[str]:
@@ -231,13 +231,12 @@ def _as_meant(override: Override) -> str:
     line: str = override.input_line or ""
     if override.is_delete() or override.is_sweep_override():
         return line
-    if f"{override.key_or_group}.".startswith(OPEN_ENDED) or OPEN_STAGE.match(
-        f"{override.key_or_group}."
-    ):
-        return f"++{line.lstrip('+')}"
     if _holds_list(override.key_or_group) and not isinstance(override.value(), list):
         key, value = line.split("=", 1)
-        return f"{key}=[{value}]"
+        line = f"{key}=[{value}]"
+    place = f"{override.key_or_group}."
+    if place.startswith(OPEN_ENDED) or OPEN_STAGE.match(place):
+        return f"++{line.lstrip('+')}"
     return line
 
 
@@ -250,5 +249,8 @@ def _holds_list(key: str) -> bool:
         return any(get_origin(f.type) is list for f in found if f is not None)
     annotation: Any = RunConfig
     for part in key.split("."):
-        annotation = getattr(annotation, "__annotations__", {}).get(part)
+        if get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+        else:
+            annotation = getattr(annotation, "__annotations__", {}).get(part)
     return get_origin(annotation) is list

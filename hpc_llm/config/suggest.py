@@ -3,13 +3,13 @@
 import difflib
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
 
 from hpc_llm.config.launchers import of_launcher
 from hpc_llm.errors import UserError
+from hpc_llm.rundir import conf_files
 from hpc_llm.settings import RunConfig
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
 # Open mappings, which accept any key
 OPEN_ENDED = (
     "zero.extra.",
+    "corpus.texts.",
     "model.architecture.",
     "budget.rates.",
     "hardware.peak_tflops.",
@@ -73,7 +74,7 @@ def refuse_hydra(overrides: Sequence[Override]) -> None:
             )
 
 
-def explain(error: Exception, keys: list[str], conf: Path, stages: Sequence[str]) -> UserError:
+def explain(error: Exception, keys: list[str], stages: Sequence[str]) -> UserError:
     """Return the `UserError` for Hydra's error about one of the overridden `keys`.
 
     `stages` are the settings of the recipe's stages.
@@ -82,7 +83,7 @@ def explain(error: Exception, keys: list[str], conf: Path, stages: Sequence[str]
     known = [*known_keys(), *stages]
     for key in keys:
         plain = key.split("@")[0].replace("/", ".")
-        options = sorted(p.stem for p in (conf / plain.replace(".", "/")).glob("*.yaml"))
+        options = conf_files(plain.replace(".", "/"))
         if options and f"'{plain}/" in text:
             return UserError(key, None, text.rstrip("."), f"choose one of {', '.join(options)}")
         if not options and plain not in known and not plain.startswith(OPEN_ENDED):

@@ -46,6 +46,8 @@ class CorpusCounts:
     """Held-out documents on which bits per byte are reported."""
     test_bytes: int
     """Of the test documents."""
+    excluded: int
+    """Documents dropped as held out from another text."""
     words: int
     """Of the training documents."""
 
@@ -53,14 +55,17 @@ class CorpusCounts:
 class _Corpus:
     """State of the pass: digests seen, documents held out so far, and the counts."""
 
-    def __init__(self, settings: CorpusSettings, seed: int) -> None:
+    def __init__(self, settings: CorpusSettings, seed: int, heldout: Iterable[str] | None) -> None:
         self.settings = settings
+        self.heldout = {_digest(text.encode()) for text in heldout or ()}
+        self.capacity = 0 if heldout is not None else _requested(settings)
         self.salt = f"{seed}|".encode()
         self.seen: set[bytes] = set()
         self.heap: list[tuple[int, str]] = []  # (-key, text): the largest key is on top
         self.test: list[str] = []
         self.tune: list[str] = []
-        self.characters = self.bytes = self.duplicates = self.dropped = self.words = 0
+        self.characters = self.bytes = self.words = 0
+        self.duplicates = self.dropped = self.excluded = 0
 
     def train_texts(self, documents: Iterable[str]) -> Iterator[str]:
         """Yield the training part of `documents`; `test` and `tune` are set when it ends."""
@@ -81,7 +86,10 @@ class _Corpus:
             self.dropped += 1
             return None
         data = text.encode()
-        digest = blake2b(data, digest_size=16).digest()
+        digest = _digest(data)
+        if digest in self.heldout:
+            self.excluded += 1
+            return None
         if digest in self.seen:
             self.duplicates += 1
             return None
@@ -89,7 +97,7 @@ class _Corpus:
         self.characters += len(text)
         self.bytes += len(data)
         item = (-int.from_bytes(sha256(self.salt + data).digest()), text)
-        if len(self.heap) < self.settings.test_documents + self.settings.tune_documents:
+        if len(self.heap) < self.capacity:
             heapq.heappush(self.heap, item)
             return None
         return heapq.heappushpop(self.heap, item)[1]
@@ -99,10 +107,20 @@ class _Corpus:
         test, tune = self.settings.test_documents, self.settings.tune_documents
         most = int(len(self.seen) * self.settings.max_heldout_share)
         most = max(2, min(most, len(self.seen) - 1))
+        if self.capacity == 0:
+            return 0, 0
         if test + tune > most:
             test = min(most - 1, max(1, round(most * TEST_SHARE)))
             tune = most - test
         return test, tune
+
+
+def _digest(data: bytes) -> bytes:
+    return blake2b(data, digest_size=16).digest()
+
+
+def _requested(settings: CorpusSettings) -> int:
+    return settings.test_documents + settings.tune_documents
 
 
 def _write(path: Path, texts: Iterable[str]) -> int:
@@ -116,27 +134,39 @@ def _write(path: Path, texts: Iterable[str]) -> int:
 
 
 def build_corpus(
-    entries: list[str], key: str, settings: CorpusSettings, seed: int, folder: Path
+    entries: list[str],
+    key: str,
+    settings: CorpusSettings,
+    seed: int,
+    folder: Path,
+    *,
+    heldout: Iterable[str] | None = None,
 ) -> CorpusCounts:
     """Write `train.jsonl`, `tune.jsonl` and `test.jsonl` into `folder`; return the counts.
 
     `entries` are files, patterns, samples and hub data sets (`CorpusSettings`); `key` names them in
     errors (`corpus.target`). At most `test_documents + tune_documents`, and no larger share than
-    `max_heldout_share`, are held out, but always one for each. Raises `UserError` for what cannot
-    be read and for fewer than three documents; a full disk raises `OSError`.
+    `max_heldout_share`, are held out, but always one for each. With `heldout`, the documents held
+    out from other texts, none is held out here and these are dropped from the text. Raises
+    `UserError` for what cannot be read and for fewer than three documents (one with `heldout`); a
+    full disk raises `OSError`.
     """
     sources = expand_entries(entries, key)
     documents = (text for source in sources for text in read_documents(source, settings))
-    corpus = _Corpus(settings, seed)
+    corpus = _Corpus(settings, seed, heldout)
+    least = 3 if heldout is None else 1
     folder.mkdir(parents=True, exist_ok=True)
     texts = corpus.train_texts(islice(documents, settings.max_documents))
     train = _write(folder / "train.jsonl", texts)
-    if len(corpus.seen) < 3:
+    if len(corpus.seen) < least:
         rule = (
             f"has {len(corpus.seen)} documents of at least {settings.min_characters} characters "
-            f"(dropped: {corpus.duplicates} duplicates, {corpus.dropped} shorter)"
+            f"(dropped: {corpus.duplicates} duplicates, {corpus.dropped} shorter, "
+            f"{corpus.excluded} held out)"
         )
-        fix = "provide at least 3 (a .txt below 64 KiB is one document, a line of .jsonl is one)"
+        fix = (
+            f"give at least {least} (a .txt below 64 KiB is one document, a line of .jsonl is one)"
+        )
         raise UserError(key, ",".join(entries) or "[]", rule, fix)
     return CorpusCounts(
         documents=len(corpus.seen),
@@ -148,6 +178,7 @@ def build_corpus(
         tune=_write(folder / "tune.jsonl", corpus.tune),
         test=_write(folder / "test.jsonl", corpus.test),
         test_bytes=sum(len(text.encode()) for text in corpus.test),
+        excluded=corpus.excluded,
         words=corpus.words,
     )
 

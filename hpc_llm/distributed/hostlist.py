@@ -51,8 +51,8 @@ def _expand_range(item: str, hostlist: str) -> list[str]:
 
 def _bad_hostlist(hostlist: str) -> UserError:
     return UserError(
-        f"node list {hostlist!r}",
-        None,
+        "node list",
+        repr(hostlist),
         "must be of the form node[01-03,7],gpu1",
         "set MASTER_ADDR to the name of the first node",
     )

@@ -65,11 +65,13 @@ class Ranks:
     def __post_init__(self) -> None:
         """Raise `UserError` for inconsistent values."""
         if not 0 <= self.rank < self.world_size:
-            raise _stale(f"rank {self.rank} of {self.world_size}")
+            raise _stale("rank", self.rank, f"must be below world_size={self.world_size}")
         if not 0 <= self.local_rank < self.local_world_size:
-            raise _stale(f"rank {self.local_rank} of {self.local_world_size} on the node")
+            rule = f"must be below local_world_size={self.local_world_size}"
+            raise _stale("local_rank", self.local_rank, rule)
         if self.local_world_size > self.world_size:
-            raise _stale(f"{self.local_world_size} ranks on the node of {self.world_size} in total")
+            rule = f"must be at most world_size={self.world_size}"
+            raise _stale("local_world_size", self.local_world_size, rule)
         if not min(1, self.world_size - 1) <= self.master_port < 2**16:
             raise UserError("MASTER_PORT", self.master_port, "must be from 1 to 65535")
 
@@ -95,14 +97,15 @@ def detect_ranks(environment: Mapping[str, str]) -> Ranks:
     if ranks is not None:
         _check_one_launcher(environment, ranks)
         return ranks
-    if _integer(environment, "PMIX_RANK", 0) > 0 or _integer(environment, "PMI_SIZE", 1) > 1:
-        raise UserError(
-            "PMIX_RANK or PMI_SIZE",
-            None,
-            "set by an unknown MPI launcher",
-            "start with srun or mpirun, "
-            "or set RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT",
-        )
+    for name, alone in (("PMIX_RANK", 0), ("PMI_SIZE", 1)):
+        if (value := _integer(environment, name, alone)) > alone:
+            raise UserError(
+                name,
+                value,
+                "set by an unknown MPI launcher",
+                "start with srun or mpirun, or set RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, "
+                "MASTER_ADDR and MASTER_PORT",
+            )
     return Ranks(job_id=_job_id(environment), restart_count=_restart_count(environment))
 
 
@@ -156,9 +159,9 @@ def _check_same_task(environment: Mapping[str, str], rank: int, size: int) -> No
     tasks = _integer(environment, "SLURM_STEP_NUM_TASKS", 1)
     if tasks > 1 and (rank, size) != (task, tasks):
         raise UserError(
-            f"RANK={rank} WORLD_SIZE={size}",
-            None,
-            f"contradicts srun: this is task {task} of {tasks}",
+            "RANK",
+            rank,
+            f"contradicts srun: this is task {task} of {tasks} (WORLD_SIZE={size})",
             "unset RANK and WORLD_SIZE",
         )
 
@@ -196,7 +199,8 @@ def _from_slurm(environment: Mapping[str, str]) -> Ranks | None:
     counts = expand_tasks_per_node(environment.get("SLURM_STEP_TASKS_PER_NODE", "1"))
     node = _integer(environment, "SLURM_NODEID")
     if node >= len(counts):
-        raise _stale(f"SLURM_NODEID={node} of {len(counts)} nodes")
+        rule = f"must be below {len(counts)}, the nodes of SLURM_STEP_TASKS_PER_NODE"
+        raise _stale("SLURM_NODEID", node, rule)
     place = (
         _integer(environment, "SLURM_PROCID"),
         _integer(environment, "SLURM_STEP_NUM_TASKS"),
@@ -277,20 +281,17 @@ def _integer(environment: Mapping[str, str], name: str, default: int | None = No
     if text is None and default is not None:
         return default
     if text is None:
-        raise UserError(
-            name, None, "not set, but related variables are", "start the ranks with one launcher"
-        )
+        fix = "start the ranks with one launcher"
+        raise UserError(name, None, "not set, but related variables are", fix)
     try:
         return int(text)
     except ValueError:
         raise UserError(name, text, "must be an integer", "unset it") from None
 
 
-def _stale(what: str) -> UserError:
-    return UserError(
-        what,
-        None,
-        "is impossible",
+def _stale(key: str, value: int, rule: str) -> UserError:
+    fix = (
         "unset RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE and other variables of an earlier "
-        "launcher, and start the ranks with one of srun, mpirun or torchrun",
+        "launcher, and start the ranks with one of srun, mpirun or torchrun"
     )
+    return UserError(key, value, rule, fix)

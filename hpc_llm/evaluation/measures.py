@@ -16,12 +16,12 @@ import numpy as np
 from hpc_llm.evaluation.bootstrap import DocumentLosses
 from hpc_llm.evaluation.forgetting import delta_bpb
 from hpc_llm.rundir import publish
+from hpc_llm.settings.corpus import LANGUAGES
 
 if TYPE_CHECKING:
     from hpc_llm.evaluation.bits_per_byte import Bpb
 
 __all__ = [
-    "LANGUAGES",
     "Evaluated",
     "Measure",
     "bits_per_byte_measures",
@@ -31,9 +31,6 @@ __all__ = [
     "load_losses",
     "save_losses",
 ]
-
-LANGUAGES = ("target", "source")
-"""Languages of the held-out text; the first is the one that the model is adapted to."""
 
 
 @dataclass(frozen=True, kw_only=True)

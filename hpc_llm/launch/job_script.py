@@ -115,8 +115,8 @@ def _directive(key: str, value: Any) -> str:
     text = str(value)
     if "\n" in text:
         raise UserError(
-            f"sbatch --{key}={text!r}",
-            None,
+            f"sbatch --{key}",
+            repr(text),
             "must be one line",
             "remove the line break",
         )

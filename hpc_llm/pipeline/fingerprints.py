@@ -17,6 +17,7 @@ from hpc_llm.methods import trains
 from hpc_llm.pipeline.table import Entry, choose_names, outline, point_of, training_texts
 from hpc_llm.rundir import fingerprint, fingerprint_path, flat
 from hpc_llm.settings import RunConfig, ScheduleSettings
+from hpc_llm.settings.corpus import LANGUAGES
 from hpc_llm.settings.stage import SCRATCH
 from hpc_llm.surgery.folders import check_model_folder
 from hpc_llm.training.checkpoints.differences import CONTENT
@@ -86,28 +87,36 @@ def _check_texts(cfg: RunConfig) -> None:
             "no model to adapt",
             "set model.path=FOLDER_OR_HUB_ID, or pass no settings for the embedded example",
         )
-    for name in cfg.adaptation:
-        if "source" in cfg.text_of(name) and not cfg.corpus.source:
-            own = cfg.stages[name].text is not None
-            raise UserError(
-                f"stages.{name}.text" if own else "train.replay",
-                cfg.stages[name].text if own else cfg.train.replay,
-                "there is no source text to replay",
-                "set corpus.source=en.jsonl.gz, or train without it",
-            )
-        unknown = sorted(set(cfg.text_of(name)) - {"target", "source"})
-        if unknown:
-            raise UserError(
-                f"stages.{name}.text", cfg.stages[name].text, f"unknown text {unknown[0]}",
-                "use target and source",
-            )  # fmt: skip
+    for name in filter(None, [cfg.pretraining, *cfg.adaptation]):
+        _check_stage_text(cfg, name)
+
+
+def _check_stage_text(cfg: RunConfig, name: str) -> None:
+    """Raise `UserError` for a stage whose text has no files or no name in the corpus."""
+    stage, missing = cfg.stages[name], set(cfg.text_of(name)) - set(cfg.corpus.names)
+    key, value = f"stages.{name}.text", stage.text
+    for text in sorted(missing - set(LANGUAGES)):
+        known = ", ".join([*LANGUAGES, *cfg.corpus.texts])
+        rule = f"unknown text {text}; choose one of {known}"
+        fix = f"or add it: corpus.texts={{{text}: [FILES]}}"
+        raise UserError(key, value, rule, fix)
+    if "source" in missing:
+        if stage.text is None:
+            key, value = "train.replay", cfg.train.replay
+        if stage.from_stage == SCRATCH:
+            key, value = f"stages.{name}.from", SCRATCH
+        fix = "set corpus.source=en.jsonl.gz, or train without it"
+        raise UserError(key, value, "there is no source text to train on", fix)
 
 
 def _corpus(cfg: RunConfig, point: str) -> dict[str, Any]:
     corpus = asdict(cfg.corpus)
-    for key in ("target", "source"):
-        entries = expand_entries(corpus.pop(key), f"corpus.{key}")
-        corpus[key + CONTENT] = _contents(entries)
+    for key in (*LANGUAGES, "texts"):
+        del corpus[key]
+    for name in cfg.corpus.names:
+        key, entries = cfg.corpus.entries(name)
+        field = key.removeprefix("corpus.") + CONTENT
+        corpus[field] = _contents(expand_entries(entries, key))
     return {"corpus": corpus}
 
 

@@ -120,7 +120,7 @@ def outline(cfg: RunConfig) -> list[Entry]:
 def training_texts(cfg: RunConfig) -> list[str]:
     """Return the texts on which the adapted model trains, in a fixed order."""
     used = {text for name in cfg.adaptation for text in cfg.text_of(name)}
-    return [text for text in ("target", "source") if text == "target" or text in used]
+    return ["target", *(text for text in cfg.corpus.names if text != "target" and text in used)]
 
 
 def stage_names(cfg: RunConfig) -> list[str]:

@@ -11,7 +11,7 @@ from hpc_llm.rundir.atomic import (
     write_json,
     write_text,
 )
-from hpc_llm.rundir.confdir import conf_dir
+from hpc_llm.rundir.confdir import conf_dir, conf_files
 from hpc_llm.rundir.fence import check_fence, start_number
 from hpc_llm.rundir.fingerprint import fingerprint, fingerprint_path, flat
 from hpc_llm.rundir.folder import RunFolder
@@ -27,6 +27,7 @@ __all__ = [
     "append_line",
     "check_fence",
     "conf_dir",
+    "conf_files",
     "fingerprint",
     "fingerprint_path",
     "flat",

@@ -1,10 +1,12 @@
-"""Locate `conf/`: inside the installed package, or beside it in a checkout."""
+"""Locate `conf/`, inside the installed package or beside it in a checkout, and list the options of
+its groups, including those of plug-in folders."""
 
 from pathlib import Path
 
 import hpc_llm
+from hpc_llm.rundir.choices import plugin_folders
 
-__all__ = ["conf_dir"]
+__all__ = ["conf_dir", "conf_files"]
 
 
 def conf_dir() -> Path:
@@ -17,3 +19,13 @@ def conf_dir() -> Path:
         f"no conf/config.yaml in {package} or beside it: the installation is incomplete; "
         "reinstall hpc-llm"
     )
+
+
+def conf_files(group: str) -> dict[str, Path]:
+    """Return the YAML files of a group by the names of its options, in alphabetical order.
+
+    Those of plug-in folders are added; where both have a name, the project's own comes first.
+    """
+    folders = [*(folder / "conf" for folder in reversed(plugin_folders())), conf_dir()]
+    found = {path.stem: path for folder in folders for path in (folder / group).glob("*.yaml")}
+    return dict(sorted(found.items()))

@@ -42,9 +42,9 @@ class BudgetSettings:
         if rate is None:
             known = ", ".join(name for name, value in self.rates.items() if value is not None)
             raise UserError(
-                f"currency {currency}",
-                None,
+                "currency",
+                currency,
                 "has no exchange rate",
-                f"set budget.rates.{currency} (units per US dollar), or choose one of {known}",
+                f"set budget.rates.{currency}=RATE (per US dollar), or choose one of {known}",
             )
         return rate

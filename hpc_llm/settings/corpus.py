@@ -1,18 +1,24 @@
 """Settings of the corpora (`conf/corpus/`)."""
 
+import re
 from dataclasses import dataclass
 
+from hpc_llm.errors import UserError
 from hpc_llm.settings.checks import require_positive
 
-__all__ = ["CorpusSettings"]
+__all__ = ["LANGUAGES", "CorpusSettings"]
+
+LANGUAGES = ("target", "source")
+"""Texts with held-out documents; the first is of the language that the model is adapted to."""
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 @dataclass(kw_only=True)
 class CorpusSettings:
     """Corpora of the new (target) language and of the model's own (source) language.
 
-    Each entry of `target` and `source` is a file (.jsonl or .txt, also with .gz or .zst, .parquet),
-    a glob pattern, `sample:en` / `sample:ru` (the corpus shipped with the package),
+    Each entry of `target`, `source` and `texts` is a file (.jsonl or .txt, also with .gz or .zst,
+    .parquet), a glob pattern, `sample:en` / `sample:ru` (the corpus shipped with the package),
     `hub:OWNER/NAME` or `hub:OWNER/NAME:CONFIG` (read by the `datasets` library).
     """
 
@@ -20,6 +26,9 @@ class CorpusSettings:
     """Text of the new language."""
     source: list[str]
     """Text of the model's own language, to measure forgetting. May be empty."""
+    texts: dict[str, list[str]]
+    """Further training texts by name, for the shares of `stages.NAME.text`. Nothing is held out of
+    them; documents held out from target or source are dropped from them."""
     text_field: str
     """Column or JSON key of the text."""
     hub_split: str
@@ -27,7 +36,7 @@ class CorpusSettings:
     min_characters: int
     """Shorter documents are dropped after cleaning."""
     max_documents: int | None
-    """Maximum number of documents read per language; null: all."""
+    """Maximum number of documents read per text; null: all."""
     test_documents: int
     """Held-out documents on which bits per byte are reported."""
     tune_documents: int
@@ -43,3 +52,20 @@ class CorpusSettings:
         require_positive("corpus.max_heldout_share", self.max_heldout_share)
         if self.max_documents is not None:
             require_positive("corpus.max_documents", self.max_documents)
+        for name, entries in self.texts.items():
+            if not NAME.fullmatch(name) or name in LANGUAGES:
+                rule = f"is named by letters, digits, - and _, and not {', '.join(LANGUAGES)}"
+                raise UserError(f"corpus.texts.{name}", None, rule, "give it another name")
+            if not entries:
+                raise UserError(f"corpus.texts.{name}", "[]", "has no files", "give one or more")
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the texts that have entries: target, source, then the others in order."""
+        return [name for name in LANGUAGES if getattr(self, name)] + list(self.texts)
+
+    def entries(self, name: str) -> tuple[str, list[str]]:
+        """Return the setting that holds the entries of a text, and the entries."""
+        if name in LANGUAGES:
+            return f"corpus.{name}", getattr(self, name)
+        return f"corpus.texts.{name}", self.texts[name]

@@ -91,9 +91,9 @@ def _check_interval(key: str, low: float | None, high: float | None) -> None:
         return
     if low is None or high is None or not 0 < low <= high:
         raise UserError(
-            f"{key}_low={low}, {key}_high={high}",
-            None,
-            "must be above 0, the lower end first",
+            f"{key}_low",
+            "null" if low is None else low,
+            f"must be above 0 and at most {key}_high={'null' if high is None else high}",
             "set both, or leave both null",
         )
 

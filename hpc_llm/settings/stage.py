@@ -30,7 +30,8 @@ class StageSettings:
     its optimizer states and its position in the text (a decay branch); scratch: an untrained model
     of model.architecture on the source text, if no weights are given."""
     text: dict[str, float] | None
-    """Shares of the tokens by text (target, source); null: target, and train.replay of source."""
+    """Shares of the tokens by text: target, source or a name of corpus.texts; null: target, and
+    train.replay of source."""
     sequence_length: int | None
     """Tokens in a packed sequence; null: train.sequence_length."""
     batch_tokens: int | None

@@ -1,18 +1,19 @@
-"""Stage `corpus`: read, clean, deduplicate and split the text of both languages."""
+"""Stage `corpus`: read, clean, deduplicate and split every text of the run."""
 
 from dataclasses import asdict
 from typing import Any
 
-from hpc_llm.corpus import build_corpus, expand_entries
+from hpc_llm.corpus import build_corpus, expand_entries, read_texts
 from hpc_llm.errors import UserError
 from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import replaced_folder
+from hpc_llm.settings.corpus import LANGUAGES
 
 __all__ = ["run"]
 
 
 def run(context: Context, name: str) -> dict[str, Any]:
-    """Write corpus/{target,source}/{train,tune,test}.jsonl; return the counts."""
+    """Write corpus/TEXT/{train,tune,test}.jsonl of each text; return the counts by text."""
     settings = context.cfg.corpus
     if not settings.target:
         raise UserError(
@@ -24,15 +25,24 @@ def run(context: Context, name: str) -> dict[str, Any]:
         )
     counts: dict[str, Any] = {}
     with replaced_folder(context.stage_folder(name)) as folder:
-        for language in ("target", "source"):
-            key = f"corpus.{language}"
-            entries = expand_entries(getattr(settings, language), key)
-            if entries:
-                part = folder / language
-                part.mkdir()
-                counts[language] = asdict(
-                    build_corpus(entries, key, settings, context.cfg.seed, part)
-                )
+        heldout: list[str] = []
+        for text in settings.names:
+            key, entries = settings.entries(text)
+            found = build_corpus(
+                expand_entries(entries, key),
+                key,
+                settings,
+                context.cfg.seed,
+                folder / text,
+                heldout=None if text in LANGUAGES else heldout,
+            )
+            if text in LANGUAGES:
+                heldout += [
+                    document
+                    for part in ("tune", "test")
+                    for document in read_texts(folder / text / f"{part}.jsonl")
+                ]
+            counts[text] = asdict(found)
     target = counts["target"]
     line = (
         f"{target['documents']:,} documents, {target['duplicates']:,} duplicates; "

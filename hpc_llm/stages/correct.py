@@ -10,6 +10,7 @@ from hpc_llm.evaluation.lora_scale import scaled
 from hpc_llm.evaluation.merging_factor import PhiChoice, choose_phi
 from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import replaced_folder, write_json
+from hpc_llm.settings.corpus import LANGUAGES
 from hpc_llm.stages.assemble import open_adapter
 from hpc_llm.stages.texts import encoder, first_token, heldout
 from hpc_llm.surgery.loading import DTYPES, load_tokenizer
@@ -41,7 +42,7 @@ def _choose(context: Context, model: Any, tokenizer: Any) -> PhiChoice:
     """Search for phi on the tune documents by scaling the LoRA layers."""
     cfg, encode, first = context.cfg, encoder(tokenizer), first_token(tokenizer)
     losses, sizes = [], []
-    for language in ("target", "source"):
+    for language in LANGUAGES:
         texts = heldout(context, language, "tune")
         ids = encode(texts) if texts else []
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from hpc_llm.evaluation.bits_per_byte import measure_bpb
 from hpc_llm.evaluation.measures import (
-    LANGUAGES,
     Evaluated,
     Measure,
     bits_per_byte_measures,
@@ -18,6 +17,7 @@ from hpc_llm.evaluation.measures import (
 from hpc_llm.evaluation.samples import continue_texts
 from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import write_json
+from hpc_llm.settings.corpus import LANGUAGES
 from hpc_llm.stages.assemble import model_after
 from hpc_llm.stages.texts import encoder, first_token, heldout
 from hpc_llm.surgery.loading import load_tokenizer

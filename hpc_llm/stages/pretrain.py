@@ -46,12 +46,13 @@ def _pretrain(context: Context, name: str, folder: Path) -> dict[str, Any]:
     assert architecture  # the pipeline has checked it
     work = folder / "vocabulary"
     if context.ranks.is_first:
-        _vocabulary(context, work, architecture)
+        _vocabulary(context, list(cfg.text_of(name)), work, architecture)
     process_group.barrier()
     tokenizer = load_tokenizer(work, cfg.model)
     divided = division_config(cfg.train, cfg.zero, context.ranks.world_size)
     model = build_model(architecture, len(tokenizer), cfg.seed, divided)
-    text = TrainingText(vocabulary=work / MODEL_NAME, shares={work / "source": 1.0})
+    shares = {work / text: share for text, share in cfg.text_of(name).items()}
+    text = TrainingText(vocabulary=work / MODEL_NAME, shares=shares)
     trained, spec = train_stage(context, name, model, text, folder)
     if context.ranks.is_first:
         # load the gathered weights into an empty model: under ZeRO-3 the trained one has no weights
@@ -68,16 +69,20 @@ def _pretrain(context: Context, name: str, folder: Path) -> dict[str, Any]:
     return training_result(spec, trained)
 
 
-def _vocabulary(context: Context, work: Path, architecture: dict[str, Any]) -> None:
-    """Train the base model's own vocabulary on the source language and encode its text."""
+def _vocabulary(
+    context: Context, texts: list[str], work: Path, architecture: dict[str, Any]
+) -> None:
+    """Train the base model's own vocabulary on the first of `texts` and encode all of them."""
     cfg = context.cfg
-    texts = text_file(context, "source", "train")
+    main = text_file(context, texts[0], "train")
     settings = replace(cfg.tokenizer, vocab_size=architecture["vocab_size"], source_share=0.0)
     specials = SpecialTokens(unk="<unk>", bos="<s>", eos="</s>", pad=None, additional=())
     with replaced_folder(work) as folder:
-        model_file = train_vocabulary(read_texts(texts), [], settings, specials, cfg.seed, folder)
+        model_file = train_vocabulary(read_texts(main), [], settings, specials, cfg.seed, folder)
         positions = context_length(architecture)
         kind = architecture["model_type"]
         export_fast(model_file, None, specials, positions, folder, kind)
         threads = cfg.tokenizer.threads
-        encode_shards(read_texts(texts), model_file, folder / "source", threads)
+        for text in texts:
+            file = text_file(context, text, "train")
+            encode_shards(read_texts(file), model_file, folder / text, threads)

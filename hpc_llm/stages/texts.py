@@ -11,9 +11,9 @@ from hpc_llm.pipeline.context import Context
 __all__ = ["encoder", "first_token", "heldout", "text_file"]
 
 
-def text_file(context: Context, language: str, part: str) -> Path:
-    """Return the file of a language (target, source) and part (train, tune, test)."""
-    return context.stage_folder("corpus") / language / f"{part}.jsonl"
+def text_file(context: Context, text: str, part: str) -> Path:
+    """Return the file of a text (target, source, ...) and part (train, tune, test)."""
+    return context.stage_folder("corpus") / text / f"{part}.jsonl"
 
 
 def heldout(context: Context, language: str, part: str) -> list[str]:

@@ -37,13 +37,13 @@ def run(context: Context, name: str) -> dict[str, Any]:
         new = export_fast(model_file, base, specials, base.model_max_length, folder, kind)
         (folder / "shards").mkdir()
         shards = {
-            language: encode_shards(
-                read_texts(text_file(context, language, "train")),
+            text: encode_shards(
+                read_texts(text_file(context, text, "train")),
                 model_file,
-                folder / "shards" / language,
+                folder / "shards" / text,
                 cfg.tokenizer.threads,
             )
-            for language in training_texts(cfg)
+            for text in training_texts(cfg)
         }
         texts = heldout(context, "target", "tune")
         measures = compare(encoder(base), encoder(new), texts, new.decode)
@@ -57,5 +57,6 @@ def run(context: Context, name: str) -> dict[str, Any]:
         **measures,
         **asdict(shards["target"]),
         "replayed": asdict(shards["source"]) if "source" in shards else None,
+        "texts": {text: asdict(counts) for text, counts in shards.items()},
         "line": line,
     }

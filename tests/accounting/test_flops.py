@@ -15,7 +15,6 @@ from hpc_llm.accounting import (
     step_flops,
 )
 from hpc_llm.accounting.flops import attended_pairs
-from hpc_llm.errors import UserError
 
 SMALL = Architecture(
     hidden_size=256, num_layers=4, num_heads=8, num_kv_heads=2, ffn_size=688, vocab_size=8192
@@ -133,19 +132,22 @@ def test_an_encoder_decoder_is_counted_by_its_parameters_only(convention: str) -
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "key", "value", "mention"),
     [
-        (lambda: step_flops(SMALL, Method.full(), 0, 16), "batch_size=0"),
-        (lambda: step_flops(SMALL, Method.full(), 1, -1), "sequence_length=-1"),
-        (lambda: step_flops(SMALL, Method.full(), 1, 8, attention="sparse"), "causal, dense"),
-        (lambda: flops_per_token(SMALL, Method.full(), 8, "7n"), "megatron"),
-        (lambda: Method.lora(0), "rank=0"),
-        (lambda: Method.lora(2, ("queries",)), "q_proj"),
-        (lambda: Method.lora(2, ()), "targets"),
+        (lambda: step_flops(SMALL, Method.full(), 0, 16), "batch_size", 0, "0"),
+        (lambda: step_flops(SMALL, Method.full(), 1, -1), "sequence_length", -1, "0"),
+        (
+            lambda: step_flops(SMALL, Method.full(), 1, 8, attention="sparse"),
+            *("attention", "sparse", "causal, dense"),
+        ),
+        (lambda: flops_per_token(SMALL, Method.full(), 8, "7n"), "convention", "7n", "megatron"),
+        (lambda: Method.lora(0), "rank", 0, "0"),
+        (lambda: Method.lora(2, ("queries",)), "targets", "[queries]", "q_proj"),
+        (lambda: Method.lora(2, ()), "targets", "[]", "q_proj"),
     ],
 )
-def test_errors_list_the_known_choices(call, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_errors_list_the_known_choices(call, key: str, value: object, mention: str) -> None:
+    with user_error(key, mention, value=value):
         call()
 
 
@@ -153,5 +155,5 @@ def test_lora_on_a_layer_that_the_model_lacks_is_refused() -> None:
     plain = Architecture(
         hidden_size=32, num_layers=1, num_heads=2, ffn_size=64, vocab_size=9, gated_mlp=False
     )
-    with pytest.raises(UserError, match=r"gate_proj.*up_proj"):
+    with user_error("targets", "up_proj", value="[gate_proj]"):
         step_flops(plain, Method.lora(2, ("gate_proj",)), 1, 8)

@@ -9,7 +9,6 @@ from hpc_llm.accounting.hardware import (
     cluster_catalogue,
     read_catalogue,
 )
-from hpc_llm.errors import UserError
 
 REPORTED = {
     "NVIDIA A100-SXM4-80GB": "A100-SXM-80GB",
@@ -70,21 +69,21 @@ def test_a_precision_that_the_device_lacks_is_refused() -> None:
     volta = Machine(
         hardware=device("v100_sxm2_32gb"), cluster=cluster_catalogue()["volta1"], precision="bf16"
     )
-    with pytest.raises(UserError, match=r"train\.precision=bf16: .*fp32, fp16"):
+    with user_error("train.precision", "fp32, fp16", value="bf16"):
         _ = volta.flops_per_second
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("key", "value", "told", "mention"),
     [
-        ({"utilisation_high": 1.2}, "utilisation_high=1.2"),
-        ({"utilisation_low": None}, "utilisation_low=None"),
-        ({"price_low": 9.0}, "price_low=9.0"),
-        ({"kind": "tpu"}, "gpu"),
-        ({"memory_gib": 0}, "memory_gib=0"),
+        ("utilisation_high", 1.2, 1.2, "1"),
+        ("utilisation_low", None, "null", "hardware.utilisation_high="),
+        ("price_low", 9.0, 9.0, "hardware.price_high="),
+        ("kind", "tpu", "tpu", "cpu, gpu"),
+        ("memory_gib", 0, 0, "0"),
     ],
 )
-def test_invalid_devices_are_refused(change: dict, said: str) -> None:
+def test_invalid_devices_are_refused(key: str, value: object, told: object, mention: str) -> None:
     entry = read_catalogue("hardware")["a100_sxm_80gb"]
-    with pytest.raises(UserError, match=said):
-        type(device("a100_sxm_80gb"))(**(entry | change))
+    with user_error(f"hardware.{key}", mention, value=told):
+        type(device("a100_sxm_80gb"))(**(entry | {key: value}))

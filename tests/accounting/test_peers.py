@@ -160,7 +160,7 @@ def test_the_exact_count_equals_the_formula_written_out(method: str) -> None:
 
 @pytest.mark.parametrize("name", PEERS)
 def test_the_page_has_what_each_peer_counts(name: str) -> None:
-    written = cells("The same run by each of them")[name]
+    written = cells("The same run by each trainer")[name]
     counted = [PEERS[name](method) for method in METHODS]
     figures = [f"{flops / 1e9:.2f}" for flops in counted]
     over = [f"{counted[2] / exact('lora', pairs):.2f}" for pairs in (1, CAUSAL)]
@@ -171,7 +171,7 @@ def test_the_page_has_what_each_peer_counts(name: str) -> None:
 
 def test_the_page_names_every_peer_in_both_tables() -> None:
     names = set(PEERS) - {"exact, dense", "exact, causal"}
-    for heading in ("Formulas of others", "What they leave out"):
+    for heading in ("Formulas of other trainers", "What other trainers do not count"):
         assert set(cells(heading)) == names
 
 
@@ -250,7 +250,7 @@ def test_the_profiler_of_deepspeed_takes_three_forward_passes(method: str) -> No
 
 
 def test_what_trains_decides_the_cost() -> None:
-    written = cells("What training costs by method")
+    written = cells("Training cost by method")
     methods = {
         "everything": Method.full(),
         "embedding and head": Method.embeddings(),
@@ -295,5 +295,5 @@ def test_numbers_in_the_text() -> None:
         hours = carried_out / (32 * 312e12 * utilisation * 0.8) / 3600
         assert f"{hours:.0f} hours" in text
     below_three, stage_three = 2 * 2 * ADAPTERS * 31 / 32, 2 * (2 * N + ADAPTERS) * 31 / 32
-    assert f"{below_three / 1e9:.2f} GB an optimizer step" in text
-    assert f"{stage_three / 1e9:.1f} GB a micro-step" in text
+    assert f"{below_three / 1e9:.2f} GB per optimizer step" in text
+    assert f"{stage_three / 1e9:.1f} GB per gradient accumulation step" in text

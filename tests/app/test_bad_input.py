@@ -1,9 +1,11 @@
-"""Bad input: one line that names the value, the rule and the fix; exit code 2; nothing left."""
+"""Bad input: one line that names the value, the rule and the cure; exit code 2; nothing left."""
 
 import json
 import os
+import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from tiny import hpc_llm
@@ -42,23 +44,23 @@ def text(tmp_path):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("tokenizr.vocab_size=9", ["tokenizr.vocab_size", "did you mean tokenizer.vocab_size"]),
-        ("tokenizer.vocab_sise=9", ["did you mean tokenizer.vocab_size"]),
-        ("+new.key=1", ["new.key", "no such setting"]),
+        ("tokenizr.vocab_size=9", ["tokenizr.vocab_size:", "tokenizer.vocab_size"]),
+        ("tokenizer.vocab_sise=9", ["tokenizer.vocab_sise:", "tokenizer.vocab_size"]),
+        ("+new.key=1", ["new.key:", "--cfg job"]),
         ("zero=stage9", ["stage9", "stage0, stage1, stage2, stage3"]),
-        ("zero.stage=7", ["zero.stage=7", "must be 0, 1, 2 or 3"]),
+        ("zero.stage=7", ["zero.stage=7:", "0, 1, 2 or 3"]),
         ("stages.lora.steps=many", ["stages.lora.steps", "many", "Integer"]),
-        ("stages.lora.steps=0", ["stages.lora.steps=0", "above 0"]),
-        ("train.batch_tokens=1000", ["train.batch_tokens=1000", "multiple"]),
-        ("launch.processes=3", ["8 sequences of 512", "split over 3 ranks", "multiple of 1536"]),
+        ("stages.lora.steps=0", ["stages.lora.steps=0:"]),
+        ("train.batch_tokens=1000", ["train.batch_tokens=1000:", "train.sequence_length="]),
+        ("launch.processes=3", ["train.batch_tokens=4096:", "1536"]),
         (
             ["zero=stage0", "checkpoint.layout=sharded"],
-            ["layout=sharded:", "stage1"],
+            ["checkpoint.layout=sharded:", "zero=stage1"],
         ),
-        ("tokenizer.vocab_size=100", ["tokenizer.vocab_size=100", "at least 384"]),
+        ("tokenizer.vocab_size=100", ["tokenizer.vocab_size=100:", "384"]),
         ("recipe.stages=[full]", ["recipe.stages=[full]:", "recipe=end_to_end"]),
-        ("train.lora.alpha=3", ["train.lora.alpha:", "did you mean stages.lora.alpha"]),
-        ("stages.lora.from=lora", ["stages.lora.from=lora:", "use transplant, embeddings"]),
+        ("train.lora.alpha=3", ["train.lora.alpha:", "stages.lora.alpha"]),
+        ("stages.lora.from=lora", ["stages.lora.from=lora:", "transplant, embeddings"]),
         ("corpus.target=[", ["'['"]),
     ],
 )
@@ -72,32 +74,38 @@ def test_wrong_settings(refused, override, words, tmp_path):
 
 def test_rows_longer_than_the_model_reads(refused, bad_run, tmp_path, text):
     longer = ["train.sequence_length=4096", "train.batch_tokens=8192"]
-    assert "the model has 512 positions" in refused("adapt", *longer, f"runs_dir={tmp_path}/runs")
-    assert "the model has 512 positions" in bad_run(text, *longer)
+    for line in (refused("adapt", *longer, f"runs_dir={tmp_path}/runs"), bad_run(text, *longer)):
+        assert "train.sequence_length=4096: " in line
+        assert "train.sequence_length=512 " in line
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
-    ("override", "words"),
+    ("override", "key", "mention"),
     [
-        ("zero_optimization.overlap_com=true", "did you mean overlap_comm?"),
-        ("gradient_cliping=1", "did you mean gradient_clipping"),
-        ("communication_data_type=fp12", "DeepSpeed rejects it: Invalid communication_data_type"),
+        ("zero_optimization.overlap_com=true", ".zero_optimization.overlap_com", "overlap_comm"),
+        ("gradient_cliping=1", ".gradient_cliping", "gradient_clipping"),
+        ("communication_data_type=fp12", "", "Invalid communication_data_type"),
     ],
 )
-def test_what_deepspeed_does_not_know_is_told_before_the_first_stage(tmp_path, override, words):
+def test_what_deepspeed_does_not_know_is_told_before_the_first_stage(
+    tmp_path, override, key, mention
+):
     done = hpc_llm("adapt", f"zero.extra.{override}", f"runs_dir={tmp_path}", check=False)
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("hpc-llm: ")]
-    assert "zero.extra" in line
-    assert words in line
+    assert f"zero.extra{key}: " in line
+    assert mention in line
     assert not (tmp_path / "example" / "corpus").exists()
 
 
 def test_wrong_words(refused):
-    assert "did you mean adapt?" in refused("adpt")
+    line = refused("adpt")
+    assert "adpt: " in line
+    assert "adapt" in line
+    assert "train" not in line
     assert "--colour" in refused("adapt", "--colour")
-    assert "the verb must come first" in refused("run=x")
+    assert "hpc-llm adapt run=x" in refused("run=x")
 
 
 @pytest.fixture
@@ -115,8 +123,8 @@ def bad_run(refused, tmp_path, model):
 
 def test_a_missing_file(bad_run, tmp_path):
     line = bad_run(tmp_path / "no.jsonl")
-    assert "corpus.target=" in line
-    assert "no such file" in line
+    assert f"corpus.target={tmp_path}/no.jsonl: " in line
+    assert str(Path.cwd()) in line
     assert not (tmp_path / "runs").exists()
 
 
@@ -138,20 +146,20 @@ def test_text_that_is_not_utf8(bad_run, tmp_path):
 
 def test_a_vocabulary_larger_than_the_text_supports(bad_run, tmp_path, text):
     line = bad_run(text, "tokenizer.vocab_size=4096")
-    assert "tokenizer.vocab_size=4096" in line
-    assert "at most" in line
+    assert re.search(r"tokenizer\.vocab_size=4096: .*\b\d+\b", line)  # what it supports
     assert not (tmp_path / "runs/bad/tokenizer").exists()
 
 
 def test_a_model_without_weights(bad_run, tmp_path, model, text):
     folder = tmp_path / "empty-model"
     folder.mkdir()
-    assert "has no config.json" in bad_run(text, path=folder)
+    assert re.search(rf"model\.path={folder}: .*config\.json", bad_run(text, path=folder))
     shutil.copy(model / "config.json", folder)
-    assert "has no weights" in bad_run(text, path=folder)
+    assert re.search(rf"model\.path={folder}: .*\*\.safetensors", bad_run(text, path=folder))
     (folder / "pytorch_model.bin").write_bytes(b"")
-    assert "pickled weights (*.bin) are not loaded" in bad_run(text, path=folder)
-    assert "no such folder" in bad_run(text, path=tmp_path / "gone")
+    assert re.search(rf"model\.path={folder}: .*\*\.bin", bad_run(text, path=folder))
+    gone = tmp_path / "gone"
+    assert re.search(rf"model\.path={gone}: .*OWNER/NAME", bad_run(text, path=gone))
     assert not (tmp_path / "runs").exists()
 
 
@@ -159,7 +167,7 @@ def test_a_folder_that_is_no_run(refused, tmp_path):
     (tmp_path / "example").mkdir()
     (tmp_path / "example" / "thesis.tex").write_text("mine")
     line = refused("adapt", f"runs_dir={tmp_path}")
-    assert "not a run folder" in line
+    assert re.search(rf"{tmp_path}/example: .*config\.yaml.*run=NAME", line)
     assert (tmp_path / "example" / "thesis.tex").read_text() == "mine"
 
 
@@ -177,7 +185,7 @@ def full_disk(tmp_path):
 
 def test_a_full_disk(refused, full_disk):
     line = refused("adapt", f"runs_dir={full_disk}", "tracking=off")
-    assert "the disk is full" in line
+    assert re.search(r"\bfull\b.*runs_dir", line)
     assert not (full_disk / "example" / "corpus").exists()
     assert not list((full_disk / "example").glob(".*.tmp"))
 

@@ -80,7 +80,7 @@ def test_two_ranks_end_together_and_a_lost_ledger_is_noticed(runs):
     assert ended_by_its_budget(runs, *words).returncode == EXIT_BUDGET
     (runs / "two/ledger.jsonl").unlink()
     done = adapt(runs, *words, *LORA)
-    assert "charging the difference" in done.stderr
+    assert re.search(r"train/lora: .*\bledger\b.* FLOPs", done.stderr)
     stage = json.loads((runs / "two/train/lora/done.json").read_text())
     useful = Ledger(runs / "two/ledger.jsonl").totals("train/lora").useful
     assert useful.flops == stage["flops"]
@@ -91,10 +91,10 @@ def test_a_budget_in_money_needs_a_price_and_one_in_gpu_hours_a_gpu(runs):
     words = ["run=refused", "hardware.price_low=null", "hardware.price_high=null"]
     refused = adapt(runs, *words, "budget.money=5", check=False)
     assert refused.returncode == 2
-    assert "has no price" in refused.stderr
+    assert re.search(r"budget\.money=5: .*hardware\.price_low", refused.stderr)
     refused = adapt(runs, "run=refused", "budget.gpu_hours=5", check=False)
     assert refused.returncode == 2
-    assert "is not a GPU" in refused.stderr
+    assert re.search(r"budget\.gpu_hours=5: hardware=.*hardware=NAME", refused.stderr)
 
 
 def test_every_log_line_has_cost_and_utilisation(whole):
@@ -116,7 +116,7 @@ def test_the_rows_of_a_start_are_its_wall_time(timed):
 
 def test_after_50_steps_the_rest_is_projected_and_the_ledger_shows_its_error(timed):
     folder, said, _ = timed
-    assert "50 steps measured, remaining training time" in said
+    assert re.search(r"lora: .*\b50 measured\b", said)
     (row,) = rows(folder, reason="projection")
     assert row.stage == "train/lora"
     assert row.projected_seconds > 0
@@ -158,4 +158,4 @@ def test_money_is_told_in_the_currency_of_the_budget(runs, whole):
     assert "RUB" in hpc_llm("ledger", str(whole)).stdout
     refused = adapt(runs, "run=refused", "budget.currency=CHF", check=False)
     assert refused.returncode == 2
-    assert "currency CHF: has no exchange rate" in refused.stderr
+    assert re.search(r"currency=CHF: .*budget\.rates\.CHF=", refused.stderr)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -92,7 +93,7 @@ def test_a_swept_plan_shows_its_configurations(capsys):
 
 def test_a_key_without_its_group_is_found(capsys):
     assert main(["plan", "model=solar-10.7b", "nodes=3"]) == EXIT_USER
-    assert "did you mean cluster.nodes?" in capsys.readouterr().err
+    assert re.search(r"hpc-llm: nodes: .*\bcluster\.nodes\b", capsys.readouterr().err)
 
 
 def test_the_ledger_tells_on_stderr_what_it_passes_over(capsys, tmp_path):
@@ -103,7 +104,7 @@ def test_the_ledger_tells_on_stderr_what_it_passes_over(capsys, tmp_path):
     Ledger(tmp_path / "a/ledger.jsonl").append(row)
     assert main(["ledger", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
     told = capsys.readouterr()
-    assert "b: has no ledger.jsonl; skipped" in told.err
+    assert re.search(r"/b: .*ledger\.jsonl.*\bskipped\b", told.err)
     assert "skipped" not in told.out
 
 

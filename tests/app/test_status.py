@@ -48,12 +48,12 @@ def test_what_is_left_is_told_by_the_last_interval_then_by_the_runs_projection(f
     trained(folder, 20, 40)
     assert main(["status", str(folder.path)]) == 0
     said = capsys.readouterr().out
-    assert "no Slurm job was submitted for this run" in said
-    assert re.search(r"train/lora: step 20 of 100, loss 2.000, the stage ends in about 2:0\d", said)
-    assert "spent: nothing yet" in said
+    assert f"{folder.path}: no Slurm job" in said
+    assert re.search(r"train/lora: step 20 of 100, loss 2\.000, .* 2:0\d\b", said)
+    assert "spent: nothing" in said
     trained(folder, 60, 0, **{"cost/hours_left": 2.5})
     main(["status", str(folder.path)])
-    assert re.search(r"training ends in about 2:(30:00|29:5\d)", capsys.readouterr().out)
+    assert re.search(r"\btraining .* 2:(30:00|29:5\d)\b", capsys.readouterr().out)
 
 
 def test_money_is_that_of_the_ledger(folder, capsys):
@@ -70,13 +70,13 @@ def test_without_slurm_the_run_folder_tells_what_is_done(folder, capsys):
     folder.write_record({"stage": "correct", "started": "2025-12-31T23:59:59+00:00"})
     assert main(["status", str(folder.path), "nothing"]) == 0
     told = capsys.readouterr()
-    assert "  7  train  unknown  -  1 of 2 stages done\n" in told.out
+    assert re.search(r"^ +7 +train +unknown +- +1 of 2 ", told.out, re.MULTILINE)
     assert "older" not in told.out
-    assert "squeue: not found on PATH" in told.err
-    assert "sacct: not found" in told.err
-    assert "nothing: is not a run folder: it has no config.yaml" in told.err
+    assert re.search(r"squeue: .*\bPATH\b", told.err)
+    assert re.search(r"sacct: .*\bPATH\b", told.err)
+    assert re.search(r"nothing: .*\bconfig\.yaml\b", told.err)
     assert main(["cancel", str(folder.path)]) == EXIT_USER
-    assert "squeue: not found" in capsys.readouterr().err
+    assert re.search(r"squeue: .*\bPATH\b", capsys.readouterr().err)
 
 
 def test_logs_are_printed_in_the_order_of_the_chain(folder, capsys):

@@ -70,8 +70,8 @@ def test_the_table_shows_the_measures_of_each_trial_and_which_failed(grid, capsy
         )
         assert "USD" in rows[number]
     for number in (1, 3):
-        assert re.search(r"90000 +failed at tokenizer( +n/a){5} ", rows[number])
-        assert f"trial {number}: exit code 2; rerun: hpc-llm adapt --config" in said
+        assert re.search(r"90000 +failed\b.* tokenizer( +n/a){5} ", rows[number])
+        assert re.search(rf"trial {number}: exit code 2\b.*hpc-llm adapt --config", said)
     best = min(figures, key=lambda number: figures[number]["target_bpb"]["corrected"])
     assert [number for number, row in rows.items() if "best" in row] == [best]
     assert f"model {folder}/{best}/model\n" in said
@@ -81,11 +81,11 @@ def test_the_table_shows_the_measures_of_each_trial_and_which_failed(grid, capsy
 def test_status_of_a_sweep_is_its_table_and_a_trial_is_a_run(grid, capsys):
     folder, _ = grid
     assert main(["status", str(folder)]) == 0
-    assert capsys.readouterr().out.count("failed at tokenizer") == 2
+    assert len(re.findall(r"\bfailed\b.* tokenizer ", capsys.readouterr().out)) == 2
     assert main(["status", str(folder / "0")]) == 0
     assert "train/lora: step 12 of 12" in capsys.readouterr().out
     assert main(["logs", str(folder)]) == EXIT_USER
-    assert f"pass one of its trials, for example {folder}/0" in capsys.readouterr().err
+    assert re.search(rf"{folder}: .*{folder}/0", capsys.readouterr().err)
 
 
 def test_the_plot_has_a_curve_for_each_second_value_and_crosses(grid, capsys):
@@ -107,13 +107,13 @@ def test_what_is_done_is_kept_and_new_values_get_new_numbers(tmp_path):
         ("1", "50"),
         ("2", "60"),
     ]
-    assert f"{tmp_path}/grid/1: nothing to do" in said
+    assert f"{tmp_path}/grid/1: nothing" in said
     for number, documents in enumerate((40, 50, 60)):
         config = yaml.safe_load((tmp_path / f"grid/{number}/config.yaml").read_text())
         assert config["corpus"]["max_documents"] == documents
     other = hpc_llm(*words, "seed=1,2", check=False)
     assert other.returncode == EXIT_USER
-    assert "is a sweep over corpus.max_documents, not over seed" in other.stderr
+    assert re.search(r"/grid: .*\bcorpus\.max_documents\b.*\bseed\b.*run=NAME", other.stderr)
 
 
 def test_a_sweep_that_is_asked_to_stop_goes_on_later(tmp_path, capsys):
@@ -140,21 +140,18 @@ def test_a_sweep_that_is_asked_to_stop_goes_on_later(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["stages.lora.rank=4,0"], "trial stages.lora.rank=0: stages.lora.rank=0: must be above 0"),
+        (["stages.lora.rank=4,0"], "trial stages.lora.rank=0: stages.lora.rank=0: "),
         (["train.batch_tokens=1024,1000"], "trial train.batch_tokens=1000: train.batch_tokens"),
-        (["run=a,b"], "run: must be equal for all trials of a sweep"),
-        (["launch=local,slurm"], "launch: must be equal for all trials"),
-        (["launch.throttle=2", "seed=1,2"], "launch.throttle=2: applies to Slurm jobs only"),
-        (
-            ["hydra/launcher=joblib", "seed=1,2"],
-            "hydra/launcher=joblib: the only supported launcher is submitit_slurm",
-        ),
+        (["run=a,b"], "hpc-llm: run: "),
+        (["launch=local,slurm"], "hpc-llm: launch: "),
+        (["launch.throttle=2", "seed=1,2"], "launch.throttle=2: .*launch=slurm"),
+        (["hydra/launcher=joblib", "seed=1,2"], "hydra/launcher=joblib: .*submitit_slurm"),
     ],
 )
 def test_one_wrong_trial_refuses_the_sweep(words, said, tmp_path, capsys):
     runs = f"runs_dir={tmp_path / 'runs'}"
     assert main(["adapt", *TINY, "-m", runs, *words]) == EXIT_USER
-    assert said in capsys.readouterr().err
+    assert re.search(said, capsys.readouterr().err)
     assert not (tmp_path / "runs").exists()
 
 
@@ -163,7 +160,7 @@ def test_a_single_run_is_no_sweep_nor_the_other_way_round(tmp_path, capsys):
     (tmp_path / "one/config.yaml").touch()
     words = ["adapt", f"runs_dir={tmp_path}", "run=one", "-m", "seed=1,2"]
     assert main(words) == EXIT_USER
-    assert f"{tmp_path}/one: is the folder of a single run" in capsys.readouterr().err
+    assert re.search(rf"{tmp_path}/one: .*run=NAME", capsys.readouterr().err)
     for word in ([], [str(tmp_path / "one")], ["a", "b"]):
         assert main(["sweep", *word]) == EXIT_USER
         assert "sweep" in capsys.readouterr().err
@@ -174,7 +171,7 @@ def test_several_ranks_do_not_sweep(monkeypatch, capsys):
         monkeypatch.setenv(key, str(value))
     monkeypatch.setenv("MASTER_PORT", "12345")
     assert main(["adapt", "-m", "seed=1,2"]) == EXIT_USER
-    assert "run it on the login node with launch=slurm" in capsys.readouterr().err
+    assert re.search(r"hpc-llm: -m: .*launch=slurm", capsys.readouterr().err)
 
 
 def test_a_launcher_of_hydra_is_refused(capsys, tmp_path):

@@ -3,9 +3,9 @@
 import os
 
 import pytest
+from errors import user_error
 
 from hpc_llm import config
-from hpc_llm.errors import UserError
 from hpc_llm.rundir import conf_dir
 
 OPTIONS = [
@@ -62,12 +62,12 @@ def test_sizes_of_a_model_may_be_given_on_the_command_line():
 
 def test_a_file_of_another_version_is_told(tmp_path):
     (tmp_path / "config.yaml").write_text("modle: {}\n")
-    with pytest.raises(UserError, match="start a new run=NAME"):
+    with user_error(str(tmp_path / "config.yaml"), "modle", "run=NAME"):
         config.load(tmp_path / "config.yaml")
 
 
 def test_a_job_on_a_node_that_does_not_see_the_run_folder_says_so(tmp_path):
-    with pytest.raises(UserError, match=f"no such file on {os.uname().nodename}; all nodes"):
+    with user_error(str(tmp_path / "config.yaml"), os.uname().nodename, "runs_dir"):
         config.load(tmp_path / "config.yaml")
 
 

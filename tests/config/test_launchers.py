@@ -45,10 +45,10 @@ def test_each_setting_of_the_plugin_has_a_meaning_or_a_reason():
         (["hydra/launcher=joblib"], "submitit_slurm"),
         (["~hydra/launcher"], "submitit_slurm"),
         (["hydra.launcher.nodes=2"], "hydra/launcher=submitit_slurm"),
-        ([CHOSEN, "hydra.launcher.timeout=2"], "did you mean timeout_min?"),
+        ([CHOSEN, "hydra.launcher.timeout=2"], "timeout_min"),
         ([CHOSEN, "hydra.launcher.zzz=2"], "max_num_timeout"),
         ([CHOSEN, "hydra.launcher.setup=[x]"], "modules"),
-        ([CHOSEN, "hydra.launcher.mem_gb=1,2"], "one value"),
+        ([CHOSEN, "hydra.launcher.mem_gb=1,2"], "sweep"),
         ([CHOSEN, "hydra.sweep.dir=x"], "runs_dir="),
     ],
 )

@@ -14,6 +14,7 @@ def settings() -> Callable[..., CorpusSettings]:
         values: dict[str, Any] = {
             "target": [],
             "source": [],
+            "texts": {},
             "text_field": "text",
             "hub_split": "train",
             "min_characters": 3,

@@ -62,8 +62,8 @@ def test_a_name_with_brackets_is_a_file_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "mention"),
     [
-        ("missing.txt", "no such file"),
-        ("*.nothing", "no file matches"),
+        ("missing.txt", "path"),
+        ("*.nothing", "pattern"),
         ("folder", "folder/*.jsonl.gz"),
         ("table.csv", ".jsonl, .jsonl.gz"),
         ("sample:de", "sample:en, sample:ru"),

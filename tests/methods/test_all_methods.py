@@ -4,9 +4,11 @@ import ast
 import copy
 import importlib
 import inspect
+from dataclasses import fields
 
 import pytest
 import torch
+import yaml
 from errors import user_error
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
@@ -16,6 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from hpc_llm.accounting import Architecture, stage_method, step_flops, trainable_parameters
 from hpc_llm.methods import describe, method_names
+from hpc_llm.rundir import conf_dir
 from hpc_llm.surgery.loading import apply_weights
 from hpc_llm.surgery.merge import attach_adapter, merge_adapter
 from hpc_llm.surgery.trainable import make_trainable
@@ -118,6 +121,14 @@ def test_what_it_leaves_is_loaded_again_and_merged_or_refused(method, tmp_path):
     else:
         with user_error("adapter"):
             merge_adapter(again, 1.0)
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_every_setting_has_its_value_in_conf(method):
+    values = yaml.safe_load((conf_dir() / "method" / f"{method}.yaml").read_text())
+    names = [field.name for field in fields(describe(method).settings)]
+    assert sorted(values) == sorted("from" if name == "from_stage" else name for name in names)
+    assert values["method"] == method
 
 
 @pytest.mark.parametrize("method", method_names())

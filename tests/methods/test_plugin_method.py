@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import adapt, records, stage_of, stages
+from tiny import adapt, hpc_llm, records, stage_of, stages
+from torch.utils.flop_counter import FlopCounterMode
 
 from hpc_llm import config
-from hpc_llm.accounting import Architecture, stage_method, trainable_parameters
+from hpc_llm.accounting import Architecture, stage_method, step_flops, trainable_parameters
 from hpc_llm.methods import method_names
 from hpc_llm.surgery.trainable import make_trainable
 
@@ -41,6 +42,22 @@ def test_it_is_listed_composed_and_counted(plugins):
     held = sum(parameter.numel() for parameter in found.parameters.values())
     assert held == trainable_parameters(arch, stage_method(stage_of("ia3"))) == 2 * (16 + 16)
     assert torch.equal(next(iter(found.parameters.values())).detach(), torch.ones(16, 1))
+
+
+def test_its_plan_and_flops_are_those_of_the_counter(plugins):
+    done = hpc_llm(
+        "plan", "+method@stages.ia3=ia3", "~stages.lora", "model=llama-3.1-8b", "plan.format=json"
+    )
+    (row,) = [row for row in json.loads(done.stdout)["rows"] if row["stage"] == "ia3"]
+    assert row["trainable"] == 32 * 2 * 1024  # keys and values of 32 layers
+    from test_all_methods import IDS, llama
+
+    found = make_trainable(llama(), stage_of("ia3"), False, 1)
+    arch = Architecture.from_config(found.causal.config.to_dict())
+    with FlopCounterMode(display=False) as counter:
+        found.model(input_ids=IDS, labels=IDS, use_cache=False).loss.backward()
+    counted = step_flops(arch, stage_method(stage_of("ia3")), *IDS.shape)
+    assert counted.total == counter.get_total_flops()
 
 
 UP_TO = "corpus,train/pretrain,tokenizer,transplant,train/embeddings,train/lora"

@@ -130,7 +130,8 @@ def test_the_folder_that_is_trained_is_the_one_that_is_planned(tmp_path: Path) -
 
 def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     result = plan("model=solar-10.7b", f"model.path={tmp_path}/1B")
-    assert "no such folder" in result.warnings[0]
+    assert f"model.path={tmp_path}/1B: " in result.warnings[0]
+    assert "model.architecture" in result.warnings[0]
     assert plan("model=solar-10.7b").warnings == []  # a hub id
 
 

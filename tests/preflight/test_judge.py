@@ -1,12 +1,14 @@
 """Which node is bad, on figures made up for the purpose."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
+from errors import user_error
 
 from hpc_llm.distributed import Ranks, expand_hostlist
-from hpc_llm.errors import EXIT_FAILED, EXIT_NODES, UserError
+from hpc_llm.errors import EXIT_FAILED, EXIT_NODES
 from hpc_llm.preflight import RankFigures, ReduceFigures, Report, by_host, judge, write_report
 from hpc_llm.preflight.judge import clock_offset
 from hpc_llm.preflight.metrics import hosts_of_ranks
@@ -69,9 +71,9 @@ def test_slow_node_is_found(rates) -> None:
 def test_of_two_nodes_the_slower_one_is_bad() -> None:
     # The mean of the two would be 1.3 times the slower one, and hide it
     found = bad(hosts(600, 375, peak_flops_per_second=None))
-    assert found == {
-        "b": "rank 1: 375 TFLOP/s, 1.6 times slower than the median 600 (preflight.slow_factor=1.5)"
-    }
+    assert list(found) == ["b"]
+    told = r"rank 1: 375 TFLOP/s, 1\.6 .* 600 \(preflight\.slow_factor=1\.5\)"
+    assert re.fullmatch(told, found["b"])
 
 
 def test_one_slow_device_makes_its_node_bad() -> None:
@@ -82,29 +84,31 @@ def test_one_slow_device_makes_its_node_bad() -> None:
 
 def test_nodes_that_are_slow_together_are_found_by_the_catalogue() -> None:
     found = bad(hosts(200, 200))
-    assert "20% of the peak of H100, preflight.min_peak_share=0.4" in found["a"]
+    assert re.search(r"\b20% .*H100, preflight\.min_peak_share=0\.4", found["a"])
     assert found.keys() == {"a", "b"}
     assert bad(hosts(200, 200), min_peak_share=None) == {}
 
 
 @pytest.mark.parametrize(
-    ("figures", "words"),
+    ("figures", "told"),
     [
-        ({"devices": 1}, "1 of 2 devices"),
-        ({"free_gib": 1.5}, "1.50 GiB of free memory, preflight.min_free_gib=2"),
-        ({"run_gib": 0.5}, "0.50 GiB of free disk of the run folder, preflight.min_disk_gib=1"),
-        ({"tmp_gib": 0.0}, "0.00 GiB of free disk of /tmp"),
+        ({"devices": 1}, "1 of 2 "),
+        ({"free_gib": 1.5}, r"^1\.50 GiB .*, preflight\.min_free_gib=2$"),
+        ({"run_gib": 0.5}, r"^0\.50 GiB .*, preflight\.min_disk_gib=1$"),
+        ({"tmp_gib": 0.0}, r"^0\.00 GiB .*/tmp, preflight\.min_disk_gib=1$"),
         ({"error": "CUDA error", "flops_per_second": None}, "rank 1: CUDA error"),
     ],
 )
-def test_broken_node_is_found(figures, words: str) -> None:
+def test_broken_node_is_found(figures, told: str) -> None:
     found = by_host([rank(0, "a"), rank(1, "b", **figures), rank(2, "c")], ["a", "b", "c"])
     assert bad(found).keys() == {"b"}
-    assert words in bad(found)["b"]
+    assert re.search(told, bad(found)["b"])
 
 
 def test_silent_node_is_bad_and_has_the_name_that_slurm_gave_it() -> None:
-    assert bad(hosts(600, None, 600)) == {"b": "silent for preflight.wait_seconds=60: rank 1"}
+    found = bad(hosts(600, None, 600))
+    assert list(found) == ["b"]
+    assert re.search(r"preflight\.wait_seconds=60\b.*\brank 1$", found["b"])
 
 
 def test_slow_link_is_its_nodes_and_not_its_partners() -> None:
@@ -112,9 +116,9 @@ def test_slow_link_is_its_nodes_and_not_its_partners() -> None:
     for name, rate in {"a": 24.0, "b": 25.0, "c": 3.0}.items():  # the best of each node's pairs
         found[name].links["nccl"] = rate
     assert bad(found).keys() == {"c"}
-    assert bad(found)["c"].startswith("nccl: 3 GB/s, 8.0 times slower than the median 24")
+    assert re.match(r"nccl: 3 GB/s, 8\.0 .* 24 ", bad(found)["c"])
     found["c"].links["nccl"] = 0.0
-    assert "nccl: 0 GB/s, against the median 24" in bad(found)["c"]
+    assert re.search(r"nccl: 0 GB/s, .* 24 ", bad(found)["c"])
 
 
 @pytest.mark.parametrize(
@@ -177,14 +181,10 @@ def test_report_is_a_table_a_json_and_a_list_for_sbatch(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "words"),
-    [
-        ("slow_factor", 1.0, "must be above 1"),
-        ("min_peak_share", 1.0, "a share of the peak"),
-        ("min_disk_gib", -1.0, "must be 0 or above"),
-        ("seconds", 0.0, "must be above 0"),
-    ],
-)
-def test_wrong_settings_are_refused(key: str, value: float, words: str) -> None:
-    with pytest.raises(UserError, match=words):
+    ("key", "value", "limit"),
+    [("slow_factor", 1.0, 1), ("min_peak_share", 1.0, 1), ("min_disk_gib", -1.0, 0),
+     ("seconds", 0.0, 0)],
+)  # fmt: skip
+def test_wrong_settings_are_refused(key: str, value: float, limit: int) -> None:
+    with user_error(f"preflight.{key}", limit, value=value):
         PreflightSettings(**{**LIMITS, key: value})

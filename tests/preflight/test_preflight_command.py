@@ -1,6 +1,7 @@
 """`hpc-llm preflight` with two real ranks on this machine."""
 
 import json
+import re
 
 from tiny import hpc_llm
 
@@ -28,7 +29,7 @@ def test_two_ranks_of_one_node_are_measured_and_billed(tmp_path) -> None:
     (reduce,) = found["all_reduce"]
     assert (reduce["link"], reduce["ranks"], reduce["bytes"]) == ("gloo", 2, 2**20)
     assert (found["problems"], found["failures"]) == ({}, [])
-    assert "1 of 1 nodes are healthy" in done.stdout
+    assert re.search(r"^1 nodes\b", done.stdout, re.MULTILINE)
     assert not (tmp_path / "x/preflight.exclude").exists()
     (row,) = Ledger(tmp_path / "x/ledger.jsonl").rows()
     assert (row.stage, row.kind) == ("preflight", "cpu")
@@ -39,12 +40,12 @@ def test_fault_of_all_nodes_is_no_reason_to_leave_them_out(tmp_path) -> None:
     words = [*QUICK, "preflight.min_disk_gib=1_000_000_000", "run=x", f"runs_dir={tmp_path}"]
     done = hpc_llm("preflight", *words, check=False)
     assert done.returncode == EXIT_FAILED
-    assert "GiB of free disk of the run folder, preflight.min_disk_gib=1e+09" in done.stdout
-    assert "no node can be excluded" in done.stdout
+    assert "preflight.min_disk_gib=1e+09" in done.stdout
+    assert "--exclude" not in done.stdout
     assert not (tmp_path / "x/preflight.exclude").exists()
 
 
 def test_jobs_of_slurm_are_made_by_the_script(tmp_path) -> None:
     done = hpc_llm("preflight", "launch=slurm", f"runs_dir={tmp_path}", check=False)
     assert done.returncode == 2
-    assert "submit slurm/preflight.sbatch" in done.stderr
+    assert re.search(r"launch=slurm: .*slurm/preflight\.sbatch", done.stderr)

@@ -76,8 +76,8 @@ def test_one_task_for_each_gpu(slurm_cluster, how: str) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--gpus-per-node=2",), "1 cores on a node: its tasks need 2; add --ntasks-per-node=2"),
-        (("--gpus-per-node=2", "--ntasks-per-node=1"), "1 tasks for 2 GPUs"),
+        (("--gpus-per-node=2",), "1 cores .* 2; .*--ntasks-per-node=2"),
+        (("--gpus-per-node=2", "--ntasks-per-node=1"), "1 tasks .* 2 GPUs"),
         (("--export=ALL,HPC_LLM_VENV=/nowhere",), "HPC_LLM_VENV=/nowhere"),
         (("--export=ALL,PATH=/usr/bin:/bin",), "neither in"),
     ],
@@ -85,7 +85,7 @@ def test_one_task_for_each_gpu(slurm_cluster, how: str) -> None:
 def test_wrong_input_is_told(slurm_cluster, options: tuple[str, ...], words: str) -> None:
     done = slurm_cluster.run(*WAIT, "-N1", *options, str(SCRIPT))
     assert done.returncode == 2
-    assert words in slurm_cluster.logs()
+    assert re.search(words, slurm_cluster.logs())
     assert slurm_cluster.places("*") == []
 
 
@@ -111,7 +111,7 @@ def test_exit_75_starts_the_job_again(slurm_cluster) -> None:
         (compiled,) = {p["environment"]["TORCH_EXTENSIONS_DIR"] for p in places}
         assert compiled.endswith(f"-{job}-{restart}")  # no lock of a killed start is met again
         assert not Path(compiled).exists()
-    assert "restart 1 of at most 20" in slurm_cluster.logs()  # the first run's words are kept
+    assert re.search(r"restart 1\b.*\b20\b", slurm_cluster.logs())  # the first run's log is kept
 
 
 def test_restarts_have_an_end(slurm_cluster) -> None:

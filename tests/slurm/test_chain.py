@@ -64,7 +64,7 @@ def test_the_example_is_done_by_a_chain_on_two_nodes(slurm_cluster) -> None:
     folder = slurm_cluster.folder / "runs" / "one"
     again = slurm_cluster.run(*HPC_LLM, "adapt", *TINY, *NODES)
     assert again.returncode == 2
-    assert "runs/one: its jobs are in the queue" in again.stdout
+    assert re.search(r"runs/one: .*hpc-llm cancel \S*runs/one", again.stdout)
     followed = slurm_cluster.output(*HPC_LLM, "logs", "-f", "runs/one")
     assert [slurm_cluster.state(job) for job in jobs] == 5 * ["COMPLETED 0"], followed
     assert records(folder)[-1] == "report"
@@ -92,16 +92,16 @@ def test_the_example_is_done_by_a_chain_on_two_nodes(slurm_cluster) -> None:
     assert "train/lora: step 12 of 12, loss" in said
     assert re.search(r"spent: \S+ core-hours, \S+ USD", said)
     without = status(slurm_cluster, PATH="/nowhere")
-    assert "squeue: not found on PATH" in without
-    assert re.search(r"train +unknown +- +2 of 2 stages done", without)
-    assert "nothing to do" in slurm_cluster.output(*HPC_LLM, "adapt", *TINY, *NODES)
+    assert re.search(r"squeue: .*\bPATH\b", without)
+    assert re.search(r"train +unknown +- +2 of 2\b", without)
+    assert "runs/one: nothing" in slurm_cluster.output(*HPC_LLM, "adapt", *TINY, *NODES)
 
 
 def test_a_part_that_fails_takes_those_behind_it_along(slurm_cluster) -> None:
     text = slurm_cluster.folder / "text.txt"
     text.write_text("one\n")
     jobs = submitted(slurm_cluster, HELD, "corpus.target=text.txt")
-    assert "held: scontrol release" in status(slurm_cluster)
+    assert "scontrol release" in status(slurm_cluster)
     text.unlink()
     slurm_cluster.output("scontrol", "release", *jobs)
     states = wait_for_end(slurm_cluster, *jobs)
@@ -109,7 +109,7 @@ def test_a_part_that_fails_takes_those_behind_it_along(slurm_cluster) -> None:
     said = status(slurm_cluster)
     assert re.search(rf"{jobs[0]}  corpus .* exit code 2: hpc-llm: corpus.target=", said)
     for job in jobs[1:]:
-        assert re.search(rf"{job} .* never started: the job before it failed", said)
+        assert re.search(rf"{job} .* never started: ", said)  # and why
     assert "text.txt" in slurm_cluster.output(*HPC_LLM, "logs", "runs/one")
 
 
@@ -118,8 +118,8 @@ def test_a_refused_later_part_leaves_no_job(slurm_cluster) -> None:
     done = slurm_cluster.run(*HPC_LLM, "adapt", *TINY, *NODES, where)
     assert done.returncode == 2
     told = re.search(
-        r"4-train: launch=slurm: invalid partition specified: nowhere; .* no job of the chain has "
-        r"started; cancelled (\d+), (\d+), (\d+)",
+        r"4-train: launch=slurm: .*\bpartition\b.*\bnowhere\b.* cancelled "
+        r"(\d+), (\d+), (\d+)",
         done.stdout,
     )
     assert told, done.stdout
@@ -167,10 +167,10 @@ def test_cancel_ends_what_is_left(slurm_cluster) -> None:
     assert f"cancelled {', '.join(jobs)}" in said
     assert slurm_cluster.output("squeue", "--noheader") == ""
     assert status(slurm_cluster).count("never started") == 5
-    assert "no pending or running job" in slurm_cluster.output(*HPC_LLM, "cancel", "runs/one")
+    assert "runs/one: no job" in slurm_cluster.output(*HPC_LLM, "cancel", "runs/one")
     refused = slurm_cluster.run(*HPC_LLM, "cancel", "runs/one", PATH="/nowhere")
     assert refused.returncode == 2
-    assert "squeue: not found on PATH; run hpc-llm on a login node" in refused.stdout
+    assert re.search(r"hpc-llm: squeue: .*\bPATH\b", refused.stdout)
 
 
 def test_a_running_part_is_cancelled_for_good(slurm_cluster) -> None:
@@ -185,8 +185,8 @@ def test_a_running_part_is_cancelled_for_good(slurm_cluster) -> None:
     (folder / "config.yaml").touch()
     said = slurm_cluster.output(*HPC_LLM, "status", "runs/example")
     assert re.search(rf"{one}  a  RUNNING  node\d +for 0:\d\d of 10:00", said)
-    assert re.search(rf"{two}  b  PENDING  - +waits for {one}", said)
-    assert "spent: nothing yet" in said
+    assert re.search(rf"{two}  b  PENDING  - +waiting for {one}", said)
+    assert "spent: nothing" in said
     slurm_cluster.output(*HPC_LLM, "cancel", "runs/example")
     assert wait_for_end(slurm_cluster, one, two) == ["CANCELLED 0", "CANCELLED 0"]
 
@@ -219,8 +219,8 @@ def test_a_job_that_waits_runs_the_copy_of_the_program(slurm_cluster) -> None:
 def test_what_is_not_done_yet_is_told_before_a_job_waits(slurm_cluster) -> None:
     done = slurm_cluster.run(*HPC_LLM, "train", "--stages", "train/lora", *TINY, *NODES)
     assert done.returncode == 2
-    assert "train/lora: needs train/embeddings first" in done.stdout
+    assert re.search(r"train/lora: .*\btrain/embeddings\b.*hpc-llm adapt", done.stdout)
     unknown = slurm_cluster.run(*HPC_LLM, "train", "--stages", "train/x", *TINY, *NODES)
-    assert "--stages=train/x: no such stage; choose one of corpus, train/pretrain" in unknown.stdout
+    assert re.search(r"--stages=train/x: .*\bcorpus, train/pretrain\b", unknown.stdout)
     assert slurm_cluster.output("squeue", "--noheader") == ""
     assert not (slurm_cluster.folder / "runs").exists()

@@ -29,9 +29,9 @@ def test_plan_shows_the_job_script_and_what_slurm_says(slurm_cluster) -> None:
         assert re.search(r"Job \d+ to start at .* on nodes node\d in part", job["answer"])
     refused = slurm_cluster.output(*ask[:-1], "launch.partition=nowhere")
     assert "PF-days" in refused
-    assert "sbatch --test-only: invalid partition specified: nowhere\n" in refused
+    assert re.search(r"sbatch --test-only: .*\bpartition\b.*\bnowhere\n", refused)
     without = slurm_cluster.output(*ask, PATH="/nowhere")
-    assert "no sbatch on PATH" in json.loads(without)["jobs"][0]["answer"]
+    assert re.search(r"\bsbatch\b.*\bPATH\b", json.loads(without)["jobs"][0]["answer"])
     assert not (slurm_cluster.folder / "runs").exists()
 
 
@@ -59,7 +59,7 @@ def test_adapt_is_submitted_and_a_second_call_has_nothing_to_do(slurm_cluster) -
     adapt = (*HPC_LLM, "adapt", *TINY, "tracking=off", "run=one", "runs_dir='my %j runs'", *SLURM)
     refused = slurm_cluster.run(*adapt, "launch.partition=nowhere")
     assert refused.returncode == 2
-    assert "launch=slurm: invalid partition specified: nowhere;" in refused.stdout
+    assert re.search(r"launch=slurm: .*\bpartition\b.*\bnowhere;", refused.stdout)
     assert slurm_cluster.output("squeue", "--noheader") == ""
 
     variables = {"TORCH_EXTENSIONS_DIR": f"{sys.prefix}/torch_extensions"}
@@ -76,7 +76,7 @@ def test_adapt_is_submitted_and_a_second_call_has_nothing_to_do(slurm_cluster) -
     bill = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
     assert {row["job"] for row in bill} == {job}
     again = slurm_cluster.output(*adapt, "cluster.nodes=2")
-    assert "nothing to do" in again
+    assert f"{folder.relative_to(slurm_cluster.folder)}: nothing" in again
     assert slurm_cluster.output("squeue", "--noheader") == ""
     assert list(Path(folder).glob("slurm-*.out")) == [folder / f"slurm-{job}.out"]
 
@@ -90,8 +90,9 @@ def test_an_account_that_does_not_exist_is_refused(slurm_cluster) -> None:
     assert plan.endswith(f"sbatch --test-only: allocation failure: {words}")
     refused = slurm_cluster.run(*adapt, "launch.account=nobody", "launch.chain=true")
     assert refused.returncode == 2
-    assert f"launch=slurm: Batch job submission failed: {words}; fix launch.*" in refused.stdout
-    assert "sacctmgr list what exists" in refused.stdout
+    assert f"launch=slurm: Batch job submission failed: {words}; " in refused.stdout
+    assert "launch.*" in refused.stdout
+    assert "sacctmgr" in refused.stdout
     assert slurm_cluster.output("squeue", "--noheader") == ""
     known = slurm_cluster.output(*adapt, "launch.account=lab", "launch.options.hold=true")
     assert slurm_cluster.output("squeue", "--noheader", "--format=%i %a").split() == [
@@ -113,5 +114,5 @@ def test_the_id_is_found_below_what_a_sites_sbatch_says_besides(slurm_cluster) -
 def test_without_sbatch_nothing_is_made(slurm_cluster) -> None:
     done = slurm_cluster.run(*HPC_LLM, "adapt", *SLURM, PATH="/nowhere")
     assert done.returncode == 2
-    assert "no sbatch on PATH; run hpc-llm on a login node" in done.stdout
+    assert re.search(r"launch=slurm: .*\bPATH\b.*launch=local", done.stdout)
     assert not (slurm_cluster.folder / "runs").exists()

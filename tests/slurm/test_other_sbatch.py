@@ -51,7 +51,7 @@ def test_train_that_stops_early_starts_again(slurm_cluster) -> None:
     act = "barrier()\nif ranks.restart_count == 0: raise Stopped"
     job = submit(slurm_cluster, "train", "-N2", words=["a=b c"], ACT=act)
     slurm_cluster.wait_for_state(job, "COMPLETED 1")
-    assert "train.sbatch: saved and requeued, restart 1 of at most 20" in slurm_cluster.logs()
+    assert re.search(r"train\.sbatch: .*requeued.*restart 1\b.*\b20\b", slurm_cluster.logs())
 
 
 def test_evaluate_is_one_task_on_one_gpu(slurm_cluster) -> None:
@@ -132,16 +132,16 @@ def test_ranks_have_logs_of_their_own(slurm_cluster) -> None:
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"HPC_LLM_HOME": "/nowhere"}, "no /nowhere/slurm/common.sh; export HPC_LLM_HOME="),
-        ({"HPC_LLM_SETUP": "/nowhere"}, "HPC_LLM_SETUP=/nowhere: is not there"),
-        ({"HPC_LLM_CONTAINER": "a.sif"}, "HPC_LLM_CONTAINER=a.sif: no apptainer on PATH"),
-        ({"HPC_LLM_CONTAINER": "a", "HPC_LLM_PYXIS": "b"}, "two containers are set; unset one"),
+        ({"HPC_LLM_HOME": "/nowhere"}, "/nowhere/slurm/common.sh; .*HPC_LLM_HOME="),
+        ({"HPC_LLM_SETUP": "/nowhere"}, "HPC_LLM_SETUP=/nowhere: "),
+        ({"HPC_LLM_CONTAINER": "a.sif"}, "HPC_LLM_CONTAINER=a.sif: .*apptainer.*PATH"),
+        ({"HPC_LLM_CONTAINER": "a", "HPC_LLM_PYXIS": "b"}, "HPC_LLM_CONTAINER.*HPC_LLM_PYXIS"),
     ],
 )
 def test_wrong_input_is_told(slurm_cluster, variables: dict[str, str], words: str) -> None:
     done = slurm_cluster.run(*WAIT, str(SCRIPTS / "train.sbatch"), **variables)
     assert done.returncode == 2
-    assert words in slurm_cluster.logs()
+    assert re.search(words, slurm_cluster.logs())
     assert slurm_cluster.places("*") == []
 
 

@@ -5,6 +5,7 @@ thermal limit would do.
 """
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -106,7 +107,7 @@ def test_healthy_pair_passes(cluster, meeting) -> None:
     assert table["all_reduce"][0]["ranks"] == 2
     (row,) = rows(cluster)
     assert (row.job, row.devices) == (job, 2)
-    assert "2 of 2 nodes are healthy" in cluster.logs()
+    assert re.search(r"^2 nodes\b", cluster.logs(), re.MULTILINE)
     assert not (cluster.folder / "runs/x/preflight.exclude").exists()
 
 
@@ -123,9 +124,9 @@ def test_throttled_node_is_left_out_and_the_job_starts_again_on_another(
     cluster.wait_for_state(job, "COMPLETED 1", PATIENCE)
     first, second = rows(cluster)
     assert (first.job, first.restart, second.restart) == (job, 0, 1)
-    assert "times slower than the median" in cluster.logs()
-    assert "exclude bad nodes with sbatch --exclude=node2" in cluster.logs()
-    assert "excluding node2 and requeued, restart 1 of at most 20" in cluster.logs()
+    assert re.search(r"node2: rank \d+: .* TFLOP/s, .*preflight\.slow_factor=", cluster.logs())
+    assert "--exclude=node2" in cluster.logs()
+    assert re.search(r"\bnode2 .*requeued.*restart 1\b.*\b20\b", cluster.logs())
     assert list(found(cluster)["hosts"]) == ["node1", third_node]
     assert cluster.places(job, 0) == []  # the bad node has cost the preflight and no more
     nodes = [p["environment"]["SLURMD_NODENAME"] for p in cluster.places(job, 1)]
@@ -136,7 +137,7 @@ def test_a_job_of_launch_slurm_does_the_same(cluster, meeting, third_node) -> No
     job = cluster.output(sys.executable, "-c", JOB, *QUICK, THROTTLED="node2", **meeting)
     cluster.wait_for_state(job, "COMPLETED 1", PATIENCE)
     log = (cluster.folder / f"runs/x/slurm-{job}.out").read_text()
-    assert "job.sbatch: excluding node2 and requeued, restart 1 of at most 20" in log
+    assert re.search(r"job\.sbatch: .*\bnode2 .*requeued.*restart 1\b.*\b20\b", log)
     assert list(found(cluster)["hosts"]) == ["node1", third_node]
     assert [row.restart for row in rows(cluster)] == [0, 1]
     assert cluster.places(job, 0) == []
@@ -148,7 +149,7 @@ def test_lost_node_is_named_and_earlier_exclusions_stay(cluster, meeting, third_
     words = ["preflight.wait_seconds=20"]
     job = submit(cluster, "train", *options, words=words, LOST="node2", **meeting)
     cluster.wait_for_state(job, "PENDING 1", PATIENCE)  # one node is not enough
-    assert "silent for preflight.wait_seconds=20: rank 1" in cluster.logs()
+    assert re.search(r"node2: .*preflight\.wait_seconds=20\b.*\brank 1\b", cluster.logs())
     assert cluster.output("squeue", "-hj", job, "-o%x") == "node[2-3]"
     cluster.output("scancel", job)
 
@@ -157,7 +158,7 @@ def test_no_more_restarts_than_allowed(cluster, meeting) -> None:
     job = submit(cluster, "train", THROTTLED="node2", HPC_LLM_MAX_REQUEUES="0", **meeting)
     cluster.wait_for_state(job, "FAILED 0", PATIENCE)
     assert cluster.places(job) == []
-    assert "not requeued: 0 restarts, HPC_LLM_MAX_REQUEUES=0" in cluster.logs()
+    assert "HPC_LLM_MAX_REQUEUES=0" in cluster.logs()
     exclude = (cluster.folder / "runs/x/preflight.exclude").read_text()
     assert exclude == "node2\n"
 

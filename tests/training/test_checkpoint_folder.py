@@ -1,6 +1,7 @@
 """Checkpoints on the disk, without training: complete or not, kept or pruned, compared."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,11 +114,11 @@ def test_checkpoints_of_later_steps_can_be_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda path: (path / "state.json").unlink(), "has no state.json"),
-        (lambda path: (path / "state.json").write_text("{"), "state.json cannot be read"),
-        (lambda path: (path / "state.json").write_text("[]"), "state.json cannot be read"),
+        (lambda path: (path / "state.json").unlink(), r"state\.json$"),
+        (lambda path: (path / "state.json").write_text("{"), r"state\.json .*line 1"),
+        (lambda path: (path / "state.json").write_text("[]"), r"state\.json .*'list'"),
         (lambda path: (path / "states").unlink(), "states: No such file"),
-        (lambda path: (path / "states").write_bytes(b"x" * 10), "states has 10 bytes, not 1,000"),
+        (lambda path: (path / "states").write_bytes(b"x" * 10), r"states .*\b10\b.*\b1,000\b"),
     ],
 )
 def test_what_is_not_whole_is_told(tmp_path, damage, said):
@@ -139,7 +140,7 @@ def test_another_format_is_refused_and_not_taken_for_a_broken_one(tmp_path):
     path = save(tmp_path, 3)
     found = json.loads((path / "state.json").read_text())
     (path / "state.json").write_text(json.dumps({**found, "format": 99}))
-    with user_error(str(path), "format 99", "reads 2", "checkpoint.changed=restart"):
+    with user_error(str(path), 99, 2, "checkpoint.changed=restart"):
         Checkpoint.read(path)
 
 
@@ -208,11 +209,10 @@ def test_tuples_and_paths_are_compared_as_they_are_read_back():
 
 
 def test_another_stage_another_model_and_another_text_are_named():
-    assert "stage lora, not of full" in why(state(3), stage="full").rule
+    assert re.search(r"\bstage lora\b.*\bfull\b", why(state(3), stage="full").rule)
     same = {"fingerprint": "x"}
     error = why(state(3), parameters={"a": "4 x 3", "b": "1"}, **same)
-    assert "a is 4 x 2 in the checkpoint and 4 x 3 in the model" in error.rule
-    assert "b is missing in the checkpoint and 1 in the model" in error.rule
+    assert re.search(r"\ba .*4 x 2 .*4 x 3 .*\bb .*\b1\b", error.rule)
     assert why(state(3), parameters={"a": "4 x 2"}, **same) is None
     error = why(state(3), data=lambda progress: {"next_row": progress.step}, **same)
     assert "{'next_row': 3}" in error.rule

@@ -4,10 +4,10 @@ import os
 import subprocess
 
 import pytest
+from errors import user_error
 from test_checkpoint import EVERY_STEP, run, steps
 
 from hpc_llm.config import compose, typed
-from hpc_llm.errors import UserError
 
 
 @pytest.fixture
@@ -70,5 +70,5 @@ def test_a_full_disk_is_skipped_where_the_settings_say_so(capfd, tmp_path, small
 
 
 def test_going_back_makes_no_room():
-    with pytest.raises(UserError, match="full_disk=rollback: unknown; choose one of skip, stop"):
+    with user_error("guards.full_disk", "skip, stop", value="rollback"):
         typed(compose(["guards.full_disk=rollback"]))

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_stop_ends_the_stage_without_saving_what_came_of_it(capfd, tmp_path):
         for fault in FAULTS
     ]
     for task, result in zip(tasks, run(capfd, tasks), strict=True):
-        assert "step 4: the loss or the gradient is NaN or infinite" in result["error"]
+        assert re.search(r"\bstep 4: .*\bNaN\b", result["error"])
         newest = sorted(Path(task["folder"]).glob("step-*"))[-1].name
         assert newest == "step-00000003"
 

@@ -5,17 +5,19 @@ A process starts in seconds and trains in fractions of one, so each trains sever
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
+from start_ranks import METHODS
 
 from hpc_llm.launch import run_ranks
 
 PROGRAM = Path(__file__).parent / "train_tiny.py"
 VARIANTS = {
     **{f"zero{stage}": {"zero": stage, "method": "lora"} for stage in (0, 1, 2, 3)},
-    **{method: {"zero": 1, "method": method} for method in ("full", "embeddings", "head")},
+    **{name: {"zero": 1, **needs} for name, needs in METHODS.items()},
     "bf16": {"zero": 2, "precision": "bf16"},
 }
 
@@ -75,6 +77,6 @@ def test_a_broken_newest_checkpoint_is_passed_over(capfd, tmp_path):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_loss_that_is_no_number_ends_the_run_and_is_not_saved(capfd, tmp_path, processes):
     (result,) = run(capfd, [{"folder": tmp_path / "nan", "poison": True}], processes)
-    assert "step 1: the loss or the gradient is NaN or infinite" in result["error"]
-    assert "stages.full.learning_rate (it was 0.01)" in result["error"]
+    assert re.search(r"\bstep 1: .*\bNaN\b", result["error"])
+    assert re.search(r"\bstages\.full\.learning_rate .*\b0\.01\b", result["error"])
     assert not list(tmp_path.glob("nan/step-*"))

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from errors import user_error
 from start_ranks import start_ranks
 
 from hpc_llm.config import compose, typed
-from hpc_llm.errors import UserError
 from hpc_llm.training.stragglers import ForwardClock, slow_ranks
 
 
@@ -53,7 +53,7 @@ def test_a_slow_rank_is_named_once(capfd, tmp_path, stage, factor):
     ((step, names),) = found["named"]
     assert step == 3  # the third log line in a row
     host = re.escape(socket.gethostname())
-    assert re.fullmatch(rf"rank 1 on {host} takes [0-9.]+ times as long .*", names[0])
+    assert re.fullmatch(rf"rank 1 on {host} .*\b[0-9.]+ times .*", names[0])
     assert len(names) == 1
 
 
@@ -64,5 +64,5 @@ def test_one_rank_is_compared_with_nobody(capfd, tmp_path):
 
 
 def test_a_factor_that_names_everybody_is_refused():
-    with pytest.raises(UserError, match=r"guards\.slow_factor=1\.0: must be above 1"):
+    with user_error("guards.slow_factor", "1", value=1.0):
         replace(typed(compose([])).guards, slow_factor=1.0)

@@ -5,20 +5,16 @@ A process starts in seconds and trains in fractions of one, so each start has ma
 
 import json
 import math
+import re
 from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from start_ranks import start_ranks
+from start_ranks import METHODS, start_ranks
 
 NOTHING_KEPT = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
-METHODS = {
-    **{name: {"method": name} for name in ("full", "embeddings", "head")},
-    "new_rows": {"method": "new_rows", "rows": [3, 60]},
-    "adapters": {"method": "lora", "stage": {"train_embeddings": False}},
-    "adapters and rows": {"method": "lora", "stage": {"train_embeddings": True}},
-}
+VARIANTS = {**METHODS, "adapters alone": {"method": "lora", "stage": {"train_embeddings": False}}}
 TOLERANCE = {"fp32": 1e-5, "fp16": 1e-4, "bf16": 1e-3}  # of the loss; it moves by 1e-2
 
 
@@ -41,10 +37,10 @@ def train(capfd):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_every_stage_precision_and_method_trains_alike(train, tmp_path, processes):
-    combinations = list(product(METHODS, TOLERANCE, range(4)))
+    combinations = list(product(VARIANTS, TOLERANCE, range(4)))
     calm = {"fp16": {"initial_scale_power": 12}}  # nothing is left out to find a scale
     results = train(
-        [task(tmp_path, s, p, calm if p == "fp16" else None, **METHODS[m])
+        [task(tmp_path, s, p, calm if p == "fp16" else None, **VARIANTS[m])
          for m, p, s in combinations], processes,
     )  # fmt: skip
     reference = {m: r for (m, p, s), r in zip(combinations, results, strict=True)
@@ -56,7 +52,7 @@ def test_every_stage_precision_and_method_trains_alike(train, tmp_path, processe
         norms = [[record[4] for record in r["records"]] for r in (found, exact)]
         assert norms[0][:1] == pytest.approx(norms[1][:1], rel=5e-3), what
         assert all(norm > 0.01 for norm in norms[0]), what
-        if processes == 1 and "adapters" not in method:
+        if processes == 1 and VARIANTS[method]["method"] != "lora":
             same = results[combinations.index((method, precision, 1))]
             assert found["hash"] == same["hash"], what
 
@@ -110,7 +106,7 @@ def test_a_gradient_that_no_loss_scale_helps_is_an_anomaly(train, tmp_path):
     scaling = {"fp16": {"initial_scale_power": 3, "hysteresis": 1}}
     fault = {"fault": [0, "nan_gradient", 1000], "steps": 8, "micro": None}
     for found in train([task(tmp_path, s, "fp16", scaling, **fault) for s in range(4)]):
-        assert "step 4: the loss or the gradient is NaN or infinite" in found["error"]
+        assert re.search(r"\bstep 4: .*\bNaN\b", found["error"])
         assert [anomaly["kind"] for anomaly in found["troubles"]] == ["not_finite"]
 
 
@@ -136,7 +132,7 @@ def test_states_on_the_host_train_alike_and_go_on(train, tmp_path, processes):
 
 def test_divided_models_are_the_whole_ones(capfd, tmp_path):
     (found,) = start_ranks(capfd, "divided_tiny.py", str(tmp_path), 2)
-    assert found.pop("disagreement").startswith("rows: differs between rank 0 and rank 1")
+    assert found.pop("disagreement").startswith("rows: rank 1 ")
     assert {name: model.pop("tied") for name, model in found.items()} == {
         "llama": False, "qwen2": True, "gpt2": True, "mixtral": False,
     }  # fmt: skip

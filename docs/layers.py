@@ -1,9 +1,9 @@
-"""Draw the rooms of the package from what import-linter checks: `python docs/house.py`.
+"""Draw the layers of `hpc_llm` from what import-linter checks: `python docs/layers.py`.
 
-The order and the colours of the rooms come from the contracts in `setup.cfg`, the descriptions from
-each room's docstring, the sub-rooms from its folders, so the figure cannot contradict the code.
-`mkdocs build` runs it too (a hook in `mkdocs.yml`). It writes `docs/images/house.svg`, and only
-when the figure changes.
+The order and the colours of the packages come from the contracts in `setup.cfg`, the descriptions
+from the docstrings of the packages, the subpackages from their folders, so the figure matches the
+code. `mkdocs build` runs it too (a hook in `mkdocs.yml`). It writes `docs/images/layers.svg` only
+if the figure has changed.
 """
 
 import ast
@@ -14,15 +14,15 @@ from textwrap import wrap
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PICTURE = ROOT / "docs" / "images" / "house.svg"
+PICTURE = ROOT / "docs" / "images" / "layers.svg"
 WIDTH, MARGIN, GAP, LEGEND_HEIGHT = 960, 16, 8, 34  # pixels
 WIDE_HEIGHT, NARROW_HEIGHT = 48, 64  # pixels: one line of description, or two
 LETTER = 6.7  # mean width of a letter of the description, pixels
 COLOURS = {"torch": "#fde8d3", "light": "#dcebf7", "hydra": "#e3f1de"}
 MEANINGS = {
-    "torch": "may use torch, DeepSpeed, transformers, peft",
-    "light": "never imports them: fast start-up",
-    "hydra": "the only package that uses Hydra",
+    "torch": "may import torch, DeepSpeed, transformers, peft",
+    "light": "never imports them: starts at once",
+    "hydra": "the only package that imports Hydra",
 }
 
 
@@ -34,37 +34,37 @@ def contracts() -> ConfigParser:
 
 
 def layers(parser: ConfigParser) -> list[list[str]]:
-    """Return the rooms of each layer, from the top down."""
+    """Return the packages of each layer, from the top down."""
     lines = parser["importlinter:contract:layers"]["layers"].split("\n")
-    return [[room.strip() for room in line.split("|")] for line in lines if line.strip()]
+    return [[package.strip() for package in line.split("|")] for line in lines if line.strip()]
 
 
-def kind(room: str, parser: ConfigParser) -> str:
-    """Return the contract that colours a room: a key of `COLOURS`."""
+def kind(package: str, parser: ConfigParser) -> str:
+    """Return the contract that colours a package: a key of `COLOURS`."""
 
     def sources(contract: str) -> list[str]:
         return parser[f"importlinter:contract:{contract}"]["source_modules"].split()
 
-    if room != "errors" and f"hpc_llm.{room}" not in sources("hydra"):
+    if package != "errors" and f"hpc_llm.{package}" not in sources("hydra"):
         return "hydra"
-    return "light" if room == "errors" or f"hpc_llm.{room}" in sources("light") else "torch"
+    return "light" if package == "errors" or f"hpc_llm.{package}" in sources("light") else "torch"
 
 
-def description(room: str) -> str:
-    """Return the first sentence of a room's docstring."""
-    folder = ROOT / "hpc_llm" / room
+def description(package: str) -> str:
+    """Return the first sentence of a package's docstring."""
+    folder = ROOT / "hpc_llm" / package
     source = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
     text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
     return " ".join(text.split("\n\n")[0].replace("`", "").split())
 
 
-def subrooms(room: str) -> list[str]:
-    """Return the names of the packages inside a room."""
-    return sorted(path.parent.name for path in (ROOT / "hpc_llm" / room).glob("*/__init__.py"))
+def subpackages(package: str) -> list[str]:
+    """Return the names of the packages inside a package."""
+    return sorted(path.parent.name for path in (ROOT / "hpc_llm" / package).glob("*/__init__.py"))
 
 
-def draw_subrooms(names: list[str], right: float, top: float) -> str:
-    """Return small boxes for the sub-rooms, from `right` leftwards."""
+def draw_subpackages(names: list[str], right: float, top: float) -> str:
+    """Return small boxes for the subpackages, from `right` leftwards."""
     parts = []
     for name in reversed(names):
         width = 16 + LETTER * len(name)
@@ -78,11 +78,11 @@ def draw_subrooms(names: list[str], right: float, top: float) -> str:
     return "".join(parts)
 
 
-def draw_room(room: str, left: float, top: float, width: float, colour: str) -> str:
-    """Return one box: the room's name, its description and its sub-rooms."""
+def draw_package(package: str, left: float, top: float, width: float, colour: str) -> str:
+    """Return one box: the package's name, its description and its subpackages."""
     narrow = width < WIDTH / 2
     height = NARROW_HEIGHT if narrow else WIDE_HEIGHT
-    lines = wrap(description(room), int((width - 24) / LETTER))[: 2 if narrow else 1]
+    lines = wrap(description(package), int((width - 24) / LETTER))[: 2 if narrow else 1]
     words = "".join(
         f'<text x="{left + 12:.0f}" y="{top + 39 + 15 * i:.0f}" class="words">{escape(line)}</text>'
         for i, line in enumerate(lines)
@@ -90,8 +90,8 @@ def draw_room(room: str, left: float, top: float, width: float, colour: str) -> 
     return (
         f'<rect x="{left:.0f}" y="{top:.0f}" width="{width:.0f}" height="{height}" rx="6" '
         f'fill="{colour}" stroke="#8a94a0"/>'
-        f'<text x="{left + 12:.0f}" y="{top + 21:.0f}" class="room">{room}</text>{words}'
-        f"{draw_subrooms(subrooms(room), left + width - 12, top + 6)}"
+        f'<text x="{left + 12:.0f}" y="{top + 21:.0f}" class="package">{package}</text>{words}'
+        f"{draw_subpackages(subpackages(package), left + width - 12, top + 6)}"
     )
 
 
@@ -112,20 +112,20 @@ def draw() -> str:
     """Return the figure as SVG."""
     parser = contracts()
     parts, top = [legend(MARGIN)], MARGIN + LEGEND_HEIGHT
-    for rooms in layers(parser):
-        width = (WIDTH - 2 * MARGIN - GAP * (len(rooms) - 1)) / len(rooms)
-        for i, room in enumerate(rooms):
-            colour = COLOURS[kind(room, parser)]
-            parts.append(draw_room(room, MARGIN + i * (width + GAP), top, width, colour))
-        top += (WIDE_HEIGHT if len(rooms) == 1 else NARROW_HEIGHT) + GAP
+    for packages in layers(parser):
+        width = (WIDTH - 2 * MARGIN - GAP * (len(packages) - 1)) / len(packages)
+        for i, package in enumerate(packages):
+            colour = COLOURS[kind(package, parser)]
+            parts.append(draw_package(package, MARGIN + i * (width + GAP), top, width, colour))
+        top += (WIDE_HEIGHT if len(packages) == 1 else NARROW_HEIGHT) + GAP
     style = (
         "text{font-family:system-ui,sans-serif;fill:#1c2733}"
-        ".room{font-size:15px;font-weight:600}.words{font-size:12px}"
+        ".package{font-size:15px;font-weight:600}.words{font-size:12px}"
     )
     body = "\n".join(parts)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top + MARGIN}" role="img" '
-        f'aria-label="The rooms of hpc_llm; a room imports only from rooms below it">\n'
+        f'aria-label="The packages of hpc_llm; a package imports only packages of lower layers">\n'
         f'<style>{style}</style>\n<rect width="100%" height="100%" fill="#ffffff"/>\n'
         f"{body}\n</svg>\n"
     )
