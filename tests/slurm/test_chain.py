@@ -167,7 +167,7 @@ def test_cancel_ends_what_is_left(slurm_cluster) -> None:
     assert f"cancelled {', '.join(jobs)}" in said
     assert slurm_cluster.output("squeue", "--noheader") == ""
     assert status(slurm_cluster).count("never started") == 5
-    assert "runs/one: no job" in slurm_cluster.output(*HPC_LLM, "cancel", "runs/one")
+    assert "runs/one: no pending" in slurm_cluster.output(*HPC_LLM, "cancel", "runs/one")
     refused = slurm_cluster.run(*HPC_LLM, "cancel", "runs/one", PATH="/nowhere")
     assert refused.returncode == 2
     assert re.search(r"hpc-llm: squeue: .*\bPATH\b", refused.stdout)
