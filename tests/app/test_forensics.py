@@ -81,7 +81,7 @@ def test_a_step_done_again_has_the_same_bits_and_shows_its_documents(runs):
     settings = (runs / "one/config.yaml").read_bytes()
     words = [f"runs_dir={runs}", "run=one", "rerun.step=3", "rerun.stage=embeddings"]
     again = hpc_llm("train", *words, "launch.processes=2")  # it knows its settings itself
-    assert "embeddings, step 3" in again.stdout
+    assert "embeddings: step 3" in again.stdout
     assert (runs / "one/config.yaml").read_bytes() == settings
 
 
