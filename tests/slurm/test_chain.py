@@ -93,7 +93,7 @@ def test_the_example_is_done_by_a_chain_on_two_nodes(slurm_cluster) -> None:
     assert re.search(r"spent: \S+ core-hours, \S+ USD", said)
     without = status(slurm_cluster, PATH="/nowhere")
     assert re.search(r"squeue: .*\bPATH\b", without)
-    assert re.search(r"train +not known +- +2 of 2\b", without)
+    assert re.search(r"train +unknown +- +2 of 2\b", without)
     assert "runs/one: nothing" in slurm_cluster.output(*HPC_LLM, "adapt", *TINY, *NODES)
 
 
@@ -118,7 +118,8 @@ def test_a_refused_later_part_leaves_no_job(slurm_cluster) -> None:
     done = slurm_cluster.run(*HPC_LLM, "adapt", *TINY, *NODES, where)
     assert done.returncode == 2
     told = re.search(
-        r"4-train: launch=slurm: .*\bpartition\b.*\bnowhere\b.*\bcancelled (\d+), (\d+), (\d+)",
+        r"4-train: launch=slurm: .*\bpartition\b.*\bnowhere\b.* cancelled "
+        r"(\d+), (\d+), (\d+)",
         done.stdout,
     )
     assert told, done.stdout
@@ -166,7 +167,7 @@ def test_cancel_ends_what_is_left(slurm_cluster) -> None:
     assert f"cancelled {', '.join(jobs)}" in said
     assert slurm_cluster.output("squeue", "--noheader") == ""
     assert status(slurm_cluster).count("never started") == 5
-    assert "runs/one: no job" in slurm_cluster.output(*HPC_LLM, "cancel", "runs/one")
+    assert "runs/one: no pending" in slurm_cluster.output(*HPC_LLM, "cancel", "runs/one")
     refused = slurm_cluster.run(*HPC_LLM, "cancel", "runs/one", PATH="/nowhere")
     assert refused.returncode == 2
     assert re.search(r"hpc-llm: squeue: .*\bPATH\b", refused.stdout)
