@@ -1,4 +1,4 @@
-"""What is trained in `bench/train.py`: models, text in packed rows, and what a step costs."""
+"""Cases of `bench/train.py`: models, packed text, and the cost of a step."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -25,12 +25,12 @@ __all__ = ["LEARNING_RATE", "MODELS", "Case", "build_model", "prepare_text"]
 
 VOCABULARY = 32_000
 LEARNING_RATE = 3e-4
-WARM_UP = 1  # turns that are not counted
+WARM_UP = 1  # turns excluded from the results
 
 
 @dataclass(frozen=True)
 class Model:
-    """A Llama, and the tokens it is trained on in a step."""
+    """A Llama model, and its tokens per step."""
 
     architecture: dict[str, Any]
     length: int
@@ -67,29 +67,29 @@ class Case:
     method: str
     precision: str
     folder: str
-    """Where the text lies, and runs may write."""
+    """Folder of the text and of temporary runs."""
     threads: int
     steps: int
-    """Optimizer steps of a turn."""
+    """Optimizer steps per turn."""
     rows: int | None = None
-    """Rows of a step; None: as the model says."""
+    """Sequences per step; None: that of the model."""
     micro: int | None = None
-    """Rows of a forward pass; None: all."""
+    """Sequences per forward pass; None: all."""
     overrides: tuple[str, ...] = field(default=())
-    """Further settings of our side."""
+    """Further settings of hpc_llm."""
 
     @property
     def length(self) -> int:
-        """Positions of a row."""
+        """Positions per sequence."""
         return MODELS[self.model].length
 
     @property
     def tokens(self) -> int:
-        """Positions of a step."""
+        """Positions per step."""
         return self.length * (self.rows or MODELS[self.model].rows)
 
     def settings(self) -> RunConfig:
-        """Return the settings of our side; the others take theirs from it."""
+        """Return the settings of hpc_llm, from which those of the other systems are derived."""
         stage = f"stages.{self.method}"
         overrides = [
             "recipe=none",
@@ -121,14 +121,14 @@ class Case:
         return TrainingText(vocabulary=folder / MODEL_NAME, shares={folder / "text": 1.0})
 
     def batches(self, steps: int) -> list[Rows]:
-        """Return the rows of the first steps, in the order in which our side reads them."""
+        """Return the sequences of the first steps, in the order in which hpc_llm reads them."""
         cfg = self.settings()
         plan = plan_batches(cfg.train, 1, None)
         reader = open_reader(cfg, self.text(), plan, VOCABULARY)
         return [reader.read(part) for step in range(steps) for part in plan.indices(step, 0)]
 
     def step_flops(self, steps: int) -> float:
-        """Return the model FLOPs of a step, the mean of the first ones: of documents, causal."""
+        """Return the mean model FLOPs of the first steps: per document, causal."""
         cfg = self.settings()
         plan = plan_batches(cfg.train, 1, None)
         architecture = Architecture.from_config(llama_config(self).to_dict())
@@ -138,7 +138,7 @@ class Case:
         return flops.model(tokens, squares) / steps
 
     def key(self) -> dict[str, Any]:
-        """Return what tells this case from others, for the file of results."""
+        """Return the identifying fields of this case, for the results."""
         names = ("model", "method", "precision")
         return {name: asdict(self)[name] for name in names} | {"tokens_per_step": self.tokens}
 
@@ -164,7 +164,7 @@ def build_model(case: Case, dtype: torch.dtype | None = None) -> LlamaForCausalL
 
 
 def prepare_text(folder: Path, entry: str, pieces: int) -> None:
-    """Encode a text with a vocabulary of so many pieces below `folder`, once."""
+    """Train a vocabulary of this size and encode the text to `folder`, once."""
     done, asked = folder / "text.done", json.dumps([entry, pieces])
     if done.exists() and done.read_text() == asked:
         return

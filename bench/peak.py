@@ -1,4 +1,4 @@
-"""The speed of a large matrix product: what a step could reach at most."""
+"""The speed of a large matrix product: an upper bound for a step."""
 
 import time
 
@@ -14,7 +14,7 @@ PRODUCTS = 3
 def measured_peak(precision: str) -> float:
     """Return FLOP/s of the fastest of some square products, in `precision` or in fp32.
 
-    In both, because a CPU without instructions for a precision is faster in fp32.
+    Both, because a CPU without native instructions for a precision is faster in fp32.
     """
     return max(_flops_per_second(DTYPES[name]) for name in {precision, "fp32"})
 

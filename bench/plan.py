@@ -1,12 +1,12 @@
-"""Wall time of whole commands `hpc-llm plan`, beside a bare Python on the same machine.
+"""Wall time of whole `hpc-llm plan` commands, compared with bare Python on the same machine.
 
     python bench/plan.py
 
-Each command is a process of its own, from the start of Python to its last line. They run in turn,
-`--repeats` times, so that a busy moment meets all of them. Seconds of one machine tell little of
-another: the ratios to `python -c "import hydra"`, which any command with a Hydra configuration has
-to pay, compare better. The cold start finds no bytecode (`PYTHONPYCACHEPREFIX` is an empty folder):
-the first call after an installation, apart from the disk.
+Each command is timed as a separate process, from the start of Python to its last line. They take
+turns, `--repeats` times, so that background load affects all equally. Seconds do not compare across
+machines; ratios to `python -c "import hydra"`, which every command with a Hydra configuration
+needs, do. A cold start has no bytecode (`PYTHONPYCACHEPREFIX` is an empty folder), like the first
+call after an installation, but with a warm disk cache.
 """
 
 import argparse
@@ -38,12 +38,12 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Time all commands in turn, print a line for each and write the figures."""
+    """Time all commands in turn, print one line each and write the results."""
     arguments = parse()
     seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for name in COMMANDS:
         if name != COLD:
-            timed(name)  # fills caches, not counted
+            timed(name)  # warm-up, excluded from the results
     for _ in range(arguments.repeats):
         for name, times in seconds.items():
             times.append(timed(name))
@@ -71,7 +71,7 @@ def parse() -> argparse.Namespace:
 
 
 def timed(name: str) -> float:
-    """Run a command to its end and return its wall seconds; its output is shown if it fails."""
+    """Run a command and return its wall seconds; print its output if it fails."""
     with tempfile.TemporaryDirectory(prefix="hpc_llm_bench_") as folder:
         environment = dict(os.environ)
         if name == COLD:

@@ -1,8 +1,9 @@
-"""The systems that `bench/train.py` compares, each in a process of its own.
+"""The systems compared by `bench/train.py`, each in a separate process.
 
-They build the same model, read the same rows in the same order and make the same step: AdamW
-(fused, betas 0.9 and 0.95, no decay), a constant rate, gradients clipped at norm 1. In bf16 all
-keep fp32 weights and moments: ours and DeepSpeed beside bf16 weights, the others by autocast.
+They build the same model, read the same sequences in the same order and make the same step: AdamW
+(fused, betas 0.9 and 0.95, no weight decay), a constant learning rate, gradients clipped at norm 1.
+In bf16 all keep fp32 weights and moments: hpc_llm and DeepSpeed as master weights of bf16 weights,
+the others with autocast.
 """
 
 import tempfile
@@ -40,11 +41,11 @@ from hpc_llm.training import engine, process_group
 
 __all__ = ["SYSTEMS", "contest"]
 
-BATCHES = 64  # that the others hold in memory, more than a comparison takes
+BATCHES = 64  # held in memory by the other systems; more than a comparison needs
 
 
 def contest(pipe: Connection, case: Case, system: str) -> None:
-    """Train `case` by `system` turn by turn, as the parent says through `pipe`."""
+    """Train `case` with `system` in turns, as requested by the parent through `pipe`."""
     torch.set_num_threads(case.threads)
     with suppress(Finished):
         if not torch.cuda.is_available():
@@ -53,8 +54,8 @@ def contest(pipe: Connection, case: Case, system: str) -> None:
         SYSTEMS[system](case, partial(Gate, pipe, case))
 
 
-def learner(case: Case, model: LlamaForCausalLM) -> torch.nn.Module:
-    """Freeze what does not learn, as users do."""
+def trainable_model(case: Case, model: LlamaForCausalLM) -> torch.nn.Module:
+    """Freeze the parameters that are not trained, as users do."""
     model.to(process_group.device_of())
     if case.method == "full":
         return model
@@ -71,15 +72,15 @@ def learner(case: Case, model: LlamaForCausalLM) -> torch.nn.Module:
 
 
 def adamw(model: torch.nn.Module) -> torch.optim.AdamW:
-    """Return the optimizer of all systems but ours, which makes the same."""
-    learning = [p for p in model.parameters() if p.requires_grad]
+    """Return the optimizer of all systems except hpc_llm, which builds an equal one."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
     return torch.optim.AdamW(
-        learning, lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0, fused=True
+        trainable, lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0, fused=True
     )
 
 
 def endless(case: Case) -> Iterator[list[dict[str, torch.Tensor]]]:
-    """Yield the forward passes of each step, again from the first when all are read."""
+    """Yield the forward passes of each step, in an endless loop over the batches."""
     parts = [inputs(rows) for rows in case.batches(BATCHES)]
     size = len(parts) // BATCHES
     while True:
@@ -87,7 +88,7 @@ def endless(case: Case) -> Iterator[list[dict[str, torch.Tensor]]]:
 
 
 def run_ours(case: Case, gate_of: Callable[[torch.nn.Module], Gate]) -> None:
-    """The stage as `hpc-llm train` runs it: engine, loop, guards, events, ledger, W&B offline."""
+    """The stage as run by `hpc-llm train`: engine, loop, guards, events, ledger, W&B offline."""
     cfg, ranks = case.settings(), detect_ranks({})
     model = build_model(case)
     gate = gate_of(model)
@@ -101,13 +102,13 @@ def run_ours(case: Case, gate_of: Callable[[torch.nn.Module], Gate]) -> None:
         open_context(cfg, [stage], RunFolder(Path(folder)), ranks, "train") as context,
         timed_engine(gate),
     ):
-        asked = replace(context, stop_reason=gate)  # at every step boundary
-        train_stage(asked, case.method, model, case.text(), Path(folder) / "train")
+        gated = replace(context, stop_reason=gate)  # called at every step boundary
+        train_stage(gated, case.method, model, case.text(), Path(folder) / "train")
 
 
 @contextmanager
 def timed_engine(gate: Gate) -> Iterator[None]:
-    """Add up the time in the engine: the rest of a step is reading, watching and telling."""
+    """Sum the time in the engine; the rest of a step is data loading, guards and logging."""
     kept = {name: getattr(engine.Engine, name) for name in ("accumulate", "update")}
 
     def timed(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,8 +128,8 @@ def timed_engine(gate: Gate) -> Iterator[None]:
 
 
 def run_trainer(case: Case, gate_of: Callable[[torch.nn.Module], Gate]) -> None:
-    """HF Trainer (with peft), as its users call it."""
-    model = learner(case, build_model(case, torch.float32))
+    """HF Trainer (with peft), in its usual form."""
+    model = trainable_model(case, build_model(case, torch.float32))
     gate = gate_of(model)
     parts = [inputs(rows) for rows in case.batches(BATCHES)]
     items = [
@@ -176,8 +177,8 @@ def run_trainer(case: Case, gate_of: Callable[[torch.nn.Module], Gate]) -> None:
 
 
 def run_torch(case: Case, gate_of: Callable[[torch.nn.Module], Gate]) -> None:
-    """A plain loop, as in any tutorial."""
-    model = learner(case, build_model(case, torch.float32))
+    """A plain PyTorch loop, as in tutorials."""
+    model = trainable_model(case, build_model(case, torch.float32))
     gate = gate_of(model)
     optimizer = adamw(model)
     learning = [p for p in model.parameters() if p.requires_grad]
@@ -196,9 +197,9 @@ def run_torch(case: Case, gate_of: Callable[[torch.nn.Module], Gate]) -> None:
 
 
 def run_deepspeed(case: Case, gate_of: Callable[[torch.nn.Module], Gate]) -> None:
-    """DeepSpeed ZeRO-1 by hand: the model's own loss, DeepSpeed's default sizes of buckets."""
+    """Plain DeepSpeed ZeRO-1: the model's own loss, default bucket sizes."""
     process_group.start(detect_ranks({}), case.threads)
-    model = learner(case, build_model(case))
+    model = trainable_model(case, build_model(case))
     gate = gate_of(model)
     steps = endless(case)
     first = next(steps)

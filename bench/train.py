@@ -1,12 +1,12 @@
-"""Training steps side by side: hpc-llm, HF Trainer (with peft), plain PyTorch, DeepSpeed by hand.
+"""Compare training steps of hpc-llm, HF Trainer (with peft), plain PyTorch and plain DeepSpeed.
 
     make bench BENCH="--models 15m --methods full --repeats 3"
 
-or `python bench/train.py ...`. Each system is a process of its own, with the same model, rows,
-precision and tokens a step. All are started first and then take turns of a few steps
-(A B C D A B C D ...), so what else the machine does meets all of them alike, and ratios are taken
-within a round. One process waits while another has its turn. The peak that shares are of is that of
-a matrix product, measured in each round as well.
+or `python bench/train.py ...`. Each system is a separate process, with the same model, sequences,
+precision and tokens per step. All are started first and then take turns of a few steps
+(A B C D A B C D ...), so that background load affects all equally; ratios are taken within a round.
+All other processes wait during a turn. Fractions of the peak refer to a matrix product measured in
+each round.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from statistics import median
 from typing import Any
 from unittest import mock
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where it is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # if hpc_llm is not installed
 
 METHODS = ("full", "embeddings", "lora")
 SYSTEMS = ("hpc_llm", "trainer", "torch", "deepspeed")
@@ -37,7 +37,7 @@ MIB = 2**20
 
 
 def main() -> None:
-    """Run the cases, print a line for each system and write the figures."""
+    """Run the cases, print one line per system and write the results."""
     arguments = parse()
     prepare_environment()
     from cases import Case, prepare_text
@@ -65,7 +65,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Training steps of several systems side by side.")
+    parser = argparse.ArgumentParser(description="Compare training steps of several systems.")
     add = parser.add_argument
     add("--models", nargs="+", default=["15m", "60m"], help="15m 60m 1b")
     add("--methods", nargs="+", default=list(METHODS), choices=METHODS)
@@ -76,17 +76,22 @@ def parse() -> argparse.Namespace:
         default=list(SYSTEMS),
         help="hpc_llm trainer torch deepspeed; hpc_llm:KEY=VALUE,... with other settings",
     )
-    add("--steps", type=int, default=2, help="optimizer steps of a turn")
-    add("--repeats", type=int, default=5, help="turns of each system that count, after one")
-    add("--rows", type=int, help="rows of a step; default: as the model says")
-    add("--micro-rows", type=int, help="rows of a forward pass; default: all")
+    add("--steps", type=int, default=2, help="optimizer steps per turn")
+    add("--repeats", type=int, default=5, help="turns per system, after a warm-up turn")
+    add("--rows", type=int, help="sequences per step; default: that of the model")
+    add("--micro-rows", type=int, help="sequences per forward pass; default: all")
     add("--threads", type=int, default=len(os.sched_getaffinity(0)))
     add("--text", default="sample:ru", help="file to train on; default: the sample")
-    add("--pieces", type=int, default=2_000, help="of its vocabulary (of 32,000 rows)")
-    add("--folder", type=Path, default=Path("runs/bench"), help="for the text in tokens")
+    add(
+        "--pieces",
+        type=int,
+        default=2_000,
+        help="size of the vocabulary (the model has 32,000 rows)",
+    )
+    add("--folder", type=Path, default=Path("runs/bench"), help="folder for the token shards")
     add("--output", type=Path, default=Path("runs/bench/train.json"))
-    add("--add", action="store_true", help="add to the figures that are in --output")
-    add("--quick", action="store_true", help="one case, few steps: does it work?")
+    add("--add", action="store_true", help="append to the results in --output")
+    add("--quick", action="store_true", help="smoke test: one case, few steps")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.models, arguments.methods, arguments.precisions = ["15m"], ["full"], ["fp32"]
@@ -95,7 +100,7 @@ def parse() -> argparse.Namespace:
 
 
 def prepare_environment() -> None:
-    """Set what all processes share, before any of them imports torch."""
+    """Set the environment of all processes, before any of them imports torch."""
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as hpc-llm sets it
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -104,7 +109,7 @@ def prepare_environment() -> None:
 
 
 def compare(case: Any, arguments: argparse.Namespace, measured_peak: Any) -> list[dict[str, Any]]:
-    """Train one case by all systems in turn; return a result for each turn of each."""
+    """Train one case with all systems in turns; return one result per turn and system."""
     contests = [Contest(case, system) for system in arguments.systems]
     steps = (arguments.repeats + 1) * case.steps
     flops, results = case.step_flops(steps), []
@@ -114,7 +119,7 @@ def compare(case: Any, arguments: argparse.Namespace, measured_peak: Any) -> lis
         load, peak = os.getloadavg()[0], measured_peak(case.precision)
         for contest in contests:
             result = contest.turn()
-            if turn:  # the first is not counted
+            if turn:  # the first is a warm-up
                 results.append(
                     {
                         **case.key(),
@@ -135,10 +140,10 @@ def compare(case: Any, arguments: argparse.Namespace, measured_peak: Any) -> lis
 
 
 class Contest:
-    """One system in its process."""
+    """One system in a separate process."""
 
     def __init__(self, case: Any, system: str) -> None:
-        """Start `system`, which may carry settings: hpc_llm:zero=stage0."""
+        """Start `system`, which may include settings: hpc_llm:zero=stage0."""
         self.system = system
         name, _, settings = system.partition(":")
         case = replace(case, overrides=tuple(settings.split(",")) if settings else ())
@@ -155,12 +160,12 @@ class Contest:
         self._receive()
 
     def turn(self) -> dict[str, float]:
-        """Let it make the steps of a turn."""
+        """Run the steps of one turn."""
         self.pipe.send("go")
         return self._receive()
 
     def end(self, results: list[dict[str, Any]]) -> None:
-        """Ask for the loss in the end, and note it."""
+        """Get the final loss and add it to the results."""
         self.pipe.send("end")
         loss = self._receive()
         for result in results:
@@ -172,12 +177,12 @@ class Contest:
         try:
             return self.pipe.recv()
         except EOFError:
-            sys.exit(f"{self.system}: its process has failed, see above")
+            sys.exit(f"{self.system}: its process failed, see above")
 
 
 @contextmanager
 def _environment_of(system: str) -> Iterator[None]:
-    """Let our side have the heap that hpc-llm gives itself on a CPU; the others have the usual."""
+    """Set hpc-llm's malloc settings for hpc_llm on a CPU; the others use the defaults."""
     from hpc_llm.app.heap import TUNABLES
 
     if system != "hpc_llm" or "DS_ACCELERATOR" not in os.environ:
@@ -194,7 +199,7 @@ def _contest(pipe: Connection, case: Any, system: str) -> None:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Return the medians as a table in Markdown."""
+    """Return the medians as a Markdown table."""
     lines = [
         "| model | method | precision | system | tokens/s | x Trainer | of matmul peak "
         "| peak memory, MiB | x Trainer | overhead | loss after |",
@@ -212,7 +217,7 @@ def table(results: list[dict[str, Any]]) -> str:
 def row(
     case: list[Any], system: str, turns: list[dict[str, Any]], base: list[dict[str, Any]]
 ) -> str:
-    """Return one line: medians, and in brackets the lowest and highest of the turns.
+    """Return one line: medians, with the lowest and highest turn in brackets.
 
     The overhead is data loading, synchronisation, guards, tracking and accounting.
     """
@@ -240,14 +245,14 @@ def row(
 
 
 def spread(values: list[float], form: str) -> str:
-    """Return the median, and lowest and highest in brackets."""
+    """Return the median, with lowest and highest in brackets."""
     if not values:
         return ""
     return f"{median(values):{form}} [{min(values):{form}}, {max(values):{form}}]"
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures were measured on."""
+    """Return the machine and versions of the measurement."""
     import torch
 
     cpu = platform.processor()
@@ -265,14 +270,14 @@ def machine() -> dict[str, Any]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Return the results in a file, none where there is none."""
+    """Return the results in a file, [] if it does not exist."""
     return json.loads(path.read_text())["results"] if path.exists() else []
 
 
-def write(path: Path, figures: dict[str, Any]) -> None:
-    """Write the figures."""
+def write(path: Path, results: dict[str, Any]) -> None:
+    """Write the results."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(figures, indent=1))
+    path.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
-"""The recipe by `hpc-llm train` and by plain HF Trainer with peft, side by side.
+"""Compare a whole training run of `hpc-llm train` with plain HF Trainer and peft.
 
     python bench/trainer.py --model FOLDER --target FILES --source FILES --vocab-size 2048
 
 Both sides start from the same transplanted model, read the same token shards (same vocabulary) and
-train for the same number of tokens with the same optimizer, rates and schedule: first the
-embeddings, then LoRA with the embeddings beside it. They run in turn (A B A B ...), each as a
-process of its own, and each pair has its own seed. Timed is the whole process, from the start of
-Python to the written weights; corpus, vocabulary and transplant before it and the measurement after
-it are common to both and are not timed.
+train for the same number of tokens with the same optimizer, learning rates and schedule: first the
+embeddings, then LoRA together with the embeddings. They take turns (A B A B ...), each in a
+separate process, and each pair has its own seed. The whole process is timed, from the start of
+Python to the written weights; corpus, vocabulary, transplant and evaluation are common to both and
+are not timed.
 
-The Trainer's side is what its users do: documents with BOS and EOS, joined and cut into blocks of
-512 tokens (as transformers' own `run_clm.py` does), 8 blocks a step, no padding. Documents in a
-block see each other, which Trainer can only prevent with flash attention (a GPU). So at equal
-tokens it takes fewer steps: there is no padding in them. Both adapted models (phi = 1) are then
-measured by `hpc_llm.evaluation` on the same held-out documents.
+The Trainer side follows common practice: documents with BOS and EOS, concatenated and cut into
+blocks of 512 tokens (as in transformers' `run_clm.py`), 8 blocks per step, no padding. Documents in
+a block attend to each other, which Trainer can prevent only with flash attention (on a GPU).
+Without padding it takes fewer steps for the same tokens. Both adapted models (phi = 1) are then
+evaluated by `hpc_llm.evaluation` on the same held-out documents.
 """
 
 import argparse
@@ -51,7 +51,7 @@ STAGES = ("embeddings", "lora")
 
 
 def main() -> None:
-    """Run the pairs, print a line for each and write the figures."""
+    """Run the pairs, print one line each and write the results."""
     arguments = parse()
     if arguments.trainer_side:
         train_with_trainer(arguments.trainer_side)
@@ -82,7 +82,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description="hpc-llm beside plain HF Trainer with peft: wall seconds and bits per byte."
+        description="hpc-llm and plain HF Trainer with peft: wall seconds and bits per byte."
     )
     parser.add_argument("--model", help="model folder or hub id")
     parser.add_argument("--target", nargs="+", help="files in the new language")
@@ -95,12 +95,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--trainer-side", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.trainer_side and not (arguments.model and arguments.target):
-        parser.error("--model and --target are needed; see bench/README.md")
+        parser.error("--model and --target are required; see bench/README.md")
     return arguments
 
 
 def run_pair(folder: Path, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Prepare one run folder, train it both ways, measure both models."""
+    """Prepare one run folder, train with both systems, evaluate both models."""
     run = folder / f"pair-{seed}"
     overrides = [
         f'model.path="{arguments.model}"',
@@ -128,7 +128,7 @@ def words(entries: list[str]) -> str:
 
 
 def timed(command: list[str]) -> float:
-    """Run a command to its end and return its wall seconds; its output is shown if it fails."""
+    """Run a command and return its wall seconds; print its output if it fails."""
     began = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
     seconds = time.perf_counter() - began
@@ -154,7 +154,7 @@ def compare(run: Path, ours: float, theirs: float) -> dict[str, Any]:
 
 
 def our_model(run: Path, cfg: RunConfig) -> PreTrainedModel:
-    """Return the model that `hpc-llm train` left in `run`, adapters folded in (phi = 1)."""
+    """Return the model trained by `hpc-llm train` in `run`, with adapters merged (phi = 1)."""
     model = load_model(run / "transplant", cfg.model, cfg.train.precision)
     apply_weights(model, [run / "train" / stage for stage in STAGES])
     return merge_adapter(attach_adapter(model, run / "train" / "lora" / "adapter"), 1.0)
@@ -169,7 +169,7 @@ def measure(model: PreTrainedModel, run: Path, cfg: RunConfig) -> Bpb:
 
 
 def tokens_of(run: Path) -> dict[str, int]:
-    """Return the tokens that `hpc-llm train` read in each stage, padding excluded."""
+    """Return the tokens read by `hpc-llm train` in each stage, excluding padding."""
     return {stage: read_json(run / f"train/{stage}/done.json")["tokens"] for stage in STAGES}
 
 
@@ -184,11 +184,11 @@ def line(number: int, pair: dict[str, Any]) -> str:
     )
 
 
-# The Trainer's side, in a process of its own.
+# The Trainer side, in a separate process.
 
 
 class Blocks(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """All documents of the shards, joined in their order and cut into blocks."""
+    """All documents of the shards, concatenated in order and cut into blocks."""
 
     def __init__(self, shards: Path, length: int) -> None:
         """Read the shards at `shards` into memory."""
@@ -206,7 +206,7 @@ class Blocks(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 
 
 def train_with_trainer(run: Path) -> None:
-    """Train `run/transplant` as the run was trained, by Trainer and peft; write `run/trainer`."""
+    """Train `run/transplant` with Trainer and peft like the run; write `run/trainer`."""
     cfg = config.load(run / "config.yaml")
     blocks = Blocks(run / "tokenizer" / "shards" / "target", cfg.train.sequence_length)
     model = load_model(run / "transplant", cfg.model, cfg.train.precision)
@@ -259,7 +259,7 @@ def one_stage(
 
 
 def trainer_arguments(steps: int, rate: float, cfg: RunConfig) -> TrainingArguments:
-    """Return the settings of the run in the Trainer's words."""
+    """Return the settings of the run as Trainer arguments."""
     return TrainingArguments(
         output_dir=tempfile.gettempdir(),
         max_steps=steps,

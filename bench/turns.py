@@ -1,4 +1,4 @@
-"""What the systems of `bench/train.py` have in common: turns, memory, tensors, the final loss."""
+"""Shared code of the systems in `bench/train.py`: turns, memory, tensors, the final loss."""
 
 import time
 from contextlib import nullcontext
@@ -25,21 +25,21 @@ __all__ = [
 
 
 class Finished(BaseException):
-    """The parent has seen enough."""
+    """Raised when the parent ends the comparison."""
 
 
 class Gate:
-    """What a system passes at every step boundary: it waits there until its turn comes."""
+    """A gate that a system passes at every step boundary, where it waits for its turn."""
 
     def __init__(self, pipe: Connection, case: Case, model: torch.nn.Module) -> None:
-        """`model` is what the system trains."""
+        """`model` is the trained model."""
         self.pipe, self.case, self.model = pipe, case, model
         self.passed, self.began = 0, 0.0
         self.inside = 0.0
-        """Seconds of the turn inside the engine, where the system is ours."""
+        """Seconds of the turn inside the engine (hpc_llm only)."""
 
     def __call__(self) -> None:
-        """End a step and begin the next."""
+        """End a step and start the next."""
         if self.passed % self.case.steps == 0:
             if self.passed:
                 synchronise()
@@ -55,18 +55,18 @@ class Gate:
 
 
 def synchronise() -> None:
-    """Wait for the GPU."""
+    """Synchronise with the GPU."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
-# Memory. On a GPU what torch's allocator gave out at most. On a CPU the kernel's own figure, the
-# most that was resident (VmHWM) since just before the model was built, less what was resident then:
-# it sees the temporaries inside operators and libraries, which no count of tensors does.
+# Peak memory. On a GPU, that of torch's allocator. On a CPU, the kernel's peak resident memory
+# (VmHWM) since just before the model was built, minus the resident memory at that point: it
+# includes temporaries inside operators and libraries, which a count of tensors does not.
 
 
 def warm_up(precision: str) -> None:
-    """Load the libraries' code and start their threads before the base line is taken."""
+    """Load the libraries' code and start their threads before the baseline is measured."""
     config = LlamaConfig(
         hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
         vocab_size=64,
@@ -82,8 +82,8 @@ _base = [0]
 
 
 def begin_peak() -> None:
-    """Take the base line."""
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
+    """Measure the baseline."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     _base[0] = resident("VmRSS")
 
 
@@ -94,7 +94,7 @@ def resident(field: str) -> int:
 
 
 def peak_bytes() -> int:
-    """Return the peak since the base line."""
+    """Return the peak since the baseline."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resident("VmHWM") - _base[0]
@@ -102,7 +102,7 @@ def peak_bytes() -> int:
 
 @torch.no_grad()
 def final_loss(case: Case, model: torch.nn.Module) -> float:
-    """Return the trained model's loss on the first row: the same for systems that did the same."""
+    """Return the trained model's loss on the first sequence: equal for equivalent systems."""
     rows = case.batches(1)[0]
     ids, positions, labels = (t[:1] for t in tensors(rows))
     with autocast(case.precision):
@@ -114,7 +114,7 @@ def final_loss(case: Case, model: torch.nn.Module) -> float:
 
 
 def autocast(precision: str) -> Any:
-    """Return mixed precision as plain PyTorch has it."""
+    """Return the mixed-precision context of plain PyTorch."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(process_group.device_of().type, DTYPES[precision])
@@ -127,7 +127,7 @@ def tensors(rows: Rows) -> list[torch.Tensor]:
 
 
 def inputs(rows: Rows) -> dict[str, torch.Tensor]:
-    """Return what a transformers model is called with; it shifts the labels itself."""
+    """Return the keyword arguments of a transformers model, which shifts the labels itself."""
     ids, positions, labels = tensors(rows)
     own = torch.full_like(labels, IGNORED)
     own[:, 1:] = labels[:, :-1]

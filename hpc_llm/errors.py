@@ -1,4 +1,4 @@
-"""How a run ends when it does not end well, each told in one line."""
+"""Errors and exit codes of a run; each error is reported in one line."""
 
 __all__ = [
     "EXIT_BUDGET",
@@ -19,10 +19,10 @@ __all__ = [
 
 EXIT_FAILED = 1
 EXIT_USER = 2
-EXIT_BUDGET = 3  # the budget is spent: not to be started again as it is
-EXIT_NODES = 4  # preflight: some nodes are bad, and are named; start again without them
-EXIT_SUPERSEDED = 5  # a later start has the run folder; this process is a left-over
-EXIT_REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: stopped in good order, start me again
+EXIT_BUDGET = 3  # the budget is spent: do not restart without a larger one
+EXIT_NODES = 4  # preflight found bad nodes: restart without them
+EXIT_SUPERSEDED = 5  # a later start has the run folder; this process is stale
+EXIT_REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: stopped cleanly, restart to continue
 
 
 class UserError(ValueError):
@@ -32,36 +32,36 @@ class UserError(ValueError):
     """
 
     def __init__(self, key: object, value: object = None, rule: object = "", fix: str = "") -> None:
-        """Name what is wrong.
+        """Describe the error.
 
-        `key` is a setting, a file or a command; `value` what it has, None where there is nothing to
-        show (a null setting is the string "null"); `rule` what it must be, and what exists where
-        that helps, or the error that it wraps; `fix` what to do about it.
+        `key` is a setting, a file or a command; `value` its value, None if there is nothing to show
+        (a null setting is the string "null"); `rule` what it must be, possibly with the existing
+        choices, or the wrapped error; `fix` how to fix it.
         """
         super().__init__(key, value, rule, fix)
         self.key, self.value, self.rule, self.fix = str(key), value, str(rule), fix
 
     def __str__(self) -> str:
-        """The one line."""
+        """The error as one line."""
         place = self.key if self.value is None else f"{self.key}={self.value}"
         text = "; ".join(filter(None, (self.rule, self.fix)))
         return ": ".join(filter(None, (place, text)))
 
 
 class CrashLoop(UserError):
-    """Several starts of the job in a row failed at the same step."""
+    """Several consecutive starts of the job failed at the same step."""
 
 
 class Superseded(Exception):
-    """A later start has taken the run folder over: this process may not write there any more."""
+    """A later start has taken over the run folder: this process may no longer write to it."""
 
 
 class Stopped(Exception):
-    """The run was asked to stop; what was done is on disk and the same command goes on."""
+    """A stop was requested; progress is saved, and the same command resumes."""
 
 
 class BudgetSpent(Stopped):
-    """The budget is spent; what was done is on disk, and a larger budget goes on."""
+    """The budget is spent; progress is saved, and a larger budget resumes."""
 
 
 class Diverged(ArithmeticError):
@@ -69,7 +69,7 @@ class Diverged(ArithmeticError):
 
 
 class FirstRankFailed(Exception):
-    """Rank 0 failed while this rank waited; rank 0 reports why, and both end with its code."""
+    """Rank 0 failed while this rank waited; rank 0 reports the error, both exit with its code."""
 
     def __init__(self, code: int) -> None:
         """`code` is the exit code of rank 0."""
@@ -78,7 +78,7 @@ class FirstRankFailed(Exception):
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the exit code that an error ends the command with."""
+    """Return the exit code of the command for an error."""
     if isinstance(error, UserError):
         return EXIT_USER
     if isinstance(error, BudgetSpent):

@@ -7,6 +7,10 @@ from typing import Any
 
 import pytest
 
+# Models of these tests are tiny: a second thread costs more than it does, and two workers of pytest
+# share two cores. Read when torch is imported, here and in the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

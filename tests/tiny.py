@@ -4,7 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
+
+from forked import forked
 
 TINY = [
     "experiment=example",
@@ -29,15 +33,18 @@ TINY = [
 
 
 def hpc_llm(*arguments, check=True, **environment):
-    """Run `hpc-llm` as a process of its own; return what it said and its exit code."""
-    done = subprocess.run(
-        [sys.executable, "-m", "hpc_llm.app", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-        env={**os.environ, "WANDB_SILENT": "true", **environment},
-    )
+    """Run `hpc-llm` as a process of its own; return what it said and its exit code.
+
+    A fork that has imported torch already; with variables of its own a new process.
+    """
+    variables = {**os.environ, "WANDB_SILENT": "true", **environment}
+    if environment:
+        command = [sys.executable, "-m", "hpc_llm.app", *arguments]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=600, check=False, env=variables
+        )
+    else:
+        done = forked("hpc_llm.app", *arguments, environment=variables)
     if check:
         assert done.returncode == 0, done.stderr[-4000:]
     return done
@@ -74,11 +81,14 @@ def stages(*names: str) -> list[str]:
     return words + ["stages.pretrain.from=scratch"] * ("pretrain" in names)
 
 
-def stage_of(method: str, **changes):
-    """Return the default settings of a stage that trains by `method`, with some changed."""
-    from dataclasses import replace
-
+@cache
+def settings(*overrides: str):
+    """Return the typed configuration of these overrides; composing it takes half a second."""
     from hpc_llm import config
 
-    settings = config.typed(config.compose(stages(method))).stages[method]
-    return replace(settings, **changes)
+    return config.typed(config.compose(list(overrides)))
+
+
+def stage_of(method: str, **changes):
+    """Return the default settings of a stage that trains by `method`, with some changed."""
+    return replace(settings(*stages(method)).stages[method], **changes)

@@ -107,7 +107,7 @@ class Architecture:
         require_choice("kind", self.kind, KINDS)
         if self.head_dim is None and self.hidden_size % self.num_heads:
             rule = f"must be a multiple of num_heads={self.num_heads}"
-            raise UserError("hidden_size", self.hidden_size, rule, "or give head_dim")
+            raise UserError("hidden_size", self.hidden_size, rule, "or set head_dim")
         if self.num_heads % self.kv_heads:
             rule = f"must divide num_heads={self.num_heads}"
             raise UserError("num_kv_heads", self.kv_heads, rule)

@@ -2,7 +2,7 @@
 
 Everything comes from the run folder: costs from its ledger; device, price and goodput from its
 `config.yaml`. For comparison it has the estimate by the catalogue's utilisation for the same FLOPs,
-the projection of the run itself after 50 steps, and the hours billed by Slurm.
+the projection of the run itself after 50 steps, and the hours charged by Slurm.
 """
 
 from collections.abc import Sequence
@@ -81,12 +81,12 @@ def _settings(folder: RunFolder) -> dict[str, Any]:
 def cost_report(path: Path, *, ask_slurm: bool = True) -> CostReport:
     """Return the cost report of the run folder `path`; `UserError` where it has no ledger.
 
-    `ask_slurm`: query `sacct` for the billed hours.
+    `ask_slurm`: query `sacct` for the hours charged.
     """
     folder = RunFolder(path)
     if not folder.ledger.is_file():
-        fix = "give a run folder that has trained"
-        raise UserError(str(path), None, "holds no ledger.jsonl", fix)
+        fix = "pass the folder of a run that has trained"
+        raise UserError(str(path), None, "has no ledger.jsonl", fix)
     ledger = Ledger(folder.ledger)
     rows, totals = ledger.rows(), ledger.totals()
     hardware, machine = _machine(_settings(folder), rows)

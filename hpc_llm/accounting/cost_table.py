@@ -128,9 +128,9 @@ def cost_table(paths: Sequence[Path]) -> CostTable:
         remarks += report.remarks
     if not reports:
         names = ", ".join(map(str, paths))
-        hold = "holds" if len(paths) == 1 else "hold"
-        fix = "give a run folder that has trained"
-        raise UserError(names, None, f"{hold} no ledger.jsonl", fix)
+        has = "has" if len(paths) == 1 else "have"
+        fix = "pass the folder of a run that has trained"
+        raise UserError(names, None, f"{has} no ledger.jsonl", fix)
     rows = [HEADS, *map(_cells, reports)]
     if len(reports) > 1:
         rows.append(_sum_cells(reports))

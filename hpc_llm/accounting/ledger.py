@@ -51,7 +51,7 @@ class LedgerRow:
     hardware_flops: int = 0
     """Hardware FLOPs: as executed, dense and with recomputation."""
     devices: int = 1
-    """Allocated devices, as billed, busy or idle."""
+    """Allocated devices, as charged, busy or idle."""
     kind: str = "gpu"
     """gpu | cpu."""
     job: str | None = None

@@ -1,7 +1,7 @@
-"""What trains in a step, and how many parameters that is.
+"""Trained parameters of a step, and their number.
 
-Freezing changes the cost of a step in ways that `6 N D` does not see: the count of `flops.py`
-follows the gradients from the first thing that trains.
+Freezing changes the cost of a step in ways that `6 N D` ignores: the count of `flops.py` follows
+the gradients from the first trained parameter.
 """
 
 from dataclasses import dataclass, replace
@@ -64,7 +64,7 @@ class Method:
     trains_embedding: bool = False
     trains_head: bool = False
     adapter: Adapter | None = None
-    """What adapted layers get; its targets are names out of `LORA_TARGETS`, or all."""
+    """Adapter of the target layers, whose names are out of `LORA_TARGETS`, or all."""
     rows: int | None = None
     """Rows of the embedding and of the head that train; None: all of them."""
     recompute: bool = False
@@ -82,7 +82,7 @@ class Method:
 
     @property
     def label(self) -> str:
-        """What tables call it."""
+        """Label in tables."""
         if self.adapter is None:
             return self.name.replace("_", " ")
         parts = [self.adapter.label, ",".join(self.adapter.targets)]
@@ -91,7 +91,7 @@ class Method:
 
     @classmethod
     def full(cls, *, recompute: bool = False) -> "Method":
-        """Everything trains."""
+        """Train all parameters."""
         return cls(
             name="full",
             trains_body=True,
@@ -102,24 +102,24 @@ class Method:
 
     @classmethod
     def embeddings(cls, *, recompute: bool = False) -> "Method":
-        """The input embedding and the LM head train, the body is frozen."""
+        """Train the input embedding and the LM head; freeze the body."""
         return cls(name="embeddings", trains_embedding=True, trains_head=True, recompute=recompute)
 
     @classmethod
     def input_embeddings(cls, *, recompute: bool = False) -> "Method":
-        """Only the input embedding trains."""
+        """Train only the input embedding."""
         return cls(name="input_embeddings", trains_embedding=True, recompute=recompute)
 
     @classmethod
     def head(cls, *, recompute: bool = False) -> "Method":
-        """Only the LM head trains. Recomputation makes this 2.9 times dearer and saves little."""
+        """Train only the LM head. Recomputation makes this 2.9 times as costly and saves little."""
         return cls(name="head", trains_head=True, recompute=recompute)
 
     @classmethod
     def new_rows(cls, rows: int | None = None, *, recompute: bool = False) -> "Method":
-        """Of embedding and head only `rows` train (None: not known yet, counted as all).
+        """Train only `rows` of embedding and head (None: not known yet, counted as all).
 
-        A step costs what training all of them does.
+        A step costs the same as training all rows.
         """
         return replace(cls.embeddings(recompute=recompute), name="new_rows", rows=rows)
 
@@ -160,7 +160,7 @@ def _known(adapter: Adapter, key: str) -> Adapter:
     if not chosen or [name for name in chosen if name not in LORA_TARGETS]:
         known = ", ".join((*LORA_TARGETS, *ALIASES))
         value = f"[{','.join(adapter.targets)}]"
-        raise UserError(key, value, "not all known", f"use all, or names out of {known}")
+        raise UserError(key, value, "has unknown names", f"use all, or names out of {known}")
     return replace(adapter, targets=chosen)
 
 
@@ -185,8 +185,8 @@ def layer_sizes(arch: Architecture) -> dict[str, tuple[int, int]]:
 def adapted_layers(arch: Architecture, method: Method) -> tuple[str, ...]:
     """Return the linear layers that carry an adapter under `method`.
 
-    Experts are not `nn.Linear` in transformers, so PEFT leaves them out: "all" are then those of
-    the attention. Raises `UserError` for a target that the model does not have.
+    Experts are not `nn.Linear` in transformers, so PEFT excludes them: "all" are then those of the
+    attention. Raises `UserError` for a target that the model does not have.
     """
     if method.adapter is None:
         return ()
@@ -199,13 +199,13 @@ def adapted_layers(arch: Architecture, method: Method) -> tuple[str, ...]:
     if absent:
         raise UserError(
             "targets", f"[{','.join(absent)}]", "this model has no such linear layer",
-            f"it has {', '.join(present)}",
+            f"choose from {', '.join(present)}",
         )  # fmt: skip
     return tuple(name for name in present if name in method.adapter.targets)
 
 
 def trainable_parameters(arch: Architecture, method: Method) -> int:
-    """Count the parameters that learn."""
+    """Count the trainable parameters."""
     held = optimized_parameters(arch, method)
     if method.rows is None:
         return held
@@ -233,9 +233,9 @@ def adapter_parameters(arch: Architecture, method: Method) -> int:
 
 
 def stage_method(stage: StageSettings, *, recompute: bool = False, key: str = "stage") -> Method:
-    """Return what the steps of a training stage train.
+    """Return the trained parameters of a training stage.
 
-    Raises `UserError` for adapter targets that are not known; `key` is `stages.NAME`.
+    Raises `UserError` for unknown adapter targets; `key` is `stages.NAME`.
     """
     found = trains(stage)
     adapter = found.adapter

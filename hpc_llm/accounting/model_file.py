@@ -20,7 +20,7 @@ ROBERTA = ("roberta", "xlm-roberta", "camembert")  # two of their positions hold
 
 def read_config(file: Path) -> dict[str, Any]:
     """Return the content of a `config.json`; raises `UserError` for an invalid file."""
-    fix = "give the model's own file, or its sizes as model.architecture without model.path"
+    fix = "use the model's own file, or set its sizes in model.architecture without model.path"
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
@@ -29,7 +29,7 @@ def read_config(file: Path) -> dict[str, Any]:
         rule = f"is not valid JSON (line {error.lineno}: {error.msg})"
         raise UserError(str(file), None, rule, fix) from error
     if not isinstance(config, dict):
-        raise UserError(str(file), None, "must hold one JSON object, as in {...}", fix)
+        raise UserError(str(file), None, "must be a JSON object, as in {...}", fix)
     return config
 
 
@@ -57,15 +57,15 @@ def model_config(model: ModelSettings) -> tuple[Mapping[str, Any], list[str]]:
         check_names(fields_from_config, architecture)
         if file is None or not _looks_local(str(model.path)):
             return architecture, []
-        place = "holds no config.json" if file.parent.is_dir() else "no such folder"
+        place = "has no config.json" if file.parent.is_dir() else "no such folder"
         return architecture, [
             f"model.path={model.path}: {place}; the sizes are those of model.architecture"
         ]
     if model.path is None:
-        fix = "give model=NAME or model.path=FOLDER"
+        fix = "set model=NAME or model.path=FOLDER"
         raise UserError("model.path", "null", "plan needs a model", fix)
     rule = "plan finds no config.json there, and does not download one"
-    fix = "choose model=NAME from conf/model/, or give its sizes as model.architecture"
+    fix = "choose model=NAME from conf/model/, or set its sizes in model.architecture"
     raise UserError("model.path", model.path, rule, fix)
 
 

@@ -1,1 +1,1 @@
-"""The command line: verbs, help, and errors told in one line."""
+"""The command line: verbs, help, and one-line errors."""

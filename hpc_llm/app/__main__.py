@@ -1,4 +1,4 @@
-"""`python -m hpc_llm.app` is `hpc-llm`: launchers start ranks with it."""
+"""`python -m hpc_llm.app` is equivalent to `hpc-llm`; launchers start ranks with it."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The command line taken apart: a verb, a few flags, and overrides that are left to Hydra."""
+"""Parse the command line: a verb, a few flags, and overrides, which are left to Hydra."""
 
 import argparse
 import difflib
@@ -13,24 +13,24 @@ __all__ = ["Arguments", "parse"]
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What was asked."""
+    """The parsed command line."""
 
     verb: str | None
     overrides: list[str]
     help: bool
     version: bool
     show_config: bool
-    """--cfg job: print the configuration instead of working."""
+    """--cfg job: print the configuration and exit."""
     config: str | None
-    """--config FILE: a resolved configuration instead of composing one."""
+    """--config FILE: load a resolved configuration instead of composing one."""
     multirun: bool
-    """-m: every combination of comma-separated values, one run each."""
+    """-m: sweep over all combinations of comma-separated values."""
     stages: list[str] | None
-    """--stages A,B: no other stages of the verb."""
+    """--stages A,B: run only these stages of the verb."""
     keep: str | None
-    """--keep SIZE of `cache`: remove the oldest entries until it is this small."""
+    """--keep SIZE of `cache`: remove the oldest entries down to this size."""
     follow: bool
-    """-f: keep printing what is added."""
+    """-f: follow the logs."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,7 +39,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(argv: list[str]) -> Arguments:
-    """Take the command line apart. Raises `UserError` for unknown verbs and flags."""
+    """Parse the command line. Raises `UserError` for unknown verbs and flags."""
     parser = _Parser(prog="hpc-llm", add_help=False, allow_abbrev=False)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--help", "-h", action="store_true")
@@ -50,7 +50,7 @@ def parse(argv: list[str]) -> Arguments:
     parser.add_argument("--stages")
     parser.add_argument("--keep")
     parser.add_argument("--follow", "-f", action="store_true")
-    # Some launchers add it; the environment says the same.
+    # some launchers add it; the environment has the same value
     parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
     found = parser.parse_intermixed_args(argv)
     words = found.words
@@ -58,7 +58,7 @@ def parse(argv: list[str]) -> Arguments:
         raise UserError(
             words[0],
             None,
-            f"a verb comes first, for example hpc-llm adapt {words[0]}",
+            f"the verb must come first, for example hpc-llm adapt {words[0]}",
         )
     return Arguments(
         verb=_known_verb(words[0]) if words else None,
@@ -78,7 +78,7 @@ def _known_verb(word: str) -> str:
     if word in VERBS:
         return word
     near = difflib.get_close_matches(word, VERBS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(VERBS)}"
+    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(VERBS)}"
     raise UserError(
         word,
         None,

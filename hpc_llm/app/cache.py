@@ -1,4 +1,4 @@
-"""`hpc-llm cache [RUNS_DIR] [--keep SIZE]`: stages that runs share, their size, and cleaning."""
+"""`hpc-llm cache [RUNS_DIR] [--keep SIZE]`: list and clean the shared cache of stages."""
 
 import re
 import sys
@@ -15,15 +15,15 @@ BYTES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def run_cache(arguments: Arguments) -> int:
-    """Print the entries of the shared cache; with --keep remove the oldest that no run holds."""
+    """Print the entries of the shared cache; with --keep remove the oldest unused ones."""
     from hpc_llm.pipeline.cache import SharedCache
 
     folders = arguments.overrides or ["runs"]
     if len(folders) > 1:
-        raise UserError("cache", " ".join(folders), "takes one folder of runs", "name one")
+        raise UserError("cache", " ".join(folders), "takes one folder of runs", "pass one")
     runs = Path(folders[0])
     if not runs.is_dir():
-        raise UserError("cache", runs, "no such folder", "give the runs_dir of your runs")
+        raise UserError("cache", runs, "no such folder", "pass the runs_dir of your runs")
     cache = SharedCache.of(str(runs))
     if arguments.keep is not None:
         freed = cache.clean(_bytes(arguments.keep))
@@ -45,7 +45,7 @@ def _print(path: Path, rows: list[tuple[str, int, float, int]]) -> None:
     from rich.table import Table
 
     table = Table(title=f"{path}: {_size(sum(row[1] for row in rows))}", title_justify="left")
-    for name in ("stage and fingerprint", "size", "last used", "held by"):
+    for name in ("stage and fingerprint", "size", "last used", "used by"):
         table.add_column(name, justify="right" if name == "size" else "left")
     for name, size, used, users in rows:
         when = datetime.fromtimestamp(used).astimezone().strftime("%Y-%m-%d %H:%M")

@@ -1,4 +1,4 @@
-"""`hpc-llm diff RUN_FOLDER RUN_FOLDER`: where two runs part."""
+"""`hpc-llm diff RUN_FOLDER RUN_FOLDER`: where two runs diverge."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ __all__ = ["run_diff"]
 
 
 def run_diff(arguments: Arguments) -> int:
-    """Print settings that differ and, stage by stage, the first step at which two runs part."""
+    """Print differing settings and, for each stage, the first step at which two runs diverge."""
     from hpc_llm import config
     from hpc_llm.tracking import compare_runs
 
@@ -18,7 +18,7 @@ def run_diff(arguments: Arguments) -> int:
         raise UserError(
             "diff",
             None,
-            "give two run folders, for example hpc-llm diff runs/a runs/b",
+            "pass two run folders, for example hpc-llm diff runs/a runs/b",
         )
     one, other = (RunFolder(Path(word)) for word in arguments.overrides)
     for folder in (one, other):
@@ -26,8 +26,8 @@ def run_diff(arguments: Arguments) -> int:
             raise UserError(
                 folder.path,
                 None,
-                "holds no events.jsonl",
-                "give a run folder that has trained",
+                "has no events.jsonl",
+                "pass the folder of a run that has trained",
             )
     for line in config.differences(one.config, config.load(other.config)):
         print(line)

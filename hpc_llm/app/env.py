@@ -13,7 +13,7 @@ TOOLS = ("sbatch", "srun", "mpirun", "nvidia-smi", "g++", "ninja")
 
 
 def run_env(arguments: Arguments) -> int:
-    """Print versions, cores, GPUs and what of Slurm and MPI is on the path."""
+    """Print versions, cores, GPUs, and the Slurm and MPI commands on PATH."""
     del arguments
     from hpc_llm.pipeline.context import commit, versions
     from hpc_llm.rundir import conf_dir

@@ -1,13 +1,13 @@
-"""The heap of a process that trains on a CPU: with glibc as it is, a third of it is holes.
+"""Tune glibc's malloc for training on a CPU: by default a third of the heap is fragmented.
 
-torch asks for aligned blocks. glibc takes a larger one and cuts off the ends, and the caches for
-small blocks keep those pieces (malloc/malloc.c: _int_memalign, tcache, fastbins): the hole that a
-freed tensor leaves then joins with neither, and no tensor of the same size fits into it again.
-Without those caches it does. Large tensors glibc takes from the kernel and gives back each time,
-and the kernel hands out their pages one by one, cleared: here they stay, and come from the heap.
+torch requests aligned blocks. glibc allocates a larger block and trims its ends, and the caches for
+small blocks keep the trimmed parts (malloc/malloc.c: _int_memalign, tcache, fastbins). The hole of
+a freed tensor then cannot coalesce with them, and no tensor of the same size fits into it again.
+Without those caches it does. By default glibc maps large tensors from the kernel and unmaps them
+each time, and the kernel zeroes their pages one by one: here they stay in the heap.
 
-glibc reads such settings when a process starts, so this one executes itself again: same process,
-the same command.
+glibc reads these settings when a process starts, so this process re-executes itself with the same
+command.
 """
 
 import os
@@ -22,7 +22,7 @@ TUNABLES = ":".join(
         "glibc.malloc.mxfast=0",
         "glibc.malloc.tcache_count=0",
         f"glibc.malloc.mmap_threshold={2**32}",
-        f"glibc.malloc.trim_threshold={2**30}",  # what may be left free at the heap's end
+        f"glibc.malloc.trim_threshold={2**30}",  # free bytes kept at the top of the heap
     )
 )
 VARIABLE = "GLIBC_TUNABLES"  # gnu.org/software/libc/manual/html_node/Tunables.html
@@ -30,10 +30,10 @@ OURS = (("hpc-llm",), ("hpc_llm", "app", "__main__.py"))  # as a script, and as 
 
 
 def join_freed_blocks() -> None:
-    """Execute this process again with a heap that joins freed blocks; its ranks inherit it.
+    """Re-execute this process with malloc settings that coalesce freed blocks; ranks inherit them.
 
-    Not where the variable is set, not beside a GPU, whose tensors lie elsewhere, and not where
-    another program has called.
+    Does nothing if the variable is set, if there is a GPU (tensors are in its memory), or if the
+    caller is another program.
     """
     program = Path(sys.argv[0]).parts
     called = any(program[-len(ours) :] == ours for ours in OURS)

@@ -1,4 +1,4 @@
-"""The help texts, made from the verbs and from `conf/` without composing anything."""
+"""Help texts, generated from the verbs and `conf/` without composing a configuration."""
 
 from hpc_llm.app.verbs import VERBS
 from hpc_llm.rundir import conf_dir, conf_files

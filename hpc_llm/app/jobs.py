@@ -14,32 +14,32 @@ from hpc_llm.scheduler import cancel, live_jobs
 
 __all__ = ["run_cancel", "run_logs"]
 
-LOOK_SECONDS = 0.5  # between two looks at the logs
-ASK_SECONDS = 5.0  # between two questions to Slurm, whose answers cost it something
+LOOK_SECONDS = 0.5  # polling interval of the logs
+ASK_SECONDS = 5.0  # polling interval of Slurm, to limit the load on its controller
 
 
 def run_cancel(arguments: Arguments) -> int:
-    """Cancel what is left of a run's jobs, or of a sweep's arrays; ranks that run save first."""
+    """Cancel the remaining jobs of a run, or arrays of a sweep; running ranks save first."""
     sweep = [SweepFolder(Path(word)) for word in arguments.overrides[:1]]
     folder = sweep[0] if sweep and sweep[0].exists() else _one_folder(arguments)
     live = live_jobs([job.job for job in read_jobs(folder.jobs)])
     cancel(live)
     if live:
-        print(f"{folder.path}: cancelled {', '.join(live)}; the same command resumes from there")
+        print(f"{folder.path}: cancelled {', '.join(live)}; rerun the same command to resume")
     else:
-        print(f"{folder.path}: no job waits or runs")
+        print(f"{folder.path}: no pending or running job")
     return 0
 
 
 def run_logs(arguments: Arguments) -> int:
-    """Print the logs of a run's newest chain; with -f go on until its jobs have ended."""
+    """Print the logs of a run's newest chain; with -f follow them until its jobs have ended."""
     folder = _one_folder(arguments)
     jobs = newest_chain(folder.jobs)
     if not jobs:
         raise UserError(
             folder.path,
             None,
-            "no job of Slurm was submitted from here",
+            "no Slurm job was submitted for this run",
         )
     printer = _Printer(jobs)
     printer.look()
@@ -54,7 +54,7 @@ def run_logs(arguments: Arguments) -> int:
 
 
 def _have_ended(jobs: Sequence[SubmittedJob]) -> bool:
-    """Return whether no job waits or runs; not while Slurm does not answer."""
+    """Return whether no job is pending or running; False while Slurm does not answer."""
     try:
         return not live_jobs([job.job for job in jobs])
     except UserError:
@@ -66,13 +66,13 @@ def _one_folder(arguments: Arguments) -> RunFolder:
         raise UserError(
             arguments.verb,
             None,
-            f"give one run folder: hpc-llm {arguments.verb} runs/x",
+            f"pass one run folder: hpc-llm {arguments.verb} runs/x",
         )
     return known_folder(arguments.overrides[0])
 
 
 class _Printer:
-    """Prints what is new in the logs of some jobs, with a line where another log begins."""
+    """Prints new output in the logs of jobs, with a header where the log changes."""
 
     def __init__(self, jobs: Sequence[SubmittedJob]) -> None:
         self.jobs = jobs
@@ -80,7 +80,7 @@ class _Printer:
         self.last: str | None = None
 
     def look(self) -> None:
-        """Print what was added since the last look."""
+        """Print the output since the last call."""
         for job in self.jobs:
             if text := _from(Path(job.log), self.read[job.job]):
                 self.read[job.job] += len(text)
@@ -92,7 +92,7 @@ class _Printer:
 
 
 def _from(log: Path, place: int) -> bytes:
-    """Return a log from a place on; nothing where there is no log yet."""
+    """Return a log from an offset; empty if there is no log yet."""
     try:
         with log.open("rb") as handle:
             handle.seek(place)

@@ -1,4 +1,4 @@
-"""`hpc-llm ledger RUN_FOLDER ...`: what runs have spent."""
+"""`hpc-llm ledger RUN_FOLDER ...`: the cost of runs."""
 
 import sys
 from pathlib import Path
@@ -18,7 +18,7 @@ def run_ledger(arguments: Arguments) -> int:
             "ledger",
             None,
             "no run folder",
-            "give some, for example hpc-llm ledger runs/*",
+            "pass some, for example hpc-llm ledger runs/*",
         )
     report = cost_table([Path(word) for word in arguments.overrides])
     for remark in report.remarks:

@@ -1,8 +1,7 @@
-"""`hpc-llm VERB [Hydra overrides]`: read the verb, compose the configuration, do the work.
+"""`hpc-llm VERB [Hydra overrides]`: parse the verb, compose the configuration, run the verb.
 
-Exit codes: 0 done, 1 failed, 2 something to mend in the command, 3 the budget is spent, 4 preflight
-has found bad nodes, 5 a later start has the run folder, 75 stopped on request (start the same
-command again and it goes on).
+Exit codes: 0 done, 1 failed, 2 wrong input, 3 the budget is spent, 4 preflight found bad nodes,
+5 superseded by a later start, 75 stopped on request (rerun the same command to resume).
 """
 
 import errno
@@ -30,11 +29,11 @@ from hpc_llm.errors import (
 __all__ = ["main"]
 
 DISK_ERRORS = {
-    errno.ENOSPC: "the disk is full; free space there or give another runs_dir",
-    errno.EDQUOT: "your quota is used up; free space there or give another runs_dir",
-    errno.EROFS: "the disk is read-only; give a runs_dir that can be written",
-    errno.EACCES: "permission denied; give a path that you may read and write",
-    errno.EPERM: "permission denied; give a path that you may read and write",
+    errno.ENOSPC: "the disk is full; free space there or use another runs_dir",
+    errno.EDQUOT: "disk quota exceeded; free space there or use another runs_dir",
+    errno.EROFS: "the file system is read-only; use a writable runs_dir",
+    errno.EACCES: "permission denied; use a path with read and write permission",
+    errno.EPERM: "permission denied; use a path with read and write permission",
 }
 
 
@@ -49,23 +48,25 @@ def main(argv: list[str] | None = None) -> int:
         work = getattr(importlib.import_module(f"hpc_llm.app.{module}"), function)
         return int(work(arguments))
     except (BudgetSpent, UserError, Diverged, Superseded) as error:
-        return _tell(str(error), exit_code(error))
+        return _report(str(error), exit_code(error))
     except Stopped as error:
-        return _tell(f"stopped ({error}); the same command resumes from here", exit_code(error))
+        return _report(f"stopped ({error}); rerun the same command to resume", exit_code(error))
     except FirstRankFailed as error:
         return error.code
-    except BrokenPipeError:  # the reader of a pipe has ended: hpc-llm --help | head
+    except BrokenPipeError:  # the reader of a pipe has exited: hpc-llm --help | head
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - its flush at exit has a place
         return 0
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        return _tell(f"{error.filename or 'write'}: {DISK_ERRORS[error.errno]}", EXIT_USER)
+        return _report(f"{error.filename or 'write'}: {DISK_ERRORS[error.errno]}", EXIT_USER)
     except KeyboardInterrupt:
-        return _tell("interrupted; the same command resumes from the last checkpoint", 130)
+        return _report(
+            "interrupted; rerun the same command to resume from the last checkpoint", 130
+        )
 
 
-def _tell(message: str, code: int) -> int:
+def _report(message: str, code: int) -> int:
     if os.environ.get("HPC_LLM_DEBUG"):
         traceback.print_exc()
     logging.getLogger("hpc_llm").handlers.clear()

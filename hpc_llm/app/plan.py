@@ -1,6 +1,6 @@
-"""`hpc-llm plan`: what a run would take, before it spends anything.
+"""`hpc-llm plan`: predict the cost of a run before it starts.
 
-With -m: what every combination of comma-separated values would take, one after another.
+With -m: predict every combination of comma-separated values, one after another.
 """
 
 import sys
@@ -17,7 +17,7 @@ __all__ = ["plan_of", "plan_of_sweep", "run_plan"]
 
 
 def run_plan(arguments: Arguments) -> int:
-    """Print what each training stage takes; with launch=slurm the job scripts too."""
+    """Print the cost of each training stage; with launch=slurm also the job scripts."""
     from hpc_llm import config
 
     if not arguments.multirun:
@@ -29,7 +29,7 @@ def run_plan(arguments: Arguments) -> int:
         words = " ".join(overrides)
         try:
             answers[words], form = _answer(overrides, arguments.show_config)
-        except UserError as error:  # stops no other
+        except UserError as error:  # the other combinations continue
             print(f"hpc-llm: {words}: {error}", file=sys.stderr)
             code = EXIT_USER
     print(join_plans(answers, form), end="")
@@ -37,7 +37,7 @@ def run_plan(arguments: Arguments) -> int:
 
 
 def _answer(overrides: list[str], show_config: bool) -> tuple[str, str]:
-    """Return a plan, or the configuration instead of it, and its format."""
+    """Return a plan, or with --cfg the configuration, and its format."""
     from hpc_llm import config
 
     composed = config.compose(overrides, example=True)
@@ -48,7 +48,7 @@ def _answer(overrides: list[str], show_config: bool) -> tuple[str, str]:
 
 
 def plan_of(cfg: RunConfig, verb: str, names: list[str] | None) -> str:
-    """Return the plan of a verb and, with launch=slurm, the jobs of what it has left to do."""
+    """Return the plan of a verb and, with launch=slurm, the jobs of its unfinished stages."""
     from hpc_llm.pipeline import choose, pipeline, unfinished
 
     todo = unfinished(RunFolder(cfg.folder), choose(pipeline(cfg), names), verb)
@@ -58,9 +58,9 @@ def plan_of(cfg: RunConfig, verb: str, names: list[str] | None) -> str:
 def plan_of_sweep(
     trials: Mapping[str, RunConfig], arrays: Mapping[str, Sequence[tuple[Path, str]]]
 ) -> str:
-    """Return the plan of each trial and, after them, the scripts of the arrays they share.
+    """Return the plan of each trial, followed by the scripts of the shared arrays.
 
-    `arrays`: by trial, the path and the script of each array that has a task of it.
+    `arrays`: by trial, the path and the script of each array with a task of the trial.
     """
     cfg = next(iter(trials.values()))
     shared = {path: script for chain in arrays.values() for path, script in chain}
@@ -77,7 +77,7 @@ def plan_of_sweep(
 
 
 def _asked(cfg: RunConfig, scripts: Iterable[str]) -> list[PlanJob]:
-    """Return job scripts with what Slurm says about each; none where the format has no place."""
+    """Return job scripts with Slurm's message for each; none unless the format is table."""
     if cfg.plan.format == "csv" or cfg.plan.table is not None:
         return []
     from hpc_llm.launch import ask_slurm
@@ -88,7 +88,7 @@ def _asked(cfg: RunConfig, scripts: Iterable[str]) -> list[PlanJob]:
 def _jobs(
     cfg: RunConfig, verb: str, stages: list[str] | None, *, whole: bool = True
 ) -> list[PlanJob]:
-    """Return the jobs that do `stages` (None: the recipe), with what Slurm says about each."""
+    """Return the jobs that run `stages` (None: the recipe), with Slurm's message for each."""
     if cfg.launch.name != "slurm":
         return []
     from hpc_llm.launch import divide, job_script

@@ -1,4 +1,4 @@
-"""`hpc-llm preflight`: try the nodes out before a long job is trusted to them."""
+"""`hpc-llm preflight`: test the nodes before a long job."""
 
 import os
 import time
@@ -15,14 +15,14 @@ from hpc_llm.settings import RunConfig
 
 __all__ = ["run_preflight"]
 
-# Where else the list of bad nodes goes; a batch script knows no run folder
+# A second file for the list of bad nodes: a batch script does not know the run folder
 EXCLUDE_VARIABLE = "HPC_LLM_EXCLUDE_FILE"
 
 
 def run_preflight(arguments: Arguments) -> int:
     """Measure the nodes of these ranks, print the table and return the exit code.
 
-    Ranks above 0 return 0: the verdict is that of rank 0, and so is the exit code of srun.
+    Ranks above 0 return 0, so the exit code of srun is that of rank 0.
     """
     from hpc_llm import config
 
@@ -41,7 +41,7 @@ def run_preflight(arguments: Arguments) -> int:
         raise UserError(
             "launch",
             "slurm",
-            "not for preflight",
+            "not available for preflight",
             "submit slurm/preflight.sbatch with the same settings",
         )
     if cfg.launch.processes > 1 and ranks.launcher == "none":
@@ -50,7 +50,7 @@ def run_preflight(arguments: Arguments) -> int:
         words = ["--config", arguments.config] if arguments.config else arguments.overrides
         return run_ranks(["preflight", *words], cfg.launch.processes, os.environ)
     folder = RunFolder(cfg.folder)
-    if not folder.config.exists():  # what a run has stays as it is
+    if not folder.config.exists():  # never overwrite the configuration of a run
         folder = open_folder(cfg, ranks)
     return _examine(cfg, ranks, folder)
 
@@ -77,7 +77,7 @@ def _examine(cfg: RunConfig, ranks: Ranks, folder: RunFolder) -> int:
 
 
 def _bill(cfg: RunConfig, ranks: Ranks, folder: RunFolder) -> None:
-    """Enter the time in the run's ledger."""
+    """Charge the time to the run's ledger."""
     from hpc_llm.pipeline.account import Account
     from hpc_llm.training import process_group
 

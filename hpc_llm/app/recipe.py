@@ -1,4 +1,4 @@
-"""The verbs that work on a run folder: `adapt` and its single stages, here or as a job."""
+"""The verbs that work on a run folder: `adapt` and its single stages, locally or as a job."""
 
 import os
 import sys
@@ -16,14 +16,14 @@ from hpc_llm.settings import RunConfig
 
 __all__ = ["run_recipe"]
 
-# OpenMP threads that wait spin for this many rounds before they sleep. At its default (300,000) a
-# second busy program on the same cores makes training 28 times slower, at this one 6 times; alone
-# it costs 3 % (2 threads, 2 cores, rows of 512 tokens). Read when torch is imported.
+# Waiting OpenMP threads spin for this many rounds before they sleep. With the default (300,000) a
+# second busy program on the same cores makes training 28 times slower, with this value 6 times; on
+# idle cores it costs 3 % (2 threads, 2 cores, sequences of 512 tokens). Read at import of torch.
 SPIN_COUNT = "10000"
 
 
 def run_recipe(arguments: Arguments) -> int:
-    """Run a verb on its run folder: on this rank, on ranks started here, or as a job of Slurm."""
+    """Run a verb on its run folder: on this rank, on ranks started here, or as a Slurm job."""
     from hpc_llm import config
 
     ranks = detect_ranks(os.environ)
@@ -59,7 +59,7 @@ def _run(cfg: RunConfig, ranks: Ranks, verb: str, names: list[str] | None) -> in
     from hpc_llm.pipeline import check_start, choose, open_context, pipeline, run, unfinished
     from hpc_llm.report import print_summary
 
-    stages = pipeline(cfg)  # what is missing is refused before anything is made
+    stages = pipeline(cfg)  # fails on missing input before anything is written
     chosen = choose(stages, names)
     started = ranks.launcher != "none"
     world_size = ranks.world_size if started else cfg.launch.processes
@@ -83,14 +83,14 @@ def _run(cfg: RunConfig, ranks: Ranks, verb: str, names: list[str] | None) -> in
 
 
 def _rerun(cfg: RunConfig, ranks: Ranks) -> int:
-    """Repeat a step of a run with the run's own settings; its folder stays as it is."""
+    """Rerun a step of a run with the run's own settings, without changing its results."""
     from hpc_llm import config
     from hpc_llm.pipeline import open_context, pipeline, run_rerun
 
     folder = RunFolder(cfg.folder)
     if not folder.config.is_file():
         raise UserError(
-            str(folder.path), None, "is no run folder", "give run=NAME and runs_dir=DIR of a run"
+            str(folder.path), None, "is not a run folder", "set run=NAME and runs_dir=DIR of a run"
         )
     own = config.load(folder.config)
     cfg = replace(own, run=cfg.run, runs_dir=cfg.runs_dir, launch=cfg.launch, rerun=cfg.rerun)

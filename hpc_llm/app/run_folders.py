@@ -1,4 +1,4 @@
-"""Run folders as the verbs use them: opened for a run, found on the command line, their logs."""
+"""Run folders for verbs: open one for a run, find one by its path, read its logs."""
 
 from pathlib import Path
 
@@ -13,13 +13,13 @@ TAIL_BYTES = 20_000
 
 
 def is_to_be_submitted(cfg: RunConfig, ranks: Ranks, *, from_file: bool) -> bool:
-    """Return whether this call submits a job: with launch=slurm, and not inside that job."""
+    """Return whether this call submits a job: launch=slurm, and not inside that job."""
     in_its_job = ranks.launcher != "none" or (from_file and ranks.job_id is not None)
     return cfg.launch.name == "slurm" and not in_its_job
 
 
 def open_folder(cfg: RunConfig, ranks: Ranks) -> RunFolder:
-    """Return the run folder, made if need be, with the configuration in it (rank 0 writes)."""
+    """Return the run folder, created if needed, with its configuration (written by rank 0)."""
     from hpc_llm import config
 
     folder = RunFolder(cfg.folder)
@@ -31,8 +31,8 @@ def open_folder(cfg: RunConfig, ranks: Ranks) -> RunFolder:
         raise UserError(
             "runs_dir",
             cfg.runs_dir,
-            f"no folder can be made at {folder.path} ({error.strerror})",
-            "give another runs_dir",
+            f"cannot create {folder.path} ({error.strerror})",
+            "use another runs_dir",
         ) from error
     if folder.config.exists():
         for line in config.differences(folder.config, cfg):
@@ -41,35 +41,35 @@ def open_folder(cfg: RunConfig, ranks: Ranks) -> RunFolder:
         raise UserError(
             folder.path,
             None,
-            "holds files but no config.yaml, so it is no run folder",
-            "give another run=NAME",
+            "is not a run folder: it has files but no config.yaml",
+            "use another run=NAME",
         )
     config.write(cfg, folder.config)
     return folder
 
 
 def known_folder(word: str) -> RunFolder:
-    """Return the run folder at a path; `UserError` where there is none."""
+    """Return the run folder at a path; raises `UserError` if there is none."""
     folder = RunFolder(Path(word))
     if SweepFolder(folder.path).exists():
         raise UserError(
             word,
             None,
             "is a sweep",
-            f"give one of its trials, for example {word}/0",
+            f"pass one of its trials, for example {word}/0",
         )
     if not folder.config.is_file():
         raise UserError(
             word,
             None,
-            "holds no config.yaml, so it is no run folder",
+            "is not a run folder: it has no config.yaml",
             "see ls runs",
         )
     return folder
 
 
 def last_words(log: Path) -> str:
-    """Return the last line that hpc-llm or the job script ended a log with; "" without one."""
+    """Return the last line of a log by hpc-llm or the job script; "" if the log is missing."""
     try:
         with log.open("rb") as handle:
             handle.seek(max(0, log.stat().st_size - TAIL_BYTES))

@@ -1,4 +1,4 @@
-"""`hpc-llm status RUN_FOLDER ...`: the jobs of a run, how far it is, and what it has spent."""
+"""`hpc-llm status RUN_FOLDER ...`: jobs, progress and cost of a run."""
 
 import sys
 import time
@@ -16,28 +16,28 @@ from hpc_llm.scheduler import JobState, job_states
 
 __all__ = ["run_status"]
 
-# Why a job waits, in words; other reasons are printed as Slurm calls them.
+# Explanations of Slurm's pending reasons; others are printed unchanged
 REASONS = {
-    "Resources": "waits for free nodes",
-    "Priority": "waits: others come first",
-    "BeginTime": "was requeued and starts again",
-    "JobHeldUser": "is held: scontrol release {job}",
-    "JobHeldAdmin": "is held by the site",
-    "DependencyNeverSatisfied": "cannot begin: a job before it did not end well",
-    "PartitionTimeLimit": "cannot begin: its time limit is above the partition's",
-    "PartitionNodeLimit": "cannot begin: more nodes than the partition gives",
-    "ReqNodeNotAvail": "waits: nodes that it needs are down, reserved or in use",
+    "Resources": "waiting for free nodes",
+    "Priority": "waiting for jobs with higher priority",
+    "BeginTime": "requeued, restarts soon",
+    "JobHeldUser": "held: scontrol release {job}",
+    "JobHeldAdmin": "held by an administrator",
+    "DependencyNeverSatisfied": "cannot start: a job before it failed",
+    "PartitionTimeLimit": "cannot start: its time limit is above the partition's",
+    "PartitionNodeLimit": "cannot start: more nodes than the partition allows",
+    "ReqNodeNotAvail": "waiting: required nodes are down, reserved or in use",
 }
 
 
 def run_status(arguments: Arguments) -> int:
-    """Print jobs, progress and spending of each run folder named on the command line."""
+    """Print jobs, progress and cost of each run folder on the command line."""
     if not arguments.overrides:
         raise UserError(
             "status",
             None,
             "no run folder",
-            "give some, for example hpc-llm status runs/*",
+            "pass some, for example hpc-llm status runs/*",
         )
     for number, word in enumerate(arguments.overrides):
         if (sweep := SweepFolder(Path(word))).exists():
@@ -67,7 +67,7 @@ def _lines(folder: RunFolder) -> Iterator[str]:
         count = "1 job" if len(jobs) == 1 else f"a chain of {len(jobs)} jobs"
         yield f"{folder.path}: {count}, submitted {when}"
     else:
-        yield f"{folder.path}: no job of Slurm was submitted from here"
+        yield f"{folder.path}: no Slurm job was submitted for this run"
     rows = [_row(folder, job, states, jobs) for job in jobs]
     widths = [max(len(row[place]) for row in rows) for place in range(4)] if rows else []
     for row in rows:
@@ -83,22 +83,22 @@ def _row(
     states: Mapping[str, JobState],
     jobs: Sequence[SubmittedJob],
 ) -> tuple[str, str, str, str, str]:
-    """Return job, part, state, nodes and what else is known."""
+    """Return job, part, state, nodes and details."""
     records = read_jsonl(folder.record)
     done = {line.get("stage") for line in records if str(line.get("started")) >= job.when}
     count = len(done.intersection(job.stages))
     stages = f"{count} of {len(job.stages)} stages done"
     state = states.get(job.job)
     if state is None:
-        return job.job, job.part, "not known", "-", stages
-    told = [_told(job, state, states)]
+        return job.job, job.part, "unknown", "-", stages
+    details = [_details(job, state, states)]
     if state.state != "PENDING" or count:
-        told.append(stages)
-    return job.job, job.part, state.state, state.nodes or "-", "; ".join(filter(None, told))
+        details.append(stages)
+    return job.job, job.part, state.state, state.nodes or "-", "; ".join(filter(None, details))
 
 
-def _told(job: SubmittedJob, state: JobState, states: Mapping[str, JobState]) -> str:
-    """Return why a job waits, since when it runs, or how it ended."""
+def _details(job: SubmittedJob, state: JobState, states: Mapping[str, JobState]) -> str:
+    """Return why a job is pending, how long it has been running, or how it ended."""
     if state.state == "PENDING":
         return _waits(job, state)
     if state.is_live:
@@ -107,7 +107,7 @@ def _told(job: SubmittedJob, state: JobState, states: Mapping[str, JobState]) ->
     if state.state == "CANCELLED" and state.elapsed in ("0:00", "00:00:00"):
         before = [states[one].state for one in job.after if one in states]
         ended = any(word not in ("COMPLETED", "PENDING", "RUNNING") for word in before)
-        return "never began: the job before it did not end well" if ended else "never began"
+        return "never started: the job before it failed" if ended else "never started"
     if state.state == "COMPLETED":
         return f"in {state.elapsed}"
     code = f"exit code {state.exit_code}" if state.exit_code else ""
@@ -116,17 +116,17 @@ def _told(job: SubmittedJob, state: JobState, states: Mapping[str, JobState]) ->
 
 def _waits(job: SubmittedJob, state: JobState) -> str:
     if state.reason == "Dependency":
-        return f"waits for {', '.join(job.after)}" if job.after else "waits for another job"
+        return f"waiting for {', '.join(job.after)}" if job.after else "waiting for another job"
     reason = state.reason.split(",")[0]
-    told = REASONS.get(reason, f"waits: {state.reason}" if reason else "waits")
+    text = REASONS.get(reason, f"waiting: {state.reason}" if reason else "waiting")
     expected = f", expected at {state.start}" if state.start else ""
-    return told.replace("{job}", job.job) + expected
+    return text.replace("{job}", job.job) + expected
 
 
 def _running_since(jobs: Sequence[SubmittedJob], states: Mapping[str, JobState]) -> float | None:
-    """Return when the job that runs was started, in seconds since 1970; None: none runs.
+    """Return the start time of the running job in seconds since 1970; None if none is running.
 
-    A run without jobs is taken to be running here.
+    A run without jobs is assumed to run locally.
     """
     if not jobs:
         return 0.0
@@ -135,7 +135,7 @@ def _running_since(jobs: Sequence[SubmittedJob], states: Mapping[str, JobState])
 
 
 def _progress(folder: RunFolder, since: float | None) -> Iterator[str]:
-    """Yield how far training is, from the newest line of events.jsonl; it runs `since` then."""
+    """Yield the training progress, from the newest line of events.jsonl; running `since`."""
     newest: dict[str, Any] = {}
     before: dict[str, Any] = {}
     for line in read_jsonl(folder.events):
@@ -145,25 +145,25 @@ def _progress(folder: RunFolder, since: float | None) -> Iterator[str]:
         return
     stage, step, planned = newest["stage"], newest.get("step", 0), newest.get("planned_steps")
     metrics = newest.get("metrics", {})
-    told = [f"train/{stage}: step {step}" + (f" of {planned}" if planned else "")]
+    parts = [f"train/{stage}: step {step}" + (f" of {planned}" if planned else "")]
     if isinstance(loss := metrics.get("train/loss"), float):
-        told.append(f"loss {loss:.3f}")
+        parts.append(f"loss {loss:.3f}")
     if since is not None and (left := _seconds_left(newest, before, since)) is not None:
         from hpc_llm.tracking import duration
 
-        told.append(f"{left[0]} ends in about {duration(left[1])}")
-    yield ", ".join(told)
+        parts.append(f"{left[0]} ends in about {duration(left[1])}")
+    yield ", ".join(parts)
 
 
 def _seconds_left(
     newest: Mapping[str, Any], before: Mapping[str, Any], since: float
 ) -> tuple[str, float] | None:
-    """Return what ends next and in how many seconds; None where it cannot be told.
+    """Return what ends next and in how many seconds; None if unknown.
 
-    After 50 steps the run itself has projected all its training; until then the last interval
-    tells of this stage.
+    After 50 steps the run projects all its training; until then the last interval is extrapolated
+    for this stage.
     """
-    ago = time.time() - max(newest["time"], since)  # a restart waits before it goes on
+    ago = time.time() - max(newest["time"], since)  # a restarted job was pending in between
     hours = newest.get("metrics", {}).get("cost/hours_left")
     if hours:
         return "training", max(0.0, 3600 * hours - ago)
@@ -177,7 +177,7 @@ def _seconds_left(
 
 
 def _spent(folder: RunFolder) -> str:
-    """Return what the ledger says was spent until now."""
+    """Return the cost so far, from the ledger."""
     from hpc_llm.accounting import Ledger, cost_report, middle_price
 
     if not Ledger(folder.ledger).rows():
@@ -188,5 +188,5 @@ def _spent(folder: RunFolder) -> str:
         return f"spent: {hours:.3g} device-hours"
     unit = "GPU-hours" if costs.hardware.kind == "gpu" else "core-hours"
     money = costs.money(middle_price(costs.hardware))
-    told = "" if money is None else f", {money:.3g} {costs.hardware.currency}"
-    return f"spent: {hours:.3g} {unit}{told}"
+    cost = "" if money is None else f", {money:.3g} {costs.hardware.currency}"
+    return f"spent: {hours:.3g} {unit}{cost}"

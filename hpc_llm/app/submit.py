@@ -1,4 +1,4 @@
-"""A verb with launch=slurm: a chain of jobs, or one, submitted as a whole or not at all."""
+"""Submit a verb with launch=slurm as a chain of jobs or a single job, all or nothing."""
 
 import shlex
 from collections.abc import Callable, Sequence
@@ -31,9 +31,9 @@ __all__ = ["refuse_while_queued", "submit_verb", "submitted_jobs"]
 
 
 def submit_verb(cfg: RunConfig, ranks: Ranks, verb: str, names: list[str] | None) -> int:
-    """Submit what `verb` has left to do and return at once; the job ids are printed.
+    """Submit the unfinished stages of `verb`, print the job ids and return.
 
-    What is missing is reported now, not when a job starts.
+    Missing input is reported now, not when a job starts.
     """
     require_sbatch()
     folder, stages = RunFolder(cfg.folder), pipeline(cfg)
@@ -44,23 +44,23 @@ def submit_verb(cfg: RunConfig, ranks: Ranks, verb: str, names: list[str] | None
     open_folder(cfg, ranks)
     todo = [stage.name for stage in unfinished(folder, chosen, verb)]
     if not todo:
-        say(f"{folder.path}: nothing to do, no job is submitted")
+        say(f"{folder.path}: nothing to do, no job submitted")
         return 0
     if cfg.launch.snapshot:
         copy_code(folder.path, commit())
     jobs = _submit(cfg, folder, verb, divide(cfg, todo, whole=names is None))
     record_jobs(folder.jobs, jobs)
     path = shlex.quote(str(folder.path))
-    say(f"hpc-llm status {path} monitors it, hpc-llm cancel {path} ends it")
+    say(f"monitor with hpc-llm status {path}, cancel with hpc-llm cancel {path}")
     for job in jobs:
         after = f", after {', '.join(job.after)}" if job.after else ""
-        say(f"submitted job {job.job}: {job.part}{after}; its log: {job.log}")
+        say(f"submitted job {job.job}: {job.part}{after}; log: {job.log}")
         print(job.job)
     return 0
 
 
 def refuse_while_queued(*folders: RunFolder) -> None:
-    """Raise `UserError` while jobs of these runs wait or run: they would read a changed config."""
+    """Raise `UserError` if these runs have jobs in the queue, which would read a changed config."""
     known = {job.job: folder.path for folder in folders for job in read_jobs(folder.jobs)}
     if live := live_jobs(list(known)):
         path = known[live[0]]
@@ -68,7 +68,7 @@ def refuse_while_queued(*folders: RunFolder) -> None:
             path,
             None,
             f"its jobs are in the queue ({', '.join(live)})",
-            f"wait for them, or end them by hpc-llm cancel {path}, or give another run=NAME",
+            f"wait for them, cancel them with hpc-llm cancel {path}, or use another run=NAME",
         )
 
 
@@ -87,7 +87,7 @@ def _submit(cfg: RunConfig, folder: RunFolder, verb: str, parts: list[Part]) -> 
 def submitted_jobs(
     ids: Sequence[str], parts: Sequence[Part], verb: str, log: Callable[[str], Path]
 ) -> list[SubmittedJob]:
-    """Return the jobs of a chain as they are written down; `log` is the path of its log."""
+    """Return the records of the jobs of a chain; `log` returns the path of a job's log."""
     when = datetime.now(UTC).isoformat(timespec="seconds")
     return [
         SubmittedJob(

@@ -1,4 +1,4 @@
-"""A sweep with launch=slurm: for each part of the recipe one array of jobs, a task per trial."""
+"""Submit a sweep with launch=slurm: one job array per part of the recipe, one task per trial."""
 
 import shlex
 from collections.abc import Sequence
@@ -26,16 +26,16 @@ from hpc_llm.rundir import Sweep, SweepFolder
 __all__ = ["arrays_of", "submit_sweep"]
 
 Group = tuple[list[Part], list[PlannedTrial]]
-"""Trials that have the same parts left to do, with the same options: they share arrays."""
+"""Trials with the same unfinished parts and the same options, which share arrays."""
 
 
 def submit_sweep(
     folder: SweepFolder, sweep: Sweep, planned: Sequence[PlannedTrial], *, whole: bool
 ) -> int:
-    """Submit what the trials have left to do, all or nothing, and return at once.
+    """Submit the unfinished stages of the trials, all or nothing; print the array ids and return.
 
-    A task of an array begins when the task with its number in the array before has ended well.
-    `whole`: all stages of the verb are meant. The ids of the arrays are printed.
+    An array task starts when the task with its id in the previous array has succeeded. `whole`: all
+    stages of the verb are selected.
     """
     require_sbatch()
     refuse_while_queued(*(one.folder for one in planned))
@@ -44,7 +44,7 @@ def submit_sweep(
     folder.write(sweep)
     groups = arrays_of(folder, sweep, planned, whole=whole)
     if not groups:
-        say(f"{folder.path}: nothing to do, no job is submitted")
+        say(f"{folder.path}: nothing to do, no job submitted")
         return 0
     for one in planned:
         if one.due and one.cfg.launch.snapshot:
@@ -55,16 +55,16 @@ def submit_sweep(
     for ids, (_, parts, trials) in zip(submitted, groups, strict=True):
         _tell(_record(folder, sweep.verb, ids, parts, trials), trials)
     path = shlex.quote(str(folder.path))
-    say(f"hpc-llm sweep {path} monitors it, hpc-llm cancel {path} ends it")
+    say(f"monitor with hpc-llm sweep {path}, cancel with hpc-llm cancel {path}")
     return 0
 
 
 def arrays_of(
     folder: SweepFolder, sweep: Sweep, planned: Sequence[PlannedTrial], *, whole: bool
 ) -> list[tuple[list[tuple[Path, str]], list[Part], list[PlannedTrial]]]:
-    """Return of each group of trials that share arrays: paths and scripts of these, parts, trials.
+    """Return (paths and scripts of its arrays, parts, trials) of each group that shares arrays.
 
-    `whole`: all stages of the verb are meant. Nothing is written.
+    `whole`: all stages of the verb are selected. Nothing is written.
     """
     groups = _groups([one for one in planned if one.due], whole=whole)
     return [
@@ -81,7 +81,7 @@ def arrays_of(
 
 
 def _groups(planned: Sequence[PlannedTrial], *, whole: bool) -> list[Group]:
-    """Divide the trials among arrays: the tasks of one have the same script."""
+    """Group the trials by array: all tasks of an array have the same script."""
     groups: list[Group] = []
     for one in planned:
         parts = divide(one.cfg, one.due, whole=whole)
@@ -97,7 +97,7 @@ def _groups(planned: Sequence[PlannedTrial], *, whole: bool) -> list[Group]:
 
 
 def _named(parts: Sequence[Part], group: int | None) -> list[tuple[str, Part]]:
-    """Return the parts with names for their scripts: 1-corpus, or 2.1-corpus of the 2nd group."""
+    """Return the parts by the names of their scripts: 1-corpus, or 2.1-corpus for group 2."""
     before = "" if group is None else f"{group}."
     return [(f"{before}{number}-{part.name}", part) for number, part in enumerate(parts, start=1)]
 
@@ -114,7 +114,7 @@ def _record(
     parts: Sequence[Part],
     trials: Sequence[PlannedTrial],
 ) -> list[SubmittedJob]:
-    """Write down the arrays for the sweep, and for each trial its tasks of them."""
+    """Record the arrays for the sweep, and for each trial its array tasks."""
     arrays = submitted_jobs(ids, parts, verb, lambda job: folder.path / "N" / f"slurm-{job}_N.out")
     record_jobs(folder.jobs, arrays)
     for one in trials:

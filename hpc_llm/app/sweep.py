@@ -1,8 +1,8 @@
-"""`hpc-llm adapt -m KEY=A,B ...`: a run for each combination, in the folders of one sweep.
+"""`hpc-llm adapt -m KEY=A,B ...`: one run per combination, in the folder of the sweep.
 
-Hydra's basic sweeper expands the combinations; each trial is a run folder of its own,
-`runs/<sweep>/<number>`. All are composed and checked before the first begins. Here they run one
-after the other, with launch=slurm as arrays of jobs; a failed trial stops no other.
+Hydra's basic sweeper expands the combinations; each trial has its own run folder,
+`runs/<sweep>/<number>`. All are composed and validated before the first starts. Locally they run
+one after another, with launch=slurm as job arrays; a failed trial does not stop the others.
 """
 
 import os
@@ -22,7 +22,7 @@ from hpc_llm.rundir import Sweep, SweepFolder, append_line
 
 __all__ = ["run_sweep"]
 
-# Exit codes of a trial after which the sweep ends too: it was asked to stop, or interrupted
+# Exit codes of a trial that end the sweep: stopped on request, or interrupted
 STOPPED = (
     EXIT_REQUEUE,
     *(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)),
@@ -32,15 +32,15 @@ STOPPED = (
 def run_sweep(arguments: Arguments, ranks: Ranks) -> int:
     """Run or submit every combination of the comma-separated values.
 
-    Here the exit code is that of the first trial that failed.
+    A local sweep returns the exit code of the first failed trial.
     """
     if ranks.world_size > 1:
         raise UserError(
             "-m",
             None,
-            f"{ranks.world_size} ranks were started, and those of a failed trial would keep"
-            " the others waiting",
-            "call it on the login node with launch=slurm, or on one rank",
+            f"started on {ranks.world_size} ranks: a failed trial would keep its other ranks "
+            "waiting",
+            "run it on the login node with launch=slurm, or on a single rank",
         )
     if arguments.show_config:
         return _show(arguments)
@@ -86,7 +86,7 @@ def _plan(
 def _run_here(
     folder: SweepFolder, sweep: Sweep, planned: Sequence[PlannedTrial], names: list[str] | None
 ) -> int:
-    """Run the trials one after another, each in processes of its own."""
+    """Run the trials one after another, each in separate processes."""
     first_failure = 0
     for one in planned:
         say(f"trial {one.trial.number}: {one.trial.words} -> {one.folder.path}")
@@ -99,11 +99,11 @@ def _run_here(
         ended = {"ended": _now(), "verb": sweep.verb, "code": code}
         append_line(folder.local, {"trial": one.trial.number, **ended})
         if code:
-            say(f"trial {one.trial.number}: ended with exit code {code}")
+            say(f"trial {one.trial.number}: exit code {code}")
         first_failure = first_failure or code
         if code in STOPPED:
             return code
-    say(f"hpc-llm sweep {shlex.quote(str(folder.path))} shows the table and draws the picture")
+    say(f"hpc-llm sweep {shlex.quote(str(folder.path))} prints the table and draws the plot")
     return first_failure
 
 

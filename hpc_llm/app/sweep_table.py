@@ -1,4 +1,4 @@
-"""`hpc-llm sweep SWEEP_FOLDER`: state and measures of the trials, as a table and as a plot."""
+"""`hpc-llm sweep SWEEP_FOLDER`: state and measures of the trials, as a table and a plot."""
 
 import os
 import sys
@@ -37,9 +37,9 @@ class TrialState(NamedTuple):
 
 
 def run_sweep_table(arguments: Arguments) -> int:
-    """Print the table of a sweep and write its plot into its folder."""
+    """Print the table of a sweep and write its plot to its folder."""
     if len(arguments.overrides) != 1:
-        raise UserError("sweep", None, "needs one sweep folder", "hpc-llm sweep runs/SWEEP")
+        raise UserError("sweep", None, "needs one sweep folder", "use hpc-llm sweep runs/SWEEP")
     folder = SweepFolder(Path(arguments.overrides[0]))
     rows = print_sweep(folder)
     plot = draw_sweep(folder.path.resolve().name, folder.read().keys, rows)
@@ -50,7 +50,7 @@ def run_sweep_table(arguments: Arguments) -> int:
 
 
 def print_sweep(folder: SweepFolder) -> list[TrialRow]:
-    """Print the table of a sweep, its best trial and why trials failed; return the rows."""
+    """Print the table of a sweep, its best trial and the errors of trials; return the rows."""
     from rich.console import Console
 
     sweep = folder.read()
@@ -68,7 +68,7 @@ def print_sweep(folder: SweepFolder) -> list[TrialRow]:
             TrialRow(trial=trial, state=state.words, outcome=state.outcome, results=results)
         )
         reasons += [f"  trial {trial.number}: {state.why}"] if state.why else []
-    wide = None if sys.stdout.isatty() else 1000  # a pipe gets whole lines
+    wide = None if sys.stdout.isatty() else 1000  # do not wrap lines in a pipe
     Console(width=wide, highlight=False).print(sweep_table(sweep.keys, rows))
     print("\n".join([*reasons, *_summary(folder, sweep.keys, rows)]))
     return rows
@@ -81,17 +81,17 @@ def _state(
     states: Mapping[str, JobState],
     here: Mapping[str, Any] | None,
 ) -> TrialState:
-    """Return the state of a trial: by its record, else by Slurm or the log of a local sweep."""
+    """Return the state of a trial: from its record, else from Slurm or the local sweep's log."""
     done = folder.done(trial.stages)
     left = [name for name in trial.stages if name not in done]
     if not left:
         return TrialState("done", "done")
     at = left[0]
-    told = here and str(here.get("ended") or here.get("begun"))
-    if jobs and not (told and told > jobs[0].when):
+    newest = here and str(here.get("ended") or here.get("begun"))
+    if jobs and not (newest and newest > jobs[0].when):
         return _in_queue(folder, jobs, states, at)
     if here is None:
-        return TrialState("not begun")
+        return TrialState("not started")
     if "ended" not in here:
         if here["host"] == os.uname().nodename and not Path(f"/proc/{here['process']}").exists():
             return TrialState(f"stopped at {at}")
@@ -99,21 +99,21 @@ def _state(
     if here["code"] in INTERRUPTED:
         return TrialState(f"stopped at {at}")
     again = f"hpc-llm {here['verb']} --config {folder.config}"
-    return TrialState(f"failed at {at}", "failed", f"exit code {here['code']}; alone: {again}")
+    return TrialState(f"failed at {at}", "failed", f"exit code {here['code']}; rerun: {again}")
 
 
 def _in_queue(
     folder: RunFolder, jobs: Sequence[SubmittedJob], states: Mapping[str, JobState], at: str
 ) -> TrialState:
-    """Return the state of a trial by its first job that is not completed."""
+    """Return the state of a trial from its first job that is not completed."""
     for job in jobs:
         state = states.get(job.job)
         if state is None:
-            return TrialState(f"not known, at {at}")
+            return TrialState(f"unknown, at {at}")
         if state.state == "COMPLETED":
             continue
         if state.state == "PENDING":
-            return TrialState(f"waits with {at}" + (f" ({state.reason})" if state.reason else ""))
+            return TrialState(f"pending at {at}" + (f" ({state.reason})" if state.reason else ""))
         if state.is_live:
             return TrialState(_runs(folder, at))
         if state.state == "CANCELLED":
@@ -125,22 +125,22 @@ def _in_queue(
 
 
 def _runs(folder: RunFolder, at: str) -> str:
-    """Return the stage that a trial runs, with its step if it trains."""
+    """Return the running stage of a trial, with its step if it is training."""
     name = at.removeprefix("train/")
     newest: dict[str, Any] = {}
     for line in read_jsonl(folder.events):
         if line.get("event") == "train" and line.get("stage") == name:
             newest = line
     if not newest:
-        return f"runs {at}"
+        return f"running {at}"
     planned = newest.get("planned_steps")
-    return f"runs {at}: step {newest.get('step')}" + (f" of {planned}" if planned else "")
+    return f"running {at}: step {newest.get('step')}" + (f" of {planned}" if planned else "")
 
 
 def _summary(folder: SweepFolder, keys: Sequence[str], rows: Sequence[TrialRow]) -> Iterator[str]:
     counts = Counter(row.outcome for row in rows)
-    told = [f"{counts[kind]} {kind}" for kind in ("done", "failed", "open") if counts[kind]]
-    yield f"  {len(rows)} trials: {', '.join(told)}; spent {_spent(rows)}"
+    states = [f"{counts[kind]} {kind}" for kind in ("done", "failed", "open") if counts[kind]]
+    yield f"  {len(rows)} trials: {', '.join(states)}; spent {_spent(rows)}"
     best = best_of(rows)
     if best is None:
         return
@@ -153,7 +153,7 @@ def _summary(folder: SweepFolder, keys: Sequence[str], rows: Sequence[TrialRow])
 
 
 def _measured(best: TrialRow, rows: Sequence[TrialRow]) -> str:
-    """Return the main measure of the best trial, and the trials that its interval contains."""
+    """Return the main measure of the best trial, and the trials within its interval."""
     name = main_measure(rows) or ""
     measure = best.results.measures[name]
     text = f"{name} {measure['value']:.3f} {measure['unit']}"
@@ -163,12 +163,12 @@ def _measured(best: TrialRow, rows: Sequence[TrialRow]) -> str:
     others = [row for row in rows if row is not best and row.outcome == "done"]
     values = {row.trial.number: row.value(name) for row in others}
     near = [str(number) for number, v in values.items() if v is not None and low <= v <= high]
-    within = f"; its interval contains trials {', '.join(near)} too" if near else ""
+    within = f"; its interval also contains trials {', '.join(near)}" if near else ""
     return f"{text}, {low:.3f} to {high:.3f}{within}"
 
 
 def _spent(rows: Sequence[TrialRow]) -> str:
-    """Return hours and money of all trials together."""
+    """Return total hours and money of all trials."""
     hours: defaultdict[str, float] = defaultdict(float)
     money: defaultdict[str, float] = defaultdict(float)
     for row in rows:

@@ -1,4 +1,4 @@
-"""The trials of a sweep: composed, numbered and checked before any of them begins."""
+"""Trials of a sweep: compose, number and validate them before any starts."""
 
 import secrets
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from hpc_llm.settings import RunConfig
 
 __all__ = ["PlannedTrial", "plan_sweep"]
 
-SHARED = (  # what all trials have in common
+SHARED = (  # equal for all trials
     *("run", "runs_dir", "tracking.group", "plan.only"),
     *("launch", "launch.name", "launch.throttle", "launch.max_requeues", "launch.snapshot"),
 )
@@ -21,7 +21,7 @@ SHARED = (  # what all trials have in common
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedTrial:
-    """A trial with its configuration and what of it is not done yet."""
+    """A trial with its configuration and its unfinished stages."""
 
     trial: Trial
     cfg: RunConfig
@@ -29,15 +29,15 @@ class PlannedTrial:
 
     @property
     def folder(self) -> RunFolder:
-        """Its run folder."""
+        """The run folder of the trial."""
         return RunFolder(self.cfg.folder)
 
 
 def plan_sweep(arguments: Arguments) -> tuple[SweepFolder, Sweep, list[PlannedTrial]]:
-    """Return the folder, its whole list of trials, and those that were asked for now.
+    """Return the folder, its full list of trials, and the trials of this call.
 
-    A trial that the folder has already keeps its number; others get the next ones. Nothing is
-    written. Raises `UserError` for a trial that cannot begin, by its values.
+    A trial that is already in the folder keeps its number; others get the next ones. Nothing is
+    written. Raises `UserError` with the values of a trial that cannot start.
     """
     composed = _compose(arguments)
     cfg = composed[0][2]
@@ -50,7 +50,7 @@ def plan_sweep(arguments: Arguments) -> tuple[SweepFolder, Sweep, list[PlannedTr
             None,
             f"is a sweep over {', '.join(known.keys) or 'nothing'}, not over "
             f"{', '.join(keys) or 'nothing'}",
-            "give another run=NAME",
+            "use another run=NAME",
         )
     group = known.group if known else f"{folder.path.name}-{secrets.token_hex(4)}"
     sweep = Sweep(
@@ -72,7 +72,7 @@ def plan_sweep(arguments: Arguments) -> tuple[SweepFolder, Sweep, list[PlannedTr
 
 
 Composed = tuple[dict[str, str], list[str], RunConfig]
-"""The values of a trial, all its overrides, and what they give."""
+"""The values of a trial, all its overrides, and the composed configuration."""
 
 
 def _compose(arguments: Arguments) -> list[Composed]:
@@ -85,8 +85,8 @@ def _compose(arguments: Arguments) -> list[Composed]:
             raise UserError(
                 key,
                 None,
-                "is the same for all trials of a sweep",
-                "give it one value",
+                "must be equal for all trials of a sweep",
+                "set a single value",
             )
     composed = []
     for overrides in combinations:
@@ -102,14 +102,14 @@ def _compose(arguments: Arguments) -> list[Composed]:
 
 
 def _folder(composed: Sequence[Composed]) -> SweepFolder:
-    """Return the folder that all trials share."""
+    """Return the folder of the sweep."""
     name, *others = sorted({cfg.run or cfg.model.label for _, _, cfg in composed})
     if others:
         raise UserError(
             "run",
             None,
             f"trials would be named {name}, {others[0]}",
-            "give the sweep one name by run=NAME",
+            "set one name for the sweep with run=NAME",
         )
     places = sorted({(cfg.runs_dir, cfg.launch.name) for _, _, cfg in composed})
     runs, launch = places[0]
@@ -117,8 +117,8 @@ def _folder(composed: Sequence[Composed]) -> SweepFolder:
         raise UserError(
             f"runs_dir={runs} launch={launch}",
             None,
-            "are the same for all trials of a sweep",
-            "give each of them one value",
+            "must be equal for all trials of a sweep",
+            "set a single value for each",
         )
     folder = SweepFolder(Path(runs).expanduser() / name)
     if RunFolder(folder.path).config.exists():
@@ -126,13 +126,13 @@ def _folder(composed: Sequence[Composed]) -> SweepFolder:
             folder.path,
             None,
             "is the folder of a single run",
-            "give another run=NAME",
+            "use another run=NAME",
         )
     return folder
 
 
 def _as_trial(cfg: RunConfig, sweep: Sweep, number: int) -> RunConfig:
-    """Return the configuration of a trial: in its own folder, in the group of the sweep."""
+    """Return the configuration of a trial: with its own folder, in the W&B group of the sweep."""
     name = f"{cfg.run or cfg.model.label}/{number}"
     return replace(cfg, run=name, tracking=replace(cfg.tracking, group=sweep.group))
 
@@ -158,14 +158,14 @@ def _planned(trial: Trial, cfg: RunConfig, arguments: Arguments) -> PlannedTrial
 
 
 def _of_trial(values: dict[str, str], error: UserError) -> UserError:
-    """Return the error with the trial that has it; no other has begun."""
+    """Return the error of a trial with its values; no trial has started."""
     words = " ".join(f"{key}={value}" for key, value in values.items())
     return (
         UserError(
             f"trial {words}",
             None,
             error,
-            "no trial was begun",
+            "no trial was started",
         )
         if words
         else error

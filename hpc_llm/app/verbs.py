@@ -1,6 +1,6 @@
-"""The table of verbs: help texts, and the function of each by its name.
+"""The table of verbs: help texts, and the function of each verb by name.
 
-The table names modules and does not import them, so that a verb loads only what it needs.
+Modules are named, not imported, so that a verb loads only what it needs.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ class Verb:
     work: str
     """module:function of `hpc_llm.app`; takes `Arguments`, returns the exit code."""
     takes: str = "[KEY=VALUE ...]"
-    """What may follow it on the command line."""
+    """Its arguments on the command line."""
 
     @property
     def has_settings(self) -> bool:
-        """Whether it takes settings."""
+        """Whether it accepts overrides."""
         return "KEY=VALUE" in self.takes
 
 
@@ -52,7 +52,7 @@ VERBS: dict[str, Verb] = {
     "transplant": Verb("transplant the new vocabulary into the model", AGAIN, "recipe:run_recipe"),
     "train": Verb(
         "run the training stages of the recipe",
-        AGAIN + "\nrerun.step=N repeats one training step and compares it with its record.",
+        AGAIN + "\nrerun.step=N reruns one training step and compares it with its record.",
         "recipe:run_recipe",
     ),
     "correct": Verb(
@@ -117,8 +117,8 @@ VERBS: dict[str, Verb] = {
     "cache": Verb(
         "list or clean the shared cache of finished stages",
         "hpc-llm cache runs lists the finished stages that runs of a folder share (cache=true).\n"
-        "hpc-llm cache runs --keep 200G removes the ones unused for longest until 200 GiB are "
-        "left;\nnone that a run holds. --keep 0 removes all that no run holds.",
+        "hpc-llm cache runs --keep 200G removes the least recently used ones down to 200 GiB;\n"
+        "entries in use by a run are kept. --keep 0 removes all unused entries.",
         "cache:run_cache",
         takes="[RUNS_DIR] [--keep SIZE]",
     ),

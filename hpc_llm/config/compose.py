@@ -56,8 +56,8 @@ OPEN_STAGE = re.compile(r"stages\.[^.]+\.(schedule|text)\.")  # mappings of a st
 def compose(overrides: list[str], example: bool = False) -> DictConfig:
     """Return the resolved configuration for `overrides`.
 
-    With `example`, and when the overrides name no model, corpus, recipe or experiment, the
-    embedded example is meant: `experiment=example` is added in front.
+    With `example`, and if the overrides set no model, corpus, recipe or experiment, the embedded
+    example is selected: `experiment=example` is prepended.
     Raises `UserError` for an unknown key (with the nearest known ones) or a value of a wrong type.
     """
     ConfigStore.instance().store(name="run_config", node=RunConfig)
@@ -81,7 +81,7 @@ def compose(overrides: list[str], example: bool = False) -> DictConfig:
 
 
 def _search_path() -> list[str]:
-    """Return the override that lets Hydra find the YAML files of plug-in folders."""
+    """Return the override that adds plug-in folders to Hydra's search path."""
     folders = [folder / "conf" for folder in plugin_folders() if (folder / "conf").is_dir()]
     return [f"hydra.searchpath=[{','.join(f'file://{f}' for f in folders)}]"] if folders else []
 
@@ -103,7 +103,7 @@ def _stage_keys(parsed: list[Override]) -> list[str]:
 
 
 def _through_schema(config: DictConfig) -> DictConfig:
-    """Return `config` merged into the schema once more, which refuses keys it does not know."""
+    """Return `config` merged into the schema again, which rejects unknown keys."""
     merged = OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.to_container(config))
     assert isinstance(merged, DictConfig)
     return merged
@@ -112,8 +112,8 @@ def _through_schema(config: DictConfig) -> DictConfig:
 def typed(config: DictConfig) -> RunConfig:
     """Return the checked dataclasses of a resolved configuration.
 
-    Raises `UserError` for a value that breaks a rule, for a setting that a stage's method does not
-    have and for an unknown initialisation.
+    Raises `UserError` for an invalid value, for a setting that a stage's method does not have, and
+    for an unknown initialisation.
     """
     plain = OmegaConf.to_container(config)
     assert isinstance(plain, dict)
@@ -133,7 +133,7 @@ def write(config: RunConfig, path: Path) -> None:
 
 
 def load(path: Path) -> RunConfig:
-    """Read what `write` wrote."""
+    """Load a configuration written by `write`."""
     try:
         loaded = OmegaConf.load(path)
         if (old := OmegaConf.select(loaded, "recipe.stages")) is not None:
@@ -161,8 +161,8 @@ def as_yaml(config: DictConfig) -> str:
 def differences(path: Path, new: RunConfig) -> list[str]:
     """Return `key: old -> new` for every setting that differs from the file at `path`.
 
-    The run's own place is excluded, and so are settings that the version which wrote the file did
-    not know: a run folder outlives an upgrade.
+    The location of the run is excluded, and so are settings unknown to the version that wrote the
+    file: a run folder may outlive an upgrade.
     """
     before, after = flat(_plain(path)), flat(as_written(asdict(new)))
     keys = [key for key in sorted({*before, *after}) if key.split(".")[0] not in ELSEWHERE]
@@ -187,7 +187,7 @@ def _plain(path: Path) -> dict[str, Any]:
 def combinations(overrides: list[str]) -> list[list[str]]:
     """Return the overrides of each run of a sweep (KEY=A,B or Hydra's range, choice, glob).
 
-    Settings of Hydra's launcher for Slurm become those of `launch`.
+    Settings of Hydra's submitit launcher are translated to those of `launch`.
     """
     choices = []
     for override in _parse_sweep(overrides):
@@ -200,7 +200,7 @@ def combinations(overrides: list[str]) -> list[list[str]]:
 
 
 def swept_keys(overrides: list[str]) -> list[str]:
-    """Return the keys that have several values, in the order of `combinations`."""
+    """Return the swept keys, in the order of `combinations`."""
     return [over.get_key_element() for over in _parse_sweep(overrides) if over.is_sweep_override()]
 
 
@@ -223,10 +223,10 @@ def _parse(overrides: list[str]) -> list[Override]:
 
 
 def _as_meant(override: Override) -> str:
-    """Return an override as Hydra wants it.
+    """Return an override in Hydra's syntax.
 
-    One value given for a field that holds a list is a list of one: corpus.target=a.jsonl. A key of
-    a mapping that takes any key needs no plus sign: zero.extra.wall_clock_breakdown=true.
+    A single value for a list field becomes a list: corpus.target=a.jsonl. A new key in an open
+    mapping needs no plus sign: zero.extra.wall_clock_breakdown=true.
     """
     line: str = override.input_line or ""
     if override.is_delete() or override.is_sweep_override():

@@ -1,9 +1,9 @@
-"""Settings of Hydra's launcher for Slurm, taken as those of `launch=slurm`.
+"""Translate settings of Hydra's submitit launcher to `launch=slurm`.
 
-Who sweeps with Hydra writes `-m hydra/launcher=submitit_slurm hydra.launcher.timeout_min=60`.
-That plugin blocks until the last trial is done, ends a job well when its trial has failed
-(COMPLETED 0:0 for Slurm), and signals one rank of several to save. Here its settings mean what they
-say, and the trials go to Slurm as arrays of `launch=slurm`, for one task and for many.
+Hydra users write `-m hydra/launcher=submitit_slurm hydra.launcher.timeout_min=60`. That plugin
+blocks until the last trial is done, reports a failed trial as success (COMPLETED 0:0 in Slurm), and
+signals only one of several ranks to save. Here the same settings submit the trials as job arrays of
+`launch=slurm`, with one task or many.
 """
 
 import difflib
@@ -35,11 +35,11 @@ MEANING = {
 }
 UNITS = {"mem_gb": "G"}
 OTHERWISE = {
-    "gpus_per_task": "each task has one GPU; give hydra.launcher.gpus_per_node",
-    "setup": "jobs have the environment of the shell that submits; load modules there",
-    "signal_delay_s": "all ranks save five minutes before the limit; leave it out",
-    "stderr_to_stdout": "a job has one log; leave it out",
-    "submitit_folder": "scripts and logs lie in the run folders; leave it out",
+    "gpus_per_task": "each task has one GPU; set hydra.launcher.gpus_per_node",
+    "setup": "jobs inherit the environment of the submitting shell; load modules there",
+    "signal_delay_s": "all ranks save five minutes before the limit; remove it",
+    "stderr_to_stdout": "a job has one log; remove it",
+    "submitit_folder": "scripts and logs are in the run folders; remove it",
 }
 
 
@@ -49,10 +49,10 @@ def of_launcher(override: Override) -> bool:
 
 
 def as_launch(overrides: Sequence[Override]) -> list[str]:
-    """Return the overrides of a sweep, those of Hydra's launcher as the ones they mean here.
+    """Return the overrides of a sweep, with those of Hydra's launcher translated.
 
-    Raises `UserError` for another launcher than `submitit_slurm`, a setting that it does not have,
-    and one that has no meaning here.
+    Raises `UserError` for a launcher other than `submitit_slurm`, and for settings that it does not
+    have or that have no equivalent here.
     """
     chosen = [over for over in overrides if over.key_or_group == "hydra/launcher"]
     for override in chosen:
@@ -60,8 +60,8 @@ def as_launch(overrides: Sequence[Override]) -> list[str]:
             raise UserError(
                 override.input_line or "",
                 None,
-                f"the only launcher is {LAUNCHER}",
-                "drop it to run the trials here, one after another",
+                f"the only supported launcher is {LAUNCHER}",
+                "remove it to run the trials here, one after another",
             )
     lines = []
     for override in overrides:
@@ -89,9 +89,9 @@ def _as_launch(override: Override) -> str:
 
         known = [field.name for field in fields(SlurmQueueConf)]
         near = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(MEANING)}"
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(MEANING)}"
         raise UserError(line, None, f"{LAUNCHER} has no such setting", hint)
     if override.type is OverrideType.DEL or override.is_sweep_override():
-        raise UserError(line, None, "is the same for all trials of a sweep", "give it one value")
+        raise UserError(line, None, "must be equal for all trials of a sweep", "set a single value")
     dotted = ".".join([MEANING[key], *rest.split(".")]) if rest else MEANING[key]
     return f"{dotted}={line.split('=', 1)[1]}{UNITS.get(key, '')}"

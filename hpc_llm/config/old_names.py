@@ -1,4 +1,4 @@
-"""Settings of earlier versions, refused with the form that replaced them."""
+"""Settings of earlier versions: errors that name their replacements."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ TWO_STAGE = ("embeddings", "lora")
 
 
 def refuse_old_names(overrides: Sequence[Override]) -> None:
-    """Raise `UserError` for settings of earlier versions, with the form that replaced them."""
+    """Raise `UserError` for settings of earlier versions, naming the replacement."""
     for override in overrides:
         key = override.key_or_group.lstrip("+~")
         if key == "recipe.stages":
@@ -30,7 +30,7 @@ def refuse_old_names(overrides: Sequence[Override]) -> None:
 
 
 def new_form(stages: Any) -> UserError:
-    """Return the error for `recipe.stages=[...]`, with what to write in its place."""
+    """Return the error for `recipe.stages=[...]`, with its replacement."""
     listed = str(stages).strip("[]").replace(" ", "").replace("'", "").split(",")
     if listed == ["full"]:
         words = "recipe=end_to_end"

@@ -1,8 +1,8 @@
 """Stages of a composed configuration, typed by the settings of their methods.
 
-Hydra knows `stages` as a mapping of mappings. Here each becomes the dataclass of its method, so a
-setting that its method does not have is refused. `from` is a word of Python, so the field of the
-dataclass is called `from_stage`.
+For Hydra, `stages` is a mapping of mappings. Here each stage becomes the dataclass of its method,
+which rejects settings that the method does not have. `from` is a Python keyword, so the field of
+the dataclass is called `from_stage`.
 """
 
 from typing import Any
@@ -29,15 +29,17 @@ def _typed(key: str, values: Any) -> StageSettings:
     if not isinstance(values, dict) or "method" not in values:
         raise UserError(
             key, None, "has no method",
-            f"add one: +method@{key}=METHOD, out of {', '.join(method_names())}",
+            f"add +method@{key}=METHOD, one of {', '.join(method_names())}",
         )  # fmt: skip
     own = {_renamed(name): value for name, value in values.items()}
     settings = settings_of(str(own["method"]), key)
     known = [_written(name) for name in settings.__dataclass_fields__]
     for name in values:
         if name not in known:
-            near = nearest(name, known) or f"it has {', '.join(known)}"
-            raise UserError(f"{key}.{name}", None, f"method {own['method']} has no such one", near)
+            near = nearest(name, known) or f"choose one of {', '.join(known)}"
+            raise UserError(
+                f"{key}.{name}", None, f"method {own['method']} has no such setting", near
+            )
     try:
         merged = OmegaConf.merge(OmegaConf.structured(settings), own)
         stage = OmegaConf.to_object(merged)
@@ -50,14 +52,14 @@ def _typed(key: str, values: Any) -> StageSettings:
         raise UserError(
             f"{key}.method",
             stage.method,
-            "no token is new before the transplant",
+            "there are no new tokens before the transplant",
             "use a method that trains everything: full",
         )
     return stage
 
 
 def as_written(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration as it is written: `from` in the place of `from_stage`."""
+    """Return a configuration as written to YAML: with `from` instead of `from_stage`."""
     stages = config.get("stages") or {}
     written = {
         name: {_written(key): value for key, value in stage.items()}

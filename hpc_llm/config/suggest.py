@@ -1,4 +1,4 @@
-"""Hydra's errors as one line, with the nearest key that exists."""
+"""Hydra's errors as one line, with the nearest existing key."""
 
 import difflib
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ __all__ = [
     "refuse_hydra",
 ]
 
-# Mappings that take any key
+# Open mappings, which accept any key
 OPEN_ENDED = (
     "zero.extra.",
     "corpus.texts.",
@@ -34,7 +34,7 @@ OPEN_ENDED = (
 
 
 def known_keys(settings: Any = RunConfig, prefix: str = "") -> list[str]:
-    """Return every dotted key of the settings, groups included."""
+    """Return all dotted keys of the settings, including groups."""
     keys: list[str] = []
     for field in fields(settings):
         keys.append(f"{prefix}{field.name}")
@@ -44,7 +44,7 @@ def known_keys(settings: Any = RunConfig, prefix: str = "") -> list[str]:
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """Return `did you mean X or Y?` out of the known names; empty where none is near."""
+    """Return `did you mean X or Y?` for the nearest known names; empty if none is near."""
     ends = (f".{word}", f".{word.rsplit('.', 1)[-1]}")
     near = next(filter(None, ([k for k in known if k.endswith(end)][:3] for end in ends)), [])
     near = near or difflib.get_close_matches(word, known, n=3, cutoff=0.6)
@@ -52,9 +52,9 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 
 def refuse_hydra(overrides: Sequence[Override]) -> None:
-    """Raise `UserError` for settings of Hydra's own, as it only composes here.
+    """Raise `UserError` for settings of Hydra itself, which is used only for composing.
 
-    Its launchers most of all: without -m Hydra would ignore them and run on the login node.
+    Above all for its launchers: without -m Hydra would ignore them and run on the login node.
     """
     for override in overrides:
         line = override.input_line or ""
@@ -62,22 +62,22 @@ def refuse_hydra(overrides: Sequence[Override]) -> None:
             raise UserError(
                 line,
                 None,
-                "nothing would be submitted: Hydra uses its launcher for sweeps (-m) only",
+                "nothing would be submitted: Hydra uses launchers for sweeps (-m) only",
                 "use launch=slurm, with -m for a sweep",
             )
         if f"{override.key_or_group.lstrip('+~').replace('/', '.')}.".startswith("hydra."):
             raise UserError(
                 line,
                 None,
-                "Hydra only composes here",
-                "run= and runs_dir= name the folder, -m sweeps, launch=slurm submits",
+                "Hydra is used only to compose the configuration",
+                "use run= and runs_dir= to name the folder, -m to sweep, launch=slurm to submit",
             )
 
 
 def explain(error: Exception, keys: list[str], stages: Sequence[str]) -> UserError:
     """Return the `UserError` that names what is wrong with one of the overridden `keys`.
 
-    `stages` are the settings of the stages that the recipe has.
+    `stages` are the settings of the recipe's stages.
     """
     text = str(error.__cause__ or error).splitlines()[0]
     known = [*known_keys(), *stages]
@@ -93,7 +93,7 @@ def explain(error: Exception, keys: list[str], stages: Sequence[str]) -> UserErr
     if "Ambiguous value" in text:
         fix = "write a list as KEY=[A,B], or a sweep with -m"
     elif "float' could not be converted to Integer" in text:
-        fix = "write whole numbers out: 5_000_000_000"
+        fix = "write integers in full: 5_000_000_000"
     else:
         fix = "hpc-llm adapt --cfg job shows all settings and their values"
     return UserError(full, None, text, fix)

@@ -32,7 +32,7 @@ LONGEST_CHARACTERS = 4 * DOCUMENT_CHARACTERS  # a longer paragraph is split, too
 
 def _check_file(key: str, path: Path) -> str:
     if path.is_dir():
-        raise UserError(key, path, "is a folder", f"give its files, for example {path}/*.jsonl.gz")
+        raise UserError(key, path, "is a folder", f"use its files, for example {path}/*.jsonl.gz")
     if not path.exists():
         raise UserError(key, path, "no such file", f"check the path (relative to {Path.cwd()})")
     if not path.name.endswith(ENDINGS):
@@ -167,7 +167,7 @@ def _read_hub(entry: str, settings: CorpusSettings) -> Iterator[str]:
     except Exception as error:  # the library raises its own, the hub's and the network's kinds
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         rule = f"cannot read split {settings.hub_split!r} from the hub ({reason})"
-        fix = "check the name, corpus.hub_split and the network, or give files"
+        fix = "check the name, corpus.hub_split and the network, or use files"
         raise UserError(entry, None, rule, fix) from error
     if first is not None:
         for row in rows:

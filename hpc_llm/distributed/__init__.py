@@ -1,6 +1,6 @@
-"""Who this process is among the ranks, when it should stop, and what it may print.
+"""Distributed environment of this process: ranks, network, stop signals and console logging.
 
-Nothing here needs torch: the verbs that never train start in a moment.
+Nothing here needs torch, so verbs that never train start fast.
 """
 
 from hpc_llm.distributed.hostlist import expand_hostlist, expand_tasks_per_node

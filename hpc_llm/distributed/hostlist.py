@@ -1,7 +1,7 @@
-"""Slurm's two short notations, written out without calling `scontrol`.
+"""Expand Slurm's hostlist and tasks-per-node notations without calling `scontrol`.
 
-Compute nodes and containers often lack `scontrol`, and a rank should not start a process to learn
-its peers. The notations are those of `scontrol show hostnames` and of `SLURM_TASKS_PER_NODE`.
+Compute nodes and containers often lack `scontrol`, and a rank should not start a process to find
+its peers. The notations are those of `scontrol show hostnames` and `SLURM_TASKS_PER_NODE`.
 """
 
 import re
@@ -17,10 +17,10 @@ _TASKS = re.compile(r"(\d+)(?:\(x(\d+)\))?")
 
 
 def expand_hostlist(hostlist: str) -> list[str]:
-    """Write out `node[01-03,7],gpu1` as node01, node02, node03, node7, gpu1.
+    """Expand `node[01-03,7],gpu1` to node01, node02, node03, node7, gpu1.
 
-    Widths keep their zeros, a name may have several brackets (the last one runs fastest) and a
-    tail behind them. Raises UserError for anything else.
+    Leading zeros are kept; a name may have several brackets (the last one varies fastest) and a
+    suffix. Raises `UserError` for anything else.
     """
     names = _HOSTS.findall(hostlist)
     if not names or ",".join(names) != hostlist:
@@ -29,7 +29,7 @@ def expand_hostlist(hostlist: str) -> list[str]:
 
 
 def _expand_name(name: str, hostlist: str) -> list[str]:
-    """Write out one name with any number of brackets."""
+    """Expand one name with any number of brackets."""
     parts = _BRACKETS.split(name)  # text, bracket, text, bracket, ..., text
     hosts = [parts[0]]
     for bracket, text in zip(parts[1::2], parts[2::2], strict=True):
@@ -39,7 +39,7 @@ def _expand_name(name: str, hostlist: str) -> list[str]:
 
 
 def _expand_range(item: str, hostlist: str) -> list[str]:
-    """Write out `01-03` as 01, 02, 03; a single number stays as it is."""
+    """Expand `01-03` to 01, 02, 03; a single number is kept."""
     match = _RANGE.fullmatch(item)
     if match is None:
         raise _bad_hostlist(hostlist)
@@ -59,7 +59,7 @@ def _bad_hostlist(hostlist: str) -> UserError:
 
 
 def expand_tasks_per_node(tasks: str) -> list[int]:
-    """Write out `4(x2),2` as [4, 4, 2], one count for each node. Raises UserError."""
+    """Expand `4(x2),2` to [4, 4, 2], one count per node. Raises `UserError` for anything else."""
     counts: list[int] = []
     for item in tasks.split(","):
         match = _TASKS.fullmatch(item)
@@ -67,8 +67,8 @@ def expand_tasks_per_node(tasks: str) -> list[int]:
             raise UserError(
                 "SLURM_STEP_TASKS_PER_NODE",
                 tasks,
-                "not of the form 4(x2),2",
-                "start the ranks with srun and leave the variable alone",
+                "must be of the form 4(x2),2",
+                "start the ranks with srun and do not set this variable",
             )
         counts += [int(match[1])] * int(match[2] or 1)
     return counts

@@ -1,4 +1,4 @@
-"""The console: rank 0 logs what happens, the others only warnings."""
+"""Console logging: INFO on rank 0, only warnings on the others."""
 
 import logging
 import sys
@@ -11,10 +11,10 @@ _LOGGER = logging.getLogger("hpc_llm")
 
 
 def set_up_console(ranks: Ranks) -> None:
-    """Send the logger `hpc_llm` to stderr: INFO on the first rank, WARNING on the others.
+    """Send the logger `hpc_llm` to stderr: INFO on rank 0, WARNING on the others.
 
-    Lines carry `[rank 3] ` when there are several ranks. Standard output stays for results.
-    A second call replaces the first.
+    With several ranks, lines are prefixed with `[rank 3] `. Standard output is reserved for
+    results. A second call replaces the first.
     """
     prefix = f"[rank {ranks.rank}] " if ranks.world_size > 1 else ""
     handler = logging.StreamHandler(sys.stderr)
@@ -25,5 +25,5 @@ def set_up_console(ranks: Ranks) -> None:
 
 
 def say(message: str) -> None:
-    """Print what happens; only the first rank's words are shown."""
+    """Log a message on rank 0."""
     _LOGGER.info("%s", message)

@@ -1,4 +1,4 @@
-"""The network of a site: where ranks meet, and what its libraries have to be told."""
+"""The network of a site: rendezvous address and environment variables of its libraries."""
 
 from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
@@ -14,11 +14,11 @@ def join_network(
     settings: Mapping[str, str],
     environment: MutableMapping[str, str],
 ) -> Ranks:
-    """Set what is missing of `settings` in `environment`; return `ranks` with where they meet.
+    """Set missing variables of `settings` in `environment`; return `ranks` with the rendezvous.
 
-    `suffix` turns a node's name into that of its fast network, as jwb0038 into jwb0038i at Juelich.
-    It is put behind a name that was derived from the scheduler's list of nodes, not behind a
-    MASTER_ADDR that was given, nor where all ranks are on one node.
+    `suffix` turns the name of a node into its name on the fast network, as jwb0038 into jwb0038i at
+    Juelich. It is appended to a name derived from the scheduler's node list, but not to an explicit
+    MASTER_ADDR, and not if all ranks are on one node.
     """
     for key, value in settings.items():
         environment.setdefault(key, value)

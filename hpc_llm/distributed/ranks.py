@@ -1,14 +1,14 @@
-"""Which of how many ranks this process is, from the variables of whoever started it.
+"""Detect rank and world size of this process from the environment variables of its launcher.
 
 `srun hpc-llm train`, `mpirun hpc-llm train`, `torchrun` and a plain call are distinguished without
-importing torch or mpi4py. Who is asked, in this order:
+importing torch or mpi4py. Launchers are checked in this order:
 
-1. torchrun and launchers like it (RANK, WORLD_SIZE, LOCAL_RANK);
+1. torchrun and similar launchers (RANK, WORLD_SIZE, LOCAL_RANK);
 2. mpirun. Before Slurm, because inside an allocation mpirun starts its helpers with srun: its
-   ranks then inherit SLURM_STEP_ID and SLURM_PROCID of the helpers, which are not theirs;
-3. a step of srun. In the shell of `sbatch` or `salloc` a plain call is one rank, even though
-   Slurm sets SLURM_PROCID there;
-4. nobody: one rank.
+   ranks then inherit SLURM_STEP_ID and SLURM_PROCID of the helpers;
+3. a step of srun. In the shell of `sbatch` or `salloc` a plain call is one rank, although Slurm
+   sets SLURM_PROCID there;
+4. none: a single rank.
 """
 
 import zlib
@@ -21,16 +21,16 @@ from hpc_llm.errors import UserError
 __all__ = ["Ranks", "check_visible_devices", "detect_ranks", "export"]
 
 # Ports of a job: below Linux's ephemeral range, which begins at 32768 (ip_local_port_range), so
-# that no outgoing connection holds the port before the ranks meet there.
+# that no outgoing connection holds the port before the rendezvous.
 FIRST_PORT, PORTS = 10_000, 20_000
-# Primes that keep a requeued job away from its dying self, and the steps of a job from each other,
-# without running into the next job id
+# Primes that separate the ports of a requeued job from its terminating earlier start, and those of
+# the steps of a job from each other, without colliding with the next job id
 RESTART_STRIDE, STEP_STRIDE = 7_919, 6_007
-# slurm.h counts down from 0xfffffffd for what is no step of srun: SLURM_EXTERN_CONT,
+# slurm.h counts down from 0xfffffffd for steps other than those of srun: SLURM_EXTERN_CONT,
 # SLURM_BATCH_SCRIPT, SLURM_INTERACTIVE_STEP (the shell of salloc)
 FIRST_SPECIAL_STEP = 0xFFFFFFF0
 
-# How MPI launchers name: rank, size, rank on the node, size on the node
+# Variables of MPI launchers for rank, size, local rank, local size
 OPEN_MPI = (
     "OMPI_COMM_WORLD_RANK",
     "OMPI_COMM_WORLD_SIZE",
@@ -43,27 +43,27 @@ PALS = ("PMI_RANK", "PMI_SIZE", "PMI_LOCAL_RANK", "PMI_LOCAL_SIZE")  # HPE Cray 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """One process's place among all of a run."""
+    """Position of this process among all processes of a run."""
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
-    """Place among the ranks of this node; also the number of its GPU."""
+    """Rank on this node; also the index of its GPU."""
     local_world_size: int = 1
     """Ranks on this node."""
     master_address: str = "127.0.0.1"
     """Node of rank 0."""
     master_port: int = 0
-    """Where rank 0 listens; 0, for one rank alone, is any free port."""
+    """Port on which rank 0 listens; 0 (a single rank): any free port."""
     launcher: str = "none"
     """none, slurm, mpi or torchrun."""
     job_id: str | None = None
     """The scheduler's job id; each task of a Slurm array has its own."""
     restart_count: int = 0
-    """How often Slurm has requeued the job."""
+    """Number of times Slurm has requeued the job."""
 
     def __post_init__(self) -> None:
-        """Refuse places that cannot be."""
+        """Raise `UserError` for inconsistent values."""
         if not 0 <= self.rank < self.world_size:
             raise _stale("rank", self.rank, f"must be below world_size={self.world_size}")
         if not 0 <= self.local_rank < self.local_world_size:
@@ -77,16 +77,15 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """True for rank 0, which alone writes what belongs to all."""
+        """True for rank 0, which alone writes shared files."""
         return self.rank == 0
 
 
 def detect_ranks(environment: Mapping[str, str]) -> Ranks:
-    """Return this process's place among the ranks, from the variables of its launcher.
+    """Return the ranks of this process, from the environment variables of its launcher.
 
-    `environment` is `os.environ`, and is not changed. MASTER_ADDR and MASTER_PORT win over what
-    is derived here when there are several ranks. Raises UserError when the variables contradict
-    each other.
+    `environment` is `os.environ`, and is not changed. With several ranks, MASTER_ADDR and
+    MASTER_PORT override the derived rendezvous. Raises `UserError` if variables are inconsistent.
     """
     ranks = (
         _from_torchrun(environment)
@@ -123,10 +122,10 @@ def export(ranks: Ranks) -> dict[str, str]:
 
 
 def check_visible_devices(ranks: Ranks, environment: Mapping[str, str]) -> None:
-    """Raise UserError when CUDA_VISIBLE_DEVICES shows a rank fewer GPUs than its node has ranks.
+    """Raise `UserError` if CUDA_VISIBLE_DEVICES has fewer GPUs than the node has ranks.
 
-    Slurm's --gpus-per-task does that: each task sees one GPU, and GPU number LOCAL_RANK, which
-    torch and DeepSpeed take, is not there. To be called where GPUs are used.
+    Slurm's --gpus-per-task causes this: each task sees one GPU, but torch and DeepSpeed use the GPU
+    with index LOCAL_RANK. Call it only if GPUs are used.
     """
     value = environment.get("CUDA_VISIBLE_DEVICES")
     if value is None:
@@ -137,7 +136,7 @@ def check_visible_devices(ranks: Ranks, environment: Mapping[str, str]) -> None:
             "CUDA_VISIBLE_DEVICES",
             value,
             f"{len(devices)} GPUs for {ranks.local_world_size} ranks on the node",
-            "ask Slurm for --gpus-per-node and one task per GPU (not --gpus-per-task)",
+            "use --gpus-per-node and one task per GPU (not --gpus-per-task)",
         )
 
 
@@ -146,14 +145,14 @@ def _from_torchrun(environment: Mapping[str, str]) -> Ranks | None:
         return None
     rank, size = _integer(environment, "RANK"), _integer(environment, "WORLD_SIZE")
     _check_same_task(environment, rank, size)
-    # One rank alone may do without the local variables
+    # A single rank does not need the local variables
     local_rank = _integer(environment, "LOCAL_RANK", 0 if size == 1 else None)
     local_size = _integer(environment, "LOCAL_WORLD_SIZE", 1 if size == 1 else None)
     return _ranks(environment, "torchrun", (rank, size, local_rank, local_size))
 
 
 def _check_same_task(environment: Mapping[str, str], rank: int, size: int) -> None:
-    """Refuse RANK and WORLD_SIZE set by hand, too early, to one value for all tasks of srun."""
+    """Raise `UserError` if RANK and WORLD_SIZE were set before srun to one value for all tasks."""
     if "TORCHELASTIC_RUN_ID" in environment or not _in_step(environment):
         return
     task = _integer(environment, "SLURM_PROCID")
@@ -168,7 +167,7 @@ def _check_same_task(environment: Mapping[str, str], rank: int, size: int) -> No
 
 
 def _check_one_launcher(environment: Mapping[str, str], ranks: Ranks) -> None:
-    """Refuse torchrun or mpirun that several tasks of srun on a node have started."""
+    """Raise `UserError` if several tasks of srun on a node have each started a launcher."""
     if not _in_step(environment):
         return
     task = tuple(_integer(environment, name, 0) for name in ("SLURM_PROCID", "SLURM_LOCALID"))
@@ -181,7 +180,7 @@ def _check_one_launcher(environment: Mapping[str, str], ranks: Ranks) -> None:
         raise UserError(
             "srun",
             None,
-            f"has {here} tasks on a node, and each started {launcher}, which starts all "
+            f"has {here} tasks on a node that each started {launcher}, which starts all "
             f"{ranks.local_world_size} ranks of a node itself",
             f"use srun --ntasks-per-node=1, or srun without {launcher}",
         )
@@ -220,7 +219,7 @@ def _in_step(environment: Mapping[str, str]) -> bool:
 def _ranks(
     environment: Mapping[str, str], launcher: str, place: tuple[int, int, int, int]
 ) -> Ranks:
-    """Add the meeting point to (rank, size, rank on the node, size on the node)."""
+    """Add the rendezvous to (rank, size, local rank, local size)."""
     rank, size, local_rank, local_size = place
     address, port = "127.0.0.1", 0
     if size > 1:
@@ -240,27 +239,26 @@ def _ranks(
 
 
 def _address(environment: Mapping[str, str], launcher: str, *, one_node: bool) -> str:
-    """Return the node of rank 0: MASTER_ADDR, this machine, or the first node Slurm names."""
+    """Return the node of rank 0: MASTER_ADDR, this machine, or the first node of Slurm's list."""
     if environment.get("MASTER_ADDR"):
         return environment["MASTER_ADDR"]
     if one_node:
         return "127.0.0.1"
     nodes = environment.get("SLURM_JOB_NODELIST", "")
-    if launcher == "slurm":  # mpirun's ranks may see the step of a helper instead of their own
+    if launcher == "slurm":  # ranks of mpirun may inherit the step of a helper
         nodes = environment.get("SLURM_STEP_NODELIST", nodes)
     if not nodes:
         raise UserError(
             "MASTER_ADDR",
             None,
             "not set, and there are several nodes",
-            "set it to the name of rank 0's "
-            "node, for Open MPI with `mpirun -x MASTER_ADDR=$(hostname) ...`",
+            "set it to the node of rank 0; for Open MPI: `mpirun -x MASTER_ADDR=$(hostname) ...`",
         )
     return expand_hostlist(nodes)[0]
 
 
 def _port(environment: Mapping[str, str], launcher: str) -> int:
-    """Return the same port for all ranks of a run, and hardly ever another run's."""
+    """Return the port of a run: equal on all ranks, and rarely that of another run."""
     name = _job_id(environment) or environment.get("PMIX_NAMESPACE", "")
     number = int(name) if name.isdigit() else zlib.crc32(name.encode())
     number += RESTART_STRIDE * _restart_count(environment)
@@ -278,7 +276,7 @@ def _restart_count(environment: Mapping[str, str]) -> int:
 
 
 def _integer(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
-    """Return a variable as a number, or `default`; UserError when it is neither."""
+    """Return a variable as an integer, or `default` if unset. Raises `UserError`."""
     text = environment.get(name)
     if text is None and default is not None:
         return default
@@ -288,7 +286,7 @@ def _integer(environment: Mapping[str, str], name: str, default: int | None = No
     try:
         return int(text)
     except ValueError:
-        raise UserError(name, text, "must be a whole number", "unset it") from None
+        raise UserError(name, text, "must be an integer", "unset it") from None
 
 
 def _stale(key: str, value: int, rule: str) -> UserError:

@@ -1,11 +1,12 @@
-"""When to stop: a flag that signals, a file or the clock raise, and that the loop asks.
+"""Graceful stop: a flag set by signals, a stop file or a deadline, and polled by the loop.
 
-A rank that leaves alone leaves the others in a collective for ever. So the handlers only note the
-reason; the loop asks `flag.reason` at a step's boundary, agrees on it with the other ranks, and all
-of them save the same step.
+A rank that exits alone leaves the others waiting in a collective forever. So the handlers only
+record the reason; the loop polls `flag.reason` at step boundaries, all-reduces it, and all ranks
+save the same step.
 
-A process takes about two seconds to get here, and the default of these signals is to end it. So who
-starts ranks blocks `HELD_BACK` first: such a signal then waits, and is noted when the flag is up.
+A process takes about two seconds to get here, and the default action of these signals is to kill
+it. So launchers block `HELD_BACK` first: such a signal stays pending until the handlers are
+installed.
 
 Slurm sends SIGTERM for scancel, preemption and requeue, and the signal of `--signal` before the
 time limit; some sites send SIGUSR1 or SIGUSR2 for preemption.
@@ -24,15 +25,18 @@ from hpc_llm.errors import Stopped
 __all__ = ["HELD_BACK", "STOP_SIGNALS", "StopFlag", "unreached"]
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-HELD_BACK = (signal.SIGUSR1, signal.SIGUSR2)  # not SIGTERM: one that hangs at its start must end
+HELD_BACK = (
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)  # not SIGTERM: it must end a process that hangs at start-up
 
 
 @contextmanager
 def unreached() -> Iterator[None]:
-    """Inside, stop signals wait, and processes that are started here never get them.
+    """Inside the block, stop signals are blocked, also in child processes started there.
 
-    Slurm sends its signals to all processes of a step. A helper that they end (that of W&B) would
-    lose what the rank tells it last.
+    Slurm signals all processes of a step. A helper process killed by them (that of W&B) would lose
+    the last data of the rank.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
@@ -42,17 +46,17 @@ def unreached() -> Iterator[None]:
 
 
 class StopFlag:
-    """Context manager: inside it the stop signals only set a flag; at its end all is as before.
+    """Context manager: inside it stop signals only set a flag; on exit handlers are restored.
 
-    Only after `Stopped` the signals are ignored until the process is gone: as soon as the first
-    rank has left with EXIT_REQUEUE, `srun --kill-on-bad-exit=1` sends SIGTERM to the others, and
-    one that died of it would turn the step's 75 into 143, which is not requeued.
+    After `Stopped` the signals are ignored instead until the process exits: as soon as one rank has
+    exited with EXIT_REQUEUE, `srun --kill-on-bad-exit=1` sends SIGTERM to the others, and one
+    killed by it would turn the step's exit code 75 into 143, which is not requeued.
 
-    `stop_file`: its existence is a wish to stop, for those who cannot send signals to a job. Give
-    it to the first rank only; one look per step from one rank is nothing to a shared file system.
-    `told` is called once, in the handler of the first signal, with its name.
-    `deadline`: Unix time in seconds after which to stop, for the reason `deadline_name`.
-    To be entered in the main thread, as Python asks of signal handlers.
+    `stop_file`: its existence requests a stop, for users who cannot signal a job. Pass it on rank 0
+    only; one check per step from one rank is no load for a shared file system.
+    `told`: called once, in the handler of the first signal, with the name of the signal.
+    `deadline`: Unix time in seconds after which to stop, with the reason `deadline_name`.
+    Enter it in the main thread, as Python requires for signal handlers.
     """
 
     def __init__(
@@ -63,7 +67,7 @@ class StopFlag:
         deadline_name: str = "deadline",
         told: Callable[[str], None] | None = None,
     ) -> None:
-        """Remember what to watch; nothing is installed yet."""
+        """Store the conditions; no handler is installed yet."""
         self._stop_file = stop_file
         self._deadline = deadline
         self._deadline_name = deadline_name
@@ -73,10 +77,10 @@ class StopFlag:
 
     @property
     def reason(self) -> str | None:
-        """Why to stop, for example `SIGTERM`; None to go on. The first reason stays."""
+        """The reason to stop, for example `SIGTERM`; None to continue. The first reason is kept."""
         if self._reason is None:
             if self._stop_file is not None and self._stop_file.exists():
-                self._reason = f"stop file {self._stop_file}, to be removed first"
+                self._reason = f"stop file {self._stop_file}; remove it before resuming"
             elif self._deadline is not None and time.time() >= self._deadline:
                 self._reason = self._deadline_name
         return self._reason
@@ -87,10 +91,10 @@ class StopFlag:
             self._told(self._reason)
 
     def __enter__(self) -> "StopFlag":
-        """Install the handlers, and take what came before them."""
+        """Install the handlers and deliver pending signals."""
         for number in STOP_SIGNALS:
             self._before[number] = signal.signal(number, self._note)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # what has waited comes now
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # delivers pending signals
         return self
 
     def __exit__(
@@ -99,10 +103,10 @@ class StopFlag:
         _value: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        """Put back the handlers that were there before, or ignore the signals after `Stopped`."""
+        """Restore the previous handlers, or ignore the signals after `Stopped`."""
         stopped = kind is not None and issubclass(kind, Stopped)
         for number, before in self._before.items():
             handler = signal.SIG_IGN if stopped else before
-            if handler is not None:  # None: installed from C, and Python cannot put it back
+            if handler is not None:  # None: installed from C, which Python cannot restore
                 signal.signal(number, handler)
         self._before.clear()

@@ -1,8 +1,8 @@
 """Ensembles of adapters, one file each: from several LoRA adapters to one.
 
-`ensembles/NAME.py` holds `Settings`, a dataclass whose values are in `conf/compose/NAME.yaml`, and
-`combine(adapters, settings, loss) -> Combined`. Nothing else in the code names an ensemble.
-Listing them imports no torch. Factors and exact sums are in `hpc_llm.ensembles._algebra`.
+`ensembles/NAME.py` defines `Settings`, a dataclass whose values are in `conf/compose/NAME.yaml`,
+and `combine(adapters, settings, loss) -> Combined`. No other code refers to an ensemble by name.
+Listing them does not import torch. Factors and exact sums are in `hpc_llm.ensembles._algebra`.
 """
 
 import sys
@@ -46,7 +46,7 @@ class Ensemble(Protocol):
 
 
 def ensemble_names() -> list[str]:
-    """Return the names of all ensembles, those of plug-in folders included."""
+    """Return the names of all ensembles, including those of plug-in folders."""
     return choice_names(sys.modules[__name__])
 
 

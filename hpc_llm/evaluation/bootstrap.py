@@ -56,7 +56,7 @@ def bits_per_byte(nll: np.ndarray, byte_counts: np.ndarray) -> float:
             "bits per byte",
             None,
             f"{len(nll)} losses for {len(byte_counts)} byte counts",
-            "give one loss and one byte count for every document",
+            "provide one loss and one byte count for every document",
         )
     _check_text(byte_counts)
     return float(np.sum(nll) / (math.log(2) * np.sum(byte_counts)))
@@ -68,7 +68,7 @@ def _check_text(byte_counts: np.ndarray) -> None:
             "bits per byte",
             None,
             "the held-out documents are empty",
-            "give a corpus with more text",
+            "use a corpus with more text",
         )
 
 

@@ -30,7 +30,7 @@ def relative_drop(before: ArrayLike, after: ArrayLike) -> float:
             "forgetting",
             None,
             f"scores have shape {first.shape} before and {later.shape} after",
-            "give one score for each task before and after",
+            "provide one score for each task before and after",
         )
     if not np.all(first > 0):
         raise UserError(

@@ -39,9 +39,9 @@ class Measure:
 
     value: float
     low: float | None = None
-    """95 % interval, lower end; None: not known."""
+    """95 % interval, lower bound; None: unknown."""
     high: float | None = None
-    """The same, upper end."""
+    """95 % interval, upper bound."""
     n: int
     """Sample size: documents, questions, ..."""
     unit: str
@@ -57,7 +57,7 @@ class Measure:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """A model at one point, as measures read it."""
+    """A model at one point, the input of measures."""
 
     model: Any
     """The model, on its device."""
@@ -146,7 +146,7 @@ def save_losses(path: Path, losses: Mapping[str, DocumentLosses]) -> None:
 
 
 def load_losses(path: Path) -> dict[str, DocumentLosses]:
-    """Read what `save_losses` wrote; no pickle is loaded."""
+    """Read losses written by `save_losses`; no pickle is loaded."""
     with np.load(path, allow_pickle=False) as arrays:
         languages = [name.removesuffix(".nll") for name in arrays.files if name.endswith(".nll")]
         return {

@@ -38,9 +38,9 @@ class PhiChoice:
     value: float
     """The smallest factor within one standard error of the best."""
     low: float
-    """95 % interval of the best factor, lower end; never above `value`."""
+    """95 % interval of the best factor, lower bound; never above `value`."""
     high: float
-    """The same, upper end; never below `value`."""
+    """95 % interval of the best factor, upper bound; never below `value`."""
     best: float
     """The factor with the lowest objective."""
     beta: float

@@ -39,7 +39,7 @@ def _continue(
             "prompt",
             f"{len(ids)} tokens",
             f"must have 1 to {len(ids) + free - 1} tokens, so that the model can continue it",
-            "give a shorter prompt" if ids else "give a prompt",
+            "use a shorter prompt" if ids else "provide a prompt",
         )
     inputs = torch.tensor([ids], device=next(model.parameters()).device)
     generation = GenerationConfig(

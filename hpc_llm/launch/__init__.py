@@ -1,6 +1,6 @@
-"""Where a run runs: several ranks on this machine, a job of Slurm, or a chain of jobs.
+"""Launching a run: several ranks on this machine, a Slurm job, or a chain of Slurm jobs.
 
-Inside a job srun starts the ranks, elsewhere mpirun or torchrun may.
+Inside a job srun starts the ranks; elsewhere mpirun or torchrun may.
 """
 
 from hpc_llm.launch.job_script import job_script, log_path, words_of

@@ -1,9 +1,9 @@
-"""The job script of `launch=slurm`: what `sbatch` gets, with nothing left to a shell to guess.
+"""The job script of `launch=slurm`, with every option resolved before submission.
 
-It does what `slurm/adapt.sbatch` does, for a configuration that is known: one task for each GPU,
-a signal to save before the time limit, a bounded number of restarts.
+Like `slurm/adapt.sbatch`, but for a resolved configuration: one task per GPU, a signal to save
+before the time limit, a bounded number of restarts.
 
-It is text that `sbatch` takes again; submitit submits it (executor.py).
+The script can be resubmitted with plain `sbatch`; submitit submits it (executor.py).
 """
 
 import re
@@ -34,12 +34,11 @@ def job_script(
 ) -> str:
     """Return the script that runs `verb` on the resolved configuration at `config_path`.
 
-    `part`: only its stages, with its nodes. `tasks`: an array of jobs with these numbers, each of
-    which has its configuration in the folder below that of `config_path` that its number names, at
-    most `launch.throttle` of them at once. Log and compiled extensions go to the folder of the
-    configuration. The job works in the folder where this is called: relative paths of the
-    configuration mean the same there. Raises `UserError` for values with a line break, the path of
-    the run folder included.
+    `part`: only its stages, with its nodes. `tasks`: a job array with these task ids, of which at
+    most `launch.throttle` run at once; each reads its configuration from the subfolder named by its
+    id, beside `config_path`. Logs and compiled extensions go to the folder of the configuration.
+    The job runs in the current working directory, so relative paths in the configuration stay
+    valid. Raises `UserError` for values with a line break, including the path of the run folder.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -72,7 +71,7 @@ def job_script(
 
 
 def words_of(verb: str, part: Part | None = None) -> list[str]:
-    """Return what follows `hpc-llm` in a job, but for the configuration."""
+    """Return the arguments of `hpc-llm` in a job, without the configuration."""
     return [verb] if part is None or part.whole else [verb, "--stages", ",".join(part.stages)]
 
 
@@ -82,9 +81,9 @@ def job_name(verb: str, folder: Path, part: Part | None = None) -> str:
 
 
 def log_path(cfg: RunConfig, folder: Path, job: str) -> Path:
-    """Return where the log of a job, or of a task of an array (`7_0`), lies in the run folder.
+    """Return the log path of a job, or of an array task (`7_0`).
 
-    Of `launch.options.output` only %j, and for a task %A and %a, are understood.
+    In `launch.options.output` only %j, and for a task %A and %a, are expanded.
     """
     named = cfg.launch.options.get("output")
     if named is None:
@@ -95,7 +94,7 @@ def log_path(cfg: RunConfig, folder: Path, job: str) -> Path:
 
 
 def _numbers(tasks: Sequence[int], throttle: int | None) -> str:
-    """Return numbers as sbatch takes them, runs of neighbours joined: 0-2,7%2."""
+    """Return task ids in sbatch's notation, with ranges: 0-2,7%2."""
     runs: list[list[int]] = []
     for task in sorted(tasks):
         if runs and task == runs[-1][-1] + 1:
@@ -107,9 +106,9 @@ def _numbers(tasks: Sequence[int], throttle: int | None) -> str:
 
 
 def _directive(key: str, value: Any) -> str:
-    """Return one option as sbatch reads it from a script.
+    """Return an option in the form in which sbatch reads it from a script.
 
-    Its quotes are not those of a shell: a backslash takes the next letter as it is inside them too.
+    sbatch does not quote like a shell: a backslash escapes the next character inside quotes too.
     """
     if value is True:
         return f"--{key}"

@@ -1,4 +1,4 @@
-"""The jobs that were submitted for a run: `runs/<run>/jobs.jsonl`, one line for each."""
+"""Submitted jobs of a run: `runs/<run>/jobs.jsonl`, one line per job."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -11,37 +11,37 @@ __all__ = ["SubmittedJob", "newest_chain", "read_jobs", "record_jobs"]
 
 @dataclass(frozen=True, kw_only=True)
 class SubmittedJob:
-    """One job, as it was submitted."""
+    """One submitted job."""
 
     job: str
-    """Slurm's id."""
+    """Slurm's job id."""
     chain: str
-    """Id of the first job that was submitted with it."""
+    """Id of the first job submitted with it."""
     part: str
-    """What of the recipe it does: train, corpus+tokenizer."""
+    """Its part of the recipe: train, corpus+tokenizer."""
     command: list[str]
-    """What follows `hpc-llm`, but for the configuration."""
+    """Arguments of `hpc-llm`, without the configuration."""
     stages: list[str]
-    """What it had to do when it was submitted."""
+    """Its unfinished stages at submission."""
     after: list[str]
-    """Jobs that have to end well before it begins."""
+    """Jobs that must succeed before it starts."""
     log: str
-    """Where its log lies."""
+    """Path of its log."""
     when: str
-    """When it was submitted, as the record of stages writes it: in UTC."""
+    """Time of submission in UTC, in the format of the stage records."""
 
 
 NEEDED = [one.name for one in fields(SubmittedJob)]
 
 
 def record_jobs(path: Path, jobs: Sequence[SubmittedJob]) -> None:
-    """Append the jobs of a chain, in their order."""
+    """Append the jobs of a chain, in order."""
     for job in jobs:
         append_line(path, asdict(job))
 
 
 def read_jobs(path: Path) -> list[SubmittedJob]:
-    """Return all jobs of a run, the newest chain last; what is not such a line is skipped."""
+    """Return all jobs of a run, the newest chain last; other lines are skipped."""
     return [
         SubmittedJob(**{key: line[key] for key in NEEDED})
         for line in read_jsonl(path)
@@ -50,6 +50,6 @@ def read_jobs(path: Path) -> list[SubmittedJob]:
 
 
 def newest_chain(path: Path) -> list[SubmittedJob]:
-    """Return the jobs that were submitted together last."""
+    """Return the jobs of the most recent submission."""
     jobs = read_jobs(path)
     return [job for job in jobs if job.chain == jobs[-1].chain]

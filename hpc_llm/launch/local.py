@@ -1,7 +1,7 @@
 """Several ranks on this machine: what srun does on a cluster, for a laptop or one node.
 
-Signals reach all ranks, the first failure ends all, and nothing stays behind: when this process
-is killed outright, the kernel kills the ranks (prctl(2), PR_SET_PDEATHSIG).
+Signals reach all ranks, the first failure ends all, and no orphans remain: if this process is
+killed, the kernel kills the ranks (prctl(2), PR_SET_PDEATHSIG).
 """
 
 import ctypes
@@ -38,11 +38,11 @@ def run_ranks(
 ) -> int:
     """Run `command` with `arguments` as `processes` ranks and return their common exit code.
 
-    Each rank gets `environment` and the variables of `export`; OMP_NUM_THREADS is this process's
-    cores / processes when unset. Rank 0 has the terminal; lines of the others begin with
-    `[rank 1] `. The code is 0 when all gave 0, EXIT_REQUEUE when some gave that and the rest 0,
-    else that of the first rank that failed (128 + signal for one that was killed); the others
-    then get SIGTERM and, 10 seconds later, SIGKILL. To be called in the main thread.
+    Each rank gets `environment` and the variables of `export`; OMP_NUM_THREADS defaults to this
+    process's cores / processes. Rank 0 keeps the terminal; lines of the others are prefixed with
+    `[rank 1] `. The exit code is 0 if all ranks return 0, EXIT_REQUEUE if some return that and the
+    rest 0, else that of the first rank that failed (128 + signal if it was killed); the others
+    then get SIGTERM and, 10 seconds later, SIGKILL. Call it in the main thread.
     """
     ranks: list[subprocess.Popen[bytes]] = []
     copiers: list[threading.Thread] = []
@@ -54,7 +54,7 @@ def run_ranks(
             return _wait(ranks)
         finally:
             _end(ranks)
-            for copier in copiers:  # a child of a rank may hold the pipe open: do not wait for it
+            for copier in copiers:  # not for ever: a child of a rank may hold the pipe open
                 copier.join(timeout=1)
 
 
@@ -80,7 +80,7 @@ def _free_port() -> int:
 
 
 def _start(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start one rank in a session of its own: Ctrl-C then reaches it once, through us."""
+    """Start one rank in a new session, so that Ctrl-C reaches it once, through this process."""
     first = environment["RANK"] == "0"
     return subprocess.Popen(
         command,
@@ -94,20 +94,20 @@ def _start(command: list[str], environment: dict[str, str]) -> subprocess.Popen[
 
 
 def _die_with(parent: int) -> Callable[[], None]:
-    """Return what a rank does before it starts: ask to be killed when `parent` dies."""
+    """Return the `preexec_fn` of a rank: request SIGKILL when `parent` dies."""
     libc = ctypes.CDLL(None)
 
-    def ask() -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)  # until the rank can take them
+    def request() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)  # until the rank handles them
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before we asked
+        if os.getppid() != parent:  # it died before the request
             os._exit(128 + signal.SIGKILL)
 
-    return ask
+    return request
 
 
 def _start_copiers(ranks: list[subprocess.Popen[bytes]]) -> Iterator[threading.Thread]:
-    """Start the threads that pass on what ranks above 0 print."""
+    """Start threads that forward the output of ranks above 0."""
     for number, process in enumerate(ranks):
         for stream, target in ((process.stdout, 1), (process.stderr, 2)):
             if stream is not None:
@@ -119,7 +119,7 @@ def _start_copiers(ranks: list[subprocess.Popen[bytes]]) -> Iterator[threading.T
 
 
 def _copy(stream: IO[bytes], target: int, prefix: bytes) -> None:
-    """Copy lines to a file descriptor, each with `prefix` and in one write."""
+    """Copy lines to a file descriptor, each with `prefix` in a single write."""
     with stream, open(target, "wb", closefd=False) as out:
         for line in stream:
             out.write(prefix + line.removesuffix(b"\n") + b"\n")
@@ -128,7 +128,7 @@ def _copy(stream: IO[bytes], target: int, prefix: bytes) -> None:
 
 @contextmanager
 def _forward_signals(ranks: list[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Inside, send on to all of `ranks` what this process is sent."""
+    """Inside the block, forward signals of this process to all of `ranks`."""
 
     def forward(number: int, _frame: FrameType | None) -> None:
         for process in ranks:
@@ -143,7 +143,7 @@ def _forward_signals(ranks: list[subprocess.Popen[bytes]]) -> Iterator[None]:
 
 
 def _wait(ranks: list[subprocess.Popen[bytes]]) -> int:
-    """Wait until all ranks have ended in good order or one has failed; return the exit code."""
+    """Wait until all ranks have ended cleanly or one has failed; return the exit code."""
     while True:
         codes = [code for process in ranks if (code := process.poll()) is not None]
         for code in codes:
@@ -155,7 +155,7 @@ def _wait(ranks: list[subprocess.Popen[bytes]]) -> int:
 
 
 def _end(ranks: list[subprocess.Popen[bytes]]) -> None:
-    """End the ranks that still run: SIGTERM, 10 seconds, SIGKILL to them and their children."""
+    """End running ranks: SIGTERM, 10 seconds, then SIGKILL to them and their children."""
     for process in ranks:
         process.terminate()
     deadline = time.monotonic() + GRACE_SECONDS

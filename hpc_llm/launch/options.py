@@ -1,6 +1,7 @@
-"""The options of sbatch: those of the whole recipe as one job, and of each part of a chain.
+"""sbatch options: for the whole recipe as one job, and for each part of a chain.
 
-Corpus and tokenizer need no GPU, the transplant and what follows training one, training all.
+Corpus and tokenizer need no GPU, training needs all, and the transplant and the stages after
+training need one.
 """
 
 import re
@@ -15,25 +16,25 @@ __all__ = ["ranks_per_node", "sbatch_options"]
 SITE_OPTIONS = (
     *("partition", "account", "qos", "reservation", "time", "mem", "constraint", "exclude"),
 )
-# Of launch.options: what asks for the nodes and devices of training
+# Keys of launch.options that request the nodes and devices of training
 SHAPE = re.compile(r"nodes|ntasks.*|gpus?|gpus?-per-.*|.*-per-gpu|tres-per-task|gres|exclusive")
 OF_CPU_NODES = {"constraint": None, "reservation": None}  # features of nodes with GPUs
 
 
 def ranks_per_node(cfg: RunConfig) -> int:
-    """Return the ranks that a job has on each node: one for each GPU; a CPU's device is a core."""
+    """Return the ranks per node of a job: one per GPU; `launch.processes` on CPUs."""
     return cfg.launch.processes if cfg.hardware.kind == "cpu" else cfg.cluster.devices_per_node
 
 
 def sbatch_options(cfg: RunConfig, part: str | None = None) -> dict[str, Any]:
     """Return the options of a part of the chain by their long names; None: all in one job.
 
-    True is an option without a value. Those of `launch.options` win over the script's own, those
-    of `launch.parts` over both.
+    True is an option without a value. `launch.options` overrides the script's own options,
+    `launch.parts` overrides both.
     """
     launch, place = cfg.launch, "all" if part is None else PLACES[part]
     options: dict[str, Any] = {
-        "open-mode": "append",  # a restart would else wipe out what was said before
+        "open-mode": "append",  # else a restart truncates the log
         **_shape(cfg, place),
         "requeue": True,  # after a node failure or a preemption
         "signal": f"USR1@{SIGNAL_SECONDS}",  # to the ranks, not to the shell: no B:
@@ -71,7 +72,7 @@ def _dashed(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_user(options: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Return `launch.options` as a part has them: what gives training its GPUs gives others one."""
+    """Return `launch.options` for a part: requests for training's GPUs become one GPU or none."""
     known = _dashed(options)
     if place == "all":
         return known

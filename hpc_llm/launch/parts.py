@@ -1,4 +1,4 @@
-"""The recipe divided into jobs: stages that need other nodes than those before are a job apart."""
+"""Split the recipe into jobs: stages that need different nodes run in separate jobs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,26 +17,26 @@ class Part:
     """One job of the chain."""
 
     name: str
-    """train, or corpus+tokenizer where both are in one job."""
+    """train, or corpus+tokenizer if both are in one job."""
     stages: tuple[str, ...]
     """Its stages, in order."""
     options: Mapping[str, Any]
-    """Options of sbatch by their long names."""
+    """sbatch options by their long names."""
     whole: bool = False
-    """Whether it is all that its verb has left to do."""
+    """Whether it has all unfinished stages of its verb."""
 
     @property
     def all_nodes(self) -> bool:
-        """Whether it has the nodes of training."""
+        """Whether it runs on the nodes of training."""
         return any(PLACES.get(name, "all") == "all" for name in self.name.split("+"))
 
 
 def divide(cfg: RunConfig, stages: Sequence[str], *, whole: bool = True) -> list[Part]:
-    """Return the jobs that do `stages` (names in the order of the recipe), each after the last.
+    """Return the jobs that run `stages` (names in recipe order), each after the one before.
 
-    Models between the training stages are evaluated at the end, so that all nodes do not wait for
-    one. Neighbours that need the same are one job; `launch.chain=false` makes all one job, with
-    the nodes of training. `whole`: they are all that the verb has left to do.
+    Models between training stages are evaluated at the end, so that all nodes do not wait for one
+    GPU. Consecutive parts with equal options share a job; `launch.chain=false` puts everything in
+    one job, on the nodes of training. `whole`: `stages` are all unfinished stages of the verb.
     """
     if not cfg.launch.chain:
         return [Part(name="all", stages=tuple(stages), options=sbatch_options(cfg), whole=whole)]

@@ -1,4 +1,4 @@
-"""Slurm asked and given jobs: `sbatch --test-only` for `plan`, `sbatch` for the verbs that work."""
+"""Submit jobs to Slurm: `sbatch --test-only` for `plan`, `sbatch` for all other verbs."""
 
 import os
 import re
@@ -14,17 +14,17 @@ from hpc_llm.scheduler.commands import ANSWER_SECONDS, cancel, release
 
 __all__ = ["ask_slurm", "require_sbatch", "submit", "submit_chain", "submit_chains"]
 
-# Variables that sbatch reads under another name than that of the option
+# Input environment variables of sbatch whose names differ from the option
 VARIABLES = {"time": "TIMELIMIT", "mem": "MEM_PER_NODE", "array": "ARRAY_INX"}
 
 
 def ask_slurm(script: str) -> str:
-    """Return what `sbatch --test-only` says about a job script, or why it could not be asked.
+    """Return the output of `sbatch --test-only` for a job script, or why it could not run.
 
-    Nothing is submitted. A refusal is an answer too, in Slurm's own words.
+    Nothing is submitted. If Slurm would reject the job, its message is returned.
     """
     if shutil.which("sbatch") is None:
-        return "not asked: there is no sbatch on PATH; a login node of the cluster has it"
+        return "not tested: no sbatch on PATH; run hpc-llm plan on a login node of the cluster"
     unset = _own_variables(script)
     try:
         done = subprocess.run(
@@ -43,20 +43,20 @@ def ask_slurm(script: str) -> str:
 
 
 def require_sbatch() -> None:
-    """Raise `UserError` where jobs cannot be submitted."""
+    """Raise `UserError` if jobs cannot be submitted."""
     if shutil.which("sbatch") is None:
         raise UserError(
             "launch",
             "slurm",
-            "there is no sbatch on PATH",
-            "call hpc-llm on a login node of the cluster, or run here with launch=local",
+            "no sbatch on PATH",
+            "run hpc-llm on a login node of the cluster, or run here with launch=local",
         )
 
 
 def submit(script: str, path: Path, *options: str) -> str:
     """Write the job script to `path`, submit it and return the job id.
 
-    Raises `UserError` with Slurm's own words when it refuses; there is no job then.
+    Raises `UserError` with Slurm's message if it rejects the job; no job exists then.
     """
     from hpc_llm.launch.executor import submit_script
 
@@ -68,8 +68,8 @@ def submit(script: str, path: Path, *options: str) -> str:
             "launch",
             "slurm",
             "; ".join(_words(str(error))),
-            "fix launch.* or cluster.* (sinfo and sacctmgr show what there is), and ask"
-            " with hpc-llm plan before submitting",
+            "fix launch.* or cluster.* (sinfo and sacctmgr list what exists); test with "
+            "hpc-llm plan before submitting",
         ) from error
 
 
@@ -86,10 +86,11 @@ def submit_chains(
 ) -> list[list[str]]:
     """Submit chains of job scripts and return the job ids of each.
 
-    A job begins when the one before it in its chain has ended well; with `dependency="aftercorr"`
-    each task of an array when that with its number has. One that cannot begin any more is cancelled
-    by Slurm. The first of each chain is held until all are accepted (with `held` it stays so): when
-    one is refused, or this is interrupted, nothing has begun and none is left.
+    A job starts when the one before it in its chain has succeeded; with `dependency="aftercorr"`,
+    each array task when the task with its id has. Slurm cancels jobs whose dependency can no longer
+    be satisfied. The first job of each chain is held until all are accepted (with `held` it stays
+    held): if one is rejected, or this call is interrupted, all are cancelled before any has
+    started.
     """
     several = sum(map(len, chains)) > 1
     submitted: list[list[str]] = []
@@ -113,20 +114,19 @@ def submit_chains(
                 path.stem,
                 None,
                 error,
-                "none of the chain has begun, and what was submitted of it is cancelled ("
-                f"{', '.join(jobs)})",
+                f"no job of the chain has started; cancelled {', '.join(jobs)}",
             ) from error
         raise
     return submitted
 
 
 def _own_variables(script: str) -> list[str]:
-    """Return the variables of sbatch that a script has options for: they would win over those."""
+    """Return sbatch's environment variables that would override options of the script."""
     keys = re.findall(r"^#SBATCH '?--([a-z-]+)", script, re.MULTILINE)
     return ["SBATCH_" + VARIABLES.get(key, key.replace("-", "_").upper()) for key in keys]
 
 
 def _words(said: str) -> list[str]:
-    """Return what sbatch said, line by line and without its name in front."""
+    """Return sbatch's output line by line, without the prefix with its name."""
     lines = said.splitlines()
     return [line.removeprefix("sbatch: ").removeprefix("error: ") for line in lines if line.strip()]

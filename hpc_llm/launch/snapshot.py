@@ -1,4 +1,4 @@
-"""A copy of this program in the run folder, so that a job that waits runs what was submitted."""
+"""A snapshot of this program in the run folder, so that a queued job runs the submitted code."""
 
 import shutil
 from pathlib import Path
@@ -12,9 +12,9 @@ COMMIT = "COMMIT"  # beside the copied package: the commit it was copied from
 
 
 def copy_code(folder: Path, commit: str | None) -> None:
-    """Put the package, its configuration and its commit in `folder`/code, written again.
+    """Copy the package, its configuration and its commit to `folder`/code, replacing it.
 
-    With that first in PYTHONPATH Python imports the copy.
+    With that folder first in PYTHONPATH, Python imports the copy.
     """
     target, new = folder / "code", folder / ".code"
     for left in (new, target):

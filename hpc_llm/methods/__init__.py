@@ -1,8 +1,9 @@
-"""Training methods: one file each, and the description that all packages read.
+"""Training methods: one file each, with a description used by all other packages.
 
-`methods/NAME.py` holds the settings of a stage that trains by NAME and `METHOD`, its `Description`.
-Planning and accounting read what it trains and costs, surgery what to unfreeze and which adapter
-of peft to add, training the learning rates. Nothing else in the code names a method. No torch here.
+`methods/NAME.py` defines the stage settings of method NAME, and `METHOD`, its `Description`.
+Planning and accounting use it for trained parameters and cost, surgery for parameters to unfreeze
+and peft adapters to add, training for learning rates. No other code refers to a method by name. No
+torch here.
 """
 
 import sys
@@ -33,17 +34,17 @@ Size = int | str
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """What a linear layer of `in` inputs and `out` outputs gets beside its frozen weights."""
+    """What an adapter adds to a frozen linear layer of `in` inputs and `out` outputs."""
 
     label: str
-    """What tables call it: LoRA r32."""
+    """Label in tables: LoRA r32."""
     factors: tuple[tuple[Size, Size], ...] = ()
-    """Extra matrix products on the layer's input in a row, as (inputs, outputs) of each. LoRA:
+    """Successive extra matrix products on the layer's input, as (inputs, outputs) of each. LoRA:
     (("in", r), (r, "out"))."""
     vectors: tuple[Size, ...] = ()
     """Element-wise factors. IA3: ("out",)."""
     targets: tuple[str, ...] = ALL_LAYERS
-    """Linear layers that get one, by the last part of their name; ("all",): those of the body."""
+    """Adapted linear layers, by the last part of their name; ("all",): all of the body."""
 
     def products(self, inputs: int, outputs: int) -> list[tuple[int, int]]:
         """Return the sizes (inputs, outputs) of the extra products of a layer."""
@@ -51,14 +52,14 @@ class Adapter:
         return [(_size(a, sizes), _size(b, sizes)) for a, b in self.factors]
 
     def parameters(self, inputs: int, outputs: int) -> int:
-        """Return the number of parameters that a layer gets."""
+        """Return the number of parameters added to a layer."""
         sizes = {"in": inputs, "out": outputs}
         count = sum(a * b for a, b in self.products(inputs, outputs))
         return count + sum(_size(length, sizes) for length in self.vectors)
 
     @property
     def inner(self) -> int:
-        """Numbers between the products, for each token (LoRA: r)."""
+        """Intermediate values between the products, per token (LoRA: r)."""
         return sum(int(b) for _, b in self.factors[:-1])
 
 
@@ -68,21 +69,21 @@ def _size(length: Size, sizes: Mapping[str, int]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Trains:
-    """What trains, under a method and its settings."""
+    """Trained parameters under a method and its settings."""
 
     body: bool = False
-    """All parameters beside embeddings and LM head."""
+    """All parameters except embeddings and LM head."""
     embedding: bool = False
     """The input embeddings."""
     head: bool = False
     """The LM head; with tied weights it is the same tensor as the input embeddings."""
     only_new_rows: bool = False
-    """Of these only rows of tokens that the base model did not have."""
+    """Of embeddings and LM head, only rows of tokens that the base model did not have."""
     adapter: Adapter | None = None
     embedding_rate: float = 1.0
     """Learning rate of embeddings and head relative to that of body or adapter."""
     adapter_rates: Mapping[str, float] = field(default_factory=dict)
-    """The same of adapter parameters, by a part of their name."""
+    """Relative learning rates of adapter parameters, by a part of their name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +94,12 @@ class Description:
     """Its settings; every field is documented, checked and has its value in
     `conf/method/NAME.yaml`."""
     trains: Callable[[Any], Trains]
-    """From its settings to what trains."""
+    """Function from its settings to the trained parameters."""
     peft: Callable[[Any, list[str]], tuple[str, dict[str, Any]]] | None = None
-    """From its settings and the names of the target layers to the name of a configuration class of
-    peft and its arguments; None: no adapter."""
+    """Function from its settings and the names of the target layers to the name of a peft
+    configuration class and its arguments; None: no adapter."""
     merges: str = "exact"
-    """exact: its result can be folded into the weights without loss | never."""
+    """exact: its result can be merged into the weights without loss | never."""
     has_phi: bool = False
     """Whether its change is scaled by the merging factor phi."""
     after_transplant: bool = False
@@ -120,10 +121,10 @@ def settings_of(method: str, key: str) -> type[StageSettings]:
     """Return the settings class of the stage at `key` (`stages.NAME`). Raises `UserError`."""
     known = method_names()
     if method not in known:
-        raise UserError(f"{key}.method", method, "not known", f"choose one of {', '.join(known)}")
+        raise UserError(f"{key}.method", method, "unknown", f"choose one of {', '.join(known)}")
     return describe(method).settings
 
 
 def trains(stage: StageSettings) -> Trains:
-    """Return what trains in a stage."""
+    """Return the trained parameters of a stage."""
     return describe(stage.method).trains(stage)

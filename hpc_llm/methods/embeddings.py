@@ -1,7 +1,7 @@
-"""Embedding training: input embeddings and LM head train, the body is frozen.
+"""Embedding training: train input embedding and LM head; freeze the body.
 
-The first stage after a vocabulary transplant: the new rows fit themselves to the body, which is
-not disturbed meanwhile (de Vries and Nissim 2021, arXiv 2012.05628).
+The first stage after a vocabulary transplant: the new embeddings adapt to the unchanged body (de
+Vries and Nissim 2021, arXiv 2012.05628).
 """
 
 from hpc_llm.methods import Description, Trains

@@ -1,4 +1,4 @@
-"""Full training: every parameter trains."""
+"""Full training: train all parameters."""
 
 from dataclasses import dataclass
 

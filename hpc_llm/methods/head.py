@@ -1,4 +1,4 @@
-"""Head training: the LM head alone trains."""
+"""Head training: train only the LM head."""
 
 from hpc_llm.methods import Description, Trains
 from hpc_llm.settings.stage import StageSettings

@@ -1,5 +1,5 @@
 """LoRA: low-rank adapters on linear layers, W = W0 + (alpha / r) B A (Hu et al. 2021, arXiv
-2106.09685), with the embeddings trained in full beside them where asked for."""
+2106.09685), optionally with fully trained embeddings."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +21,9 @@ class LoraSettings(StageSettings):
     alpha: float
     """Updates are scaled by alpha / r."""
     targets: list[str]
-    """Linear layers that get an adapter, by the last part of their name; [all]: all of the body."""
+    """Adapted linear layers, by the last part of their name; [all]: all of the body."""
     train_embeddings: bool
-    """Train input embeddings and LM head in full beside the adapters."""
+    """Also train input embedding and LM head, in full."""
     embedding_rate_ratio: float
     """Learning rate of these embeddings relative to that of the adapters."""
     lora_b_rate_ratio: float

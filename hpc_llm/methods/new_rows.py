@@ -1,6 +1,7 @@
-"""New rows: of input embeddings and LM head only the rows whose tokens the base model lacks train.
+"""New rows: train only the rows of input embedding and LM head for tokens missing in the base.
 
-Their gradient alone is not 0, and nothing decays, so all other rows keep their bits.
+Only these rows have a non-zero gradient, and there is no weight decay, so all other rows stay
+bit-identical.
 """
 
 from hpc_llm.methods import Description, Trains

@@ -86,7 +86,7 @@ class Account:
         """Record the energy of all devices since the last call (J); None: not measured."""
         self._joules, self._metered = joules, joules is not None
 
-    def add(self, stage: str, **figures: object) -> LedgerRow:
+    def add(self, stage: str, **counts: object) -> LedgerRow:
         """Append a row for `stage` that covers the time since the previous row."""
         now = time.time()
         row = LedgerRow(
@@ -101,7 +101,7 @@ class Account:
             kind=self.hardware.kind,
             device=self.device,
             joules=self._joules if self._joules is not None or not self._metered else 0.0,
-            **{"step": 0, **figures},  # type: ignore[arg-type]
+            **{"step": 0, **counts},  # type: ignore[arg-type]
         )
         self._last, self._joules = now, None
         self.ledger.append(row)

@@ -25,7 +25,7 @@ __all__ = ["failed_before", "refuse_crash_loop"]
 
 CLEAN = (0, EXIT_BUDGET, EXIT_REQUEUE, EXIT_INTERRUPTED)
 TIME_LIMIT = "SIGUSR1"  # sent by --signal before the limit
-TOO_SHORT = f"time limit signal ({TIME_LIMIT}) before a step was saved"
+TOO_SHORT = f"the time limit approached ({TIME_LIMIT}) before a step was saved"
 MOVED = ("PREEMPTED", "REQUEUED", "CANCELLED", "SUSPENDED")  # sacct states that are not failures
 
 

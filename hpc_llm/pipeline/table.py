@@ -137,5 +137,5 @@ def choose_names(known: Sequence[str], names: Sequence[str] | None) -> set[str]:
     """Return the named stages; all for None. Raises `UserError` for an unknown stage."""
     for name in names or ():
         if name not in known:
-            raise UserError("--stages", name, "no such stage", f"choose from {', '.join(known)}")
+            raise UserError("--stages", name, "no such stage", f"choose one of {', '.join(known)}")
     return set(known if names is None else names)

@@ -100,11 +100,11 @@ class Plan:
     budget: list[BudgetLine]
     """Costs relative to each limit that is set."""
     problems: list[str]
-    """Reasons why training would refuse or fail; [] if none is known."""
+    """Known reasons why training would fail."""
     warnings: list[str]
     """Possible problems."""
     suggestions: list[Suggestion] | None
-    """Settings with which all stages fit, where one does not; [] if none was found."""
+    """Settings with which all stages fit, if one does not; [] if none was found."""
     notes: list[str]
     """Conventions, sources and dates of the numbers."""
 

@@ -19,7 +19,7 @@ GIB = 2**30
 def plan_problems(
     asked: RunConfig, cfg: RunConfig, rows: Sequence[PlanRow], longest: int | None
 ) -> list[str]:
-    """Return the reasons why training would refuse or fail, one sentence each; [] if none is known.
+    """Return known reasons why training would fail, one sentence each.
 
     `cfg` is `asked` as adjusted to the model and the budget; `longest` is the context length of the
     model (None: any).
@@ -49,7 +49,7 @@ def _uneven(cfg: RunConfig, key: str) -> str | None:
         fewer = [nodes for nodes in node_counts(cfg, least=1) if nodes < cfg.cluster.nodes]
         fix += f" or cluster.nodes={fewer[-1]}" if fewer else ""
     return (
-        f"{key}.batch_tokens={train.batch_tokens}: its {rows} sequences cannot be split among "
+        f"{key}.batch_tokens={train.batch_tokens}: its {rows} sequences cannot be split over "
         f"{ranks} ranks; {fix}"
     )
 
@@ -85,7 +85,7 @@ def _memory(cfg: RunConfig, rows: Sequence[PlanRow]) -> list[str]:
 
 
 def _uncounted(cfg: RunConfig) -> list[str]:
-    """Limits of the budget that training refuses, because it cannot measure them."""
+    """Limits of the budget that training rejects, because it cannot measure them."""
     budget, hardware, found = cfg.budget, cfg.hardware, []
     if budget.money is not None and hardware.price_low is None:
         found.append(

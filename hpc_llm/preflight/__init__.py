@@ -1,10 +1,10 @@
-"""Nodes tried out before a long job: figures of each, and which node is slow or broken.
+"""Preflight: measure all nodes before a long job and find slow or broken ones.
 
-Judging (`figures`, `judge`, `report`) needs no torch; measuring (`examine`) does.
+Judging (`metrics`, `judge`, `report`) needs no torch; measuring (`examine`) does.
 """
 
-from hpc_llm.preflight.figures import HostFigures, RankFigures, ReduceFigures, by_host
 from hpc_llm.preflight.judge import judge
+from hpc_llm.preflight.metrics import HostFigures, RankFigures, ReduceFigures, by_host
 from hpc_llm.preflight.report import Report, write_report
 
 __all__ = [

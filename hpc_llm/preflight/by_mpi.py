@@ -1,4 +1,4 @@
-"""Bandwidth by mpi4py, where an MPI has started the ranks; it takes the site's own network."""
+"""Bandwidth over mpi4py if MPI launched the ranks; it uses the site's own network stack."""
 
 import numpy as np
 
@@ -8,17 +8,17 @@ __all__ = ["mpi_link"]
 
 
 def mpi_link(size: int, world_size: int) -> Link:
-    """Return the link by MPI with messages of `size` bytes (collective: MPI_Init).
+    """Return the link over MPI with messages of `size` bytes (collective: MPI_Init).
 
-    Raises `RuntimeError` where the MPI library is missing or does not understand who started it.
+    Raises `RuntimeError` if the MPI library is missing or does not support the launcher.
     """
     from mpi4py import MPI
 
     world = MPI.COMM_WORLD
     if world.Get_size() != world_size:
         raise RuntimeError(
-            f"MPI sees {world.Get_size()} of {world_size} ranks: its library does not understand "
-            "the launcher; srun --mpi=list shows them"
+            f"MPI sees {world.Get_size()} of {world_size} ranks: its library does not support the "
+            "launcher; see srun --mpi=list"
         )
     message = np.zeros(size // 4, dtype=np.float32)
     return Link(

@@ -1,4 +1,4 @@
-"""Clocks and bandwidth by torch.distributed: gloo on CPUs, nccl on GPUs."""
+"""Clocks and bandwidth over torch.distributed: gloo on CPUs, nccl on GPUs."""
 
 import os
 import time
@@ -12,7 +12,7 @@ from torch.distributed import PrefixStore
 
 from hpc_llm.preflight.judge import clock_offset
 from hpc_llm.preflight.links import Link
-from hpc_llm.preflight.meeting import Meeting
+from hpc_llm.preflight.rendezvous import Rendezvous
 
 __all__ = ["measure_clock", "torch_link"]
 
@@ -21,22 +21,22 @@ PINGS = 10
 
 @contextmanager
 def torch_link(
-    meeting: Meeting, device: torch.device, size: int, wait_seconds: float
+    rendezvous: Rendezvous, device: torch.device, size: int, wait_seconds: float
 ) -> Iterator[Link]:
-    """Give the link by torch.distributed with messages of `size` bytes (collective).
+    """Open the link over torch.distributed with messages of `size` bytes (collective).
 
-    Raises `RuntimeError` where a peer does not answer in `wait_seconds`.
+    Raises `RuntimeError` if a peer does not answer within `wait_seconds`.
     """
-    # a peer that is lost is then an error to report, not the end of this process
+    # a lost peer then raises an error that can be reported, instead of ending this process
     os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(device)
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-        store=PrefixStore("group", meeting.store),
-        rank=meeting.ranks.rank,
-        world_size=meeting.ranks.world_size,
+        store=PrefixStore("group", rendezvous.store),
+        rank=rendezvous.ranks.rank,
+        world_size=rendezvous.ranks.world_size,
         timeout=timedelta(seconds=wait_seconds),
     )
     message = torch.zeros(size // 4, device=device)  # float32
@@ -68,14 +68,14 @@ def torch_link(
         all_reduce=all_reduce,
         barrier=barrier,
     )
-    barrier()  # a process that ends while gloo's threads still run may abort
+    barrier()  # a process that exits while gloo's threads are running may abort
     distributed.destroy_process_group()
 
 
 def measure_clock(rank: int, leaders: list[int]) -> float | None:
     """Return the clock of this rank's node minus that of rank 0, in seconds.
 
-    Rank 0 answers the other `leaders`, one rank of each node, in turn; the rest return None.
+    Rank 0 answers the other `leaders` (one rank per node) in turn; all other ranks return None.
     """
     if rank == 0:
         for leader in leaders:
@@ -89,8 +89,8 @@ def measure_clock(rank: int, leaders: list[int]) -> float | None:
 
 
 def _ping() -> tuple[float, float, float]:
-    told = torch.zeros(1, dtype=torch.float64)
+    remote = torch.zeros(1, dtype=torch.float64)
     sent = time.time()
     distributed.send(torch.zeros(1), 0)
-    distributed.recv(told, 0)
-    return sent, float(told), time.time()
+    distributed.recv(remote, 0)
+    return sent, float(remote), time.time()

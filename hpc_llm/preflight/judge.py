@@ -1,23 +1,23 @@
-"""Which node is bad: pure functions over measured figures.
+"""Find bad nodes: pure functions over measured metrics.
 
-A node is compared with the median of all, the faster one of the two in the middle where there are
-two: of a pair of nodes the slow one would else be half of its own measure. Devices of the
-catalogue are compared with its peak too, so that nodes that are slow all together are found.
+A node is compared with the median of all nodes. With an even number it is the faster of the two
+middle values: else the slow node of a pair would contribute half of its own reference. Devices in
+the catalogue are also compared with their peak, to detect nodes that are all slow.
 """
 
 import statistics
 from collections.abc import Iterator, Mapping
 
-from hpc_llm.preflight.figures import HostFigures
+from hpc_llm.preflight.metrics import HostFigures
 from hpc_llm.settings import PreflightSettings
 
 __all__ = ["clock_offset", "judge"]
 
 
 def judge(hosts: Mapping[str, HostFigures], limits: PreflightSettings) -> dict[str, list[str]]:
-    """Return what is wrong with each host, one sentence each; hosts without a fault are omitted.
+    """Return the problems of each host, one message each; healthy hosts are omitted.
 
-    Sentences name the figure, what it was compared with, and the setting that decides.
+    A message reports the value, its reference, and the setting of the threshold.
     """
     problems = {
         name: [*_counted(host, limits), *_room(host, limits)] for name, host in hosts.items()
@@ -28,7 +28,7 @@ def judge(hosts: Mapping[str, HostFigures], limits: PreflightSettings) -> dict[s
 
 
 def _counted(host: HostFigures, limits: PreflightSettings) -> Iterator[str]:
-    """Ranks that say nothing or fail, devices that are missing."""
+    """Yield silent ranks, failed ranks and missing devices."""
     if host.silent:
         ranks = ", ".join(map(str, host.silent))
         yield f"silent for preflight.wait_seconds={limits.wait_seconds:g}: rank {ranks}"
@@ -39,7 +39,7 @@ def _counted(host: HostFigures, limits: PreflightSettings) -> Iterator[str]:
 
 
 def _room(host: HostFigures, limits: PreflightSettings) -> Iterator[str]:
-    """Memory and disks that are full."""
+    """Yield full memory and full disks."""
     names = {
         "free_gib": ("free memory", "min_free_gib"),
         "run_gib": ("free disk of the run folder", "min_disk_gib"),
@@ -54,7 +54,7 @@ def _room(host: HostFigures, limits: PreflightSettings) -> Iterator[str]:
 def _compute(
     hosts: Mapping[str, HostFigures], limits: PreflightSettings
 ) -> Iterator[tuple[str, str]]:
-    """Devices slower than the median of all devices, or far below the catalogue's peak."""
+    """Yield devices slower than the median of all devices, or far below the catalogue's peak."""
     rates = [
         rank.flops_per_second
         for host in hosts.values()
@@ -79,7 +79,7 @@ def _compute(
 def _links(
     hosts: Mapping[str, HostFigures], limits: PreflightSettings
 ) -> Iterator[tuple[str, str]]:
-    """Nodes whose best link is slower than the median of the nodes'."""
+    """Yield nodes whose best link is slower than the median over nodes."""
     for link in sorted({link for host in hosts.values() for link in host.links}):
         rates = [host.links[link] for host in hosts.values() if link in host.links]
         for name, host in hosts.items():
@@ -104,7 +104,7 @@ def _slower(
 def _clocks(
     hosts: Mapping[str, HostFigures], limits: PreflightSettings
 ) -> Iterator[tuple[str, str]]:
-    """Clocks that are far from the median; of two, the one of rank 0 counts as right."""
+    """Yield clocks far from the median; of two, that of rank 0 counts as correct."""
     known = [host.clock_seconds for host in hosts.values() if host.clock_seconds is not None]
     if not known:
         return
@@ -117,10 +117,11 @@ def _clocks(
 
 
 def clock_offset(pings: list[tuple[float, float, float]]) -> float:
-    """Return this clock minus another one, in seconds, from (sent, told, received).
+    """Return this clock minus a remote one, in seconds, from (sent, remote, received).
 
-    `sent` and `received` are read here, `told` there in between. The shortest round trip counts,
-    and the error is at most half of it (Cristian 1989, Distributed Computing 3:146).
+    `sent` and `received` are local times, `remote` is the remote time in between. The shortest
+    round trip is used; the error is at most half of it (Cristian 1989, Distributed Computing
+    3:146).
     """
-    sent, told, received = min(pings, key=lambda ping: ping[2] - ping[0])
-    return (sent + received) / 2 - told
+    sent, remote, received = min(pings, key=lambda ping: ping[2] - ping[0])
+    return (sent + received) / 2 - remote

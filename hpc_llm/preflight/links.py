@@ -1,4 +1,4 @@
-"""Bandwidth between nodes and of all ranks together, over any library that sends and receives."""
+"""Bandwidth between pairs of nodes and of an all-reduce, over any message passing library."""
 
 import time
 from collections.abc import Callable
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 __all__ = ["Link", "measure_all_reduce", "measure_pairs", "rounds"]
 
-REPEATS = 3  # after one that sets up the connection; the fastest counts
+REPEATS = 3  # after a warm-up that sets up the connection; the fastest counts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """A way from rank to rank. Each call returns when its data has arrived."""
+    """Communication between ranks. Each call returns when its data has arrived."""
 
     name: str
     """nccl, gloo or mpi."""
@@ -28,10 +28,10 @@ class Link:
 
 
 def rounds(count: int, most: int) -> list[list[tuple[int, int]]]:
-    """Pair `count` nodes off, each at most once in a round and never twice with the same.
+    """Pair up `count` nodes: each node at most once per round, each pair at most once.
 
-    The circle method of round-robin tournaments: one stays, the others move on by one place. At
-    most `most` rounds; all of them would be count - 1, or count where that is odd.
+    The circle method of round-robin tournaments: one node is fixed, the others rotate by one
+    place. At most `most` rounds; a full schedule has count - 1, or count if that is odd.
     """
     circle: list[int | None] = [*range(count), *([None] if count % 2 else [])]
     found = []
@@ -44,11 +44,12 @@ def rounds(count: int, most: int) -> list[list[tuple[int, int]]]:
 
 
 def measure_pairs(link: Link, rank: int, leaders: list[int], most: int) -> list[tuple[int, float]]:
-    """Return (other rank, bandwidth to it and back in 10^9 bytes/s) of this rank (collective).
+    """Return (peer rank, round-trip bandwidth in 10^9 bytes/s) pairs of this rank (collective).
 
-    `leaders` are one rank of each node; other ranks return nothing. The pairs of a round send at
-    once, as they do in an all-reduce. A message goes and comes back; 0 where it does not. The one
-    that sends first reports the value: a message may lie ready for the other before it looks.
+    `leaders` holds one rank per node; other ranks return an empty list. All pairs of a round
+    communicate at the same time, as in an all-reduce. A message goes there and back; the bandwidth
+    is 0 if that fails. The rank that sends first reports the value: for its peer the message may
+    have arrived before the clock starts.
     """
     rates = []
     for pairs in rounds(len(leaders), most):

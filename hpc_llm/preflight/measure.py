@@ -1,4 +1,4 @@
-"""What one rank finds out alone: its device, the memory, the matrix products, the disks."""
+"""Local measurements of one rank: device, memory, matrix products, disks."""
 
 import importlib.util
 import os
@@ -15,7 +15,7 @@ import torch
 
 from hpc_llm.accounting import find_device
 from hpc_llm.distributed import Ranks
-from hpc_llm.preflight.figures import RankFigures
+from hpc_llm.preflight.metrics import RankFigures
 from hpc_llm.settings import RunConfig
 
 __all__ = ["device_of", "host_name", "measure_rank"]
@@ -27,7 +27,7 @@ GIB = 2**30
 
 
 def host_name(environment: Mapping[str, str]) -> str:
-    """Return the name of this node as Slurm calls it, else the machine's."""
+    """Return Slurm's name of this node, else the host name."""
     return environment.get("SLURMD_NODENAME") or socket.gethostname().split(".")[0]
 
 
@@ -39,7 +39,7 @@ def device_of(ranks: Ranks) -> torch.device:
 
 
 def measure_rank(cfg: RunConfig, ranks: Ranks, environment: Mapping[str, str]) -> RankFigures:
-    """Measure this rank's device and node; what fails is reported in `error`."""
+    """Measure this rank's device and node; failures are reported in `error`."""
     gpu = torch.cuda.is_available()
     known = RankFigures(
         rank=ranks.rank,
@@ -57,31 +57,31 @@ def measure_rank(cfg: RunConfig, ranks: Ranks, environment: Mapping[str, str]) -
             tmp_gib=_disk_gib(Path(tempfile.gettempdir())),
         )
         if not gpu and cfg.hardware.kind == "gpu":
-            return known  # `devices` tells that there is none
+            return known  # `devices` is 0
         rate, peak = _multiplied(cfg, device_of(ranks))
         return replace(known, flops_per_second=rate, peak_flops_per_second=peak)
-    except (OSError, RuntimeError) as error:  # CUDA's errors are RuntimeErrors
+    except (OSError, RuntimeError) as error:  # CUDA errors are RuntimeErrors
         return replace(known, error=" ".join(str(error).split())[:300])
 
 
 def _devices(cfg: RunConfig) -> int:
-    """GPUs, or cores where the configuration is one of a CPU."""
+    """Return the number of GPUs, or of cores if the configured hardware is a CPU."""
     if torch.cuda.is_available() or cfg.hardware.kind == "gpu":
         return torch.cuda.device_count()
     return os.cpu_count() or 1
 
 
 def _expected(cfg: RunConfig, ranks: Ranks) -> int:
-    """Devices of a node: those of the configuration, and on GPUs one for each rank."""
+    """Return the expected devices per node: as configured, and at least one GPU per rank."""
     if torch.cuda.is_available() or cfg.hardware.kind == "gpu":
         return max(cfg.cluster.devices_per_node, ranks.local_world_size)
     return cfg.cluster.devices_per_node
 
 
 def _by_mpi(ranks: Ranks, environment: Mapping[str, str]) -> bool:
-    """Return whether an MPI has started this rank: mpirun, or srun --mpi=pmix.
+    """Return whether MPI launched this rank: mpirun, or srun --mpi=pmix.
 
-    Elsewhere MPI_Init may end the process instead of failing.
+    Otherwise MPI_Init may end the process instead of failing.
     """
     return ranks.launcher == "mpi" or (ranks.launcher == "slurm" and "PMIX_RANK" in environment)
 
@@ -93,7 +93,7 @@ def _free_gib(device: torch.device) -> float:
 
 
 def _disk_gib(path: Path) -> float:
-    """Free space of the file system of `path`, or of its nearest folder that is there."""
+    """Return the free space of the file system of `path`, or of its nearest existing parent."""
     while not path.exists() and path != path.parent:
         path = path.parent
     return shutil.disk_usage(path).free / GIB
@@ -102,7 +102,7 @@ def _disk_gib(path: Path) -> float:
 def _multiplied(cfg: RunConfig, device: torch.device) -> tuple[float, float | None]:
     """Multiply square matrices for `preflight.seconds`; return FLOP/s and the catalogue's peak.
 
-    The rate is that of the whole time: a device that gets slower as it gets hot is found.
+    The rate is the average over the whole time, to detect thermal throttling.
     """
     if device.type != "cuda":
         return _rate(device, "fp32", cfg.preflight.seconds), None

@@ -1,4 +1,4 @@
-"""What a preflight found: a table by host, `preflight.json`, and the list of nodes to leave out."""
+"""Report of a preflight: a table by host, `preflight.json`, and the list of nodes to exclude."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from hpc_llm.accounting.columns import columns, figure
 from hpc_llm.errors import EXIT_FAILED, EXIT_NODES
-from hpc_llm.preflight.figures import HostFigures, ReduceFigures
+from hpc_llm.preflight.metrics import HostFigures, ReduceFigures
 from hpc_llm.rundir import write_json, write_text
 
 __all__ = ["EXCLUDE", "JSON", "Report", "write_report"]
@@ -30,21 +30,21 @@ HEADS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Every node, and the verdict."""
+    """Metrics of all nodes, and the verdict."""
 
     hosts: dict[str, HostFigures]
     problems: dict[str, list[str]]
-    """What is wrong with which host."""
+    """Problems by host."""
     reduces: list[ReduceFigures]
     failures: list[str]
-    """What ranks could not measure together, and why. It may be another's fault."""
+    """Failed collective measurements, with the reason; another rank may be the cause."""
     seconds: float
 
     @property
     def exclude(self) -> list[str]:
-        """The nodes to leave out: the bad ones, none where all are bad or one has no name.
+        """The nodes to exclude: the bad ones; none if all are bad or one has no known name.
 
-        A fault that all nodes have may be one of the settings or of what they share; other nodes
+        A problem of all nodes may be caused by the settings or by a shared resource; other nodes
         would have it too.
         """
         bad = list(self.problems)
@@ -53,14 +53,14 @@ class Report:
 
     @property
     def code(self) -> int:
-        """The exit code: 0, EXIT_NODES with nodes to leave out, else EXIT_FAILED."""
+        """The exit code: 0, EXIT_NODES with nodes to exclude, else EXIT_FAILED."""
         if self.exclude:
             return EXIT_NODES
         return EXIT_FAILED if self.problems or self.failures else 0
 
     @property
     def text(self) -> str:
-        """The table and what follows from it."""
+        """The table and the verdict."""
         lines = columns([HEADS, *(self._cells(host) for host in self.hosts.values())], left=2)
         lines += ["", *(_reduce_line(reduce) for reduce in self.reduces), *self.failures]
         for name, words in self.problems.items():
@@ -69,12 +69,12 @@ class Report:
 
     def _verdict(self) -> str:
         if self.code == 0:
-            return f"{len(self.hosts)} nodes are well"
+            return f"{len(self.hosts)} of {len(self.hosts)} nodes are healthy"
         if self.exclude:
-            return f"leave out with sbatch --exclude={','.join(self.exclude)}"
+            return f"exclude bad nodes with sbatch --exclude={','.join(self.exclude)}"
         return (
-            "no node can be excluded: all have a fault, or it is not known which has it; look at "
-            "the settings and at what the nodes share"
+            "no node can be excluded: all are bad, or the bad one is unknown; check the settings "
+            "and resources that the nodes share"
         )
 
     def _cells(self, host: HostFigures) -> list[str]:
@@ -97,7 +97,7 @@ class Report:
         ]
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything, for `preflight.json`."""
+        """Return the contents of `preflight.json`."""
         return {
             "hosts": {name: asdict(host) for name, host in self.hosts.items()},
             "problems": self.problems,
@@ -112,16 +112,16 @@ class Report:
 
 def _reduce_line(reduce: ReduceFigures) -> str:
     return (
-        f"all-reduce over {reduce.ranks} ranks by {reduce.link}: "
+        f"all-reduce over {reduce.ranks} ranks with {reduce.link}: "
         f"{reduce.bytes / 2**20:g} MiB in {1000 * reduce.seconds:.1f} ms, "
         f"{figure(reduce.gb_per_second)} GB/s"
     )
 
 
 def write_report(report: Report, folder: Path, facts: dict[str, Any]) -> None:
-    """Write `preflight.json`, with `facts` beside it, and `preflight.exclude`.
+    """Write `preflight.json`, with `facts` added, and `preflight.exclude`.
 
-    The exclude file holds the bad nodes as sbatch --exclude takes them; it is removed where there
+    The exclude file lists the bad nodes in the format of sbatch --exclude; it is removed if there
     are none.
     """
     write_json(folder / JSON, {**facts, **report.as_json()})

@@ -1,7 +1,7 @@
-"""What ranks measure together: clocks, bandwidth between nodes, one all-reduce over all.
+"""Collective measurements: clocks, bandwidth between nodes, one all-reduce over all ranks.
 
-By torch.distributed, then by MPI where one has started all ranks. A rank posts what it has found
-before a failure too, so that rank 0 sees which node no other could reach.
+Over torch.distributed, then over MPI if it launched all ranks. After a failure a rank still posts
+what it has measured, so that rank 0 sees which node no other could reach.
 """
 
 import faulthandler
@@ -10,10 +10,10 @@ from typing import Any
 
 from hpc_llm.preflight.by_mpi import mpi_link
 from hpc_llm.preflight.by_torch import measure_clock, torch_link
-from hpc_llm.preflight.figures import HostFigures, RankFigures, ReduceFigures
 from hpc_llm.preflight.links import Link, measure_all_reduce, measure_pairs
 from hpc_llm.preflight.measure import device_of
-from hpc_llm.preflight.meeting import Meeting
+from hpc_llm.preflight.metrics import HostFigures, RankFigures, ReduceFigures
+from hpc_llm.preflight.rendezvous import Rendezvous
 from hpc_llm.settings import PreflightSettings
 
 __all__ = ["add_links", "leaders", "measure_together"]
@@ -22,10 +22,10 @@ Found = dict[str, Any]
 
 
 def leaders(alone: Sequence[RankFigures | None]) -> dict[str, list[int]]:
-    """Return who measures the links, one rank of each node, by `torch` and by `mpi`.
+    """Return the ranks that measure the links, one per node, over `torch` and over `mpi`.
 
-    Nobody where a rank is silent or has failed: its peers would wait for it. `mpi` only where all
-    ranks have one.
+    Empty if a rank is silent or has failed: its peers would wait for it. `mpi` only if all ranks
+    support it.
     """
     well = [rank for rank in alone if rank is not None and rank.error is None]
     if len(well) < len(alone) or len(well) == 1:
@@ -38,53 +38,57 @@ def leaders(alone: Sequence[RankFigures | None]) -> dict[str, list[int]]:
 
 
 def measure_together(
-    meeting: Meeting, chosen: Mapping[str, list[int]], limits: PreflightSettings
+    rendezvous: Rendezvous, chosen: Mapping[str, list[int]], limits: PreflightSettings
 ) -> list[list[Found | None]]:
-    """Measure by each way in turn, until one fails (collective).
+    """Measure over each library in turn, until one fails (collective).
 
-    Rank 0 gets, for each way, what each rank has found; the others get an empty list.
+    Rank 0 gets each rank's results for each library; the others get an empty list.
     """
     ways: dict[str, Callable[[Found, list[int]], None]] = {
-        "torch": lambda found, who: _by_torch(found, who, meeting, limits),
-        "mpi": lambda found, who: _by_mpi(found, who, meeting, limits),
+        "torch": lambda found, who: _by_torch(found, who, rendezvous, limits),
+        "mpi": lambda found, who: _by_mpi(found, who, rendezvous, limits),
     }
     gathered = []
     for way, measure in ways.items():
         if not chosen[way]:
             continue
-        meeting.post(way, _told(measure, chosen[way]))
-        if meeting.ranks.is_first:
-            posts = meeting.gather(way, within=limits.wait_seconds)
+        rendezvous.post(way, _measured(measure, chosen[way]))
+        if rendezvous.ranks.is_first:
+            posts = rendezvous.gather(way, within=limits.wait_seconds)
             gathered.append(posts)
-            meeting.announce(f"after {way}", all(post and "error" not in post for post in posts))
-        if not meeting.hear(f"after {way}"):
+            rendezvous.announce(f"after {way}", all(post and "error" not in post for post in posts))
+        if not rendezvous.hear(f"after {way}"):
             break
     return gathered
 
 
-def _told(measure: Callable[[Found, list[int]], None], chosen: list[int]) -> Found:
-    """Return what `measure` has found, with its `error` if it failed."""
+def _measured(measure: Callable[[Found, list[int]], None], chosen: list[int]) -> Found:
+    """Return the results of `measure`, with its `error` if it failed."""
     found: Found = {}
     try:
         measure(found, chosen)
-    except (ImportError, OSError, RuntimeError) as error:  # torch's and MPI's are RuntimeErrors
+    except (ImportError, OSError, RuntimeError) as error:  # torch and MPI raise RuntimeErrors
         found["error"] = " ".join(str(error).split())[:300]
     return found
 
 
-def _by_torch(found: Found, chosen: list[int], meeting: Meeting, limits: PreflightSettings) -> None:
+def _by_torch(
+    found: Found, chosen: list[int], rendezvous: Rendezvous, limits: PreflightSettings
+) -> None:
     size = limits.message_mib * 2**20
-    with torch_link(meeting, device_of(meeting.ranks), size, limits.wait_seconds) as link:
-        found["clock"] = measure_clock(meeting.ranks.rank, chosen)
-        _measure(found, link, meeting.ranks.rank, chosen, limits.pairings)
+    with torch_link(rendezvous, device_of(rendezvous.ranks), size, limits.wait_seconds) as link:
+        found["clock"] = measure_clock(rendezvous.ranks.rank, chosen)
+        _measure(found, link, rendezvous.ranks.rank, chosen, limits.pairings)
 
 
-def _by_mpi(found: Found, chosen: list[int], meeting: Meeting, limits: PreflightSettings) -> None:
-    """MPI waits for ever for a peer that is lost: this process then ends and reports where."""
+def _by_mpi(
+    found: Found, chosen: list[int], rendezvous: Rendezvous, limits: PreflightSettings
+) -> None:
+    """MPI waits forever for a lost peer: after a timeout this process dumps its stack and exits."""
     faulthandler.dump_traceback_later(2 * limits.wait_seconds, exit=True)
     try:
-        link = mpi_link(limits.message_mib * 2**20, meeting.ranks.world_size)
-        _measure(found, link, meeting.ranks.rank, chosen, limits.pairings)
+        link = mpi_link(limits.message_mib * 2**20, rendezvous.ranks.world_size)
+        _measure(found, link, rendezvous.ranks.rank, chosen, limits.pairings)
     finally:
         faulthandler.cancel_dump_traceback_later()
 
@@ -98,9 +102,9 @@ def _measure(found: Found, link: Link, rank: int, chosen: list[int], most: int) 
 def add_links(
     hosts: Mapping[str, HostFigures], gathered: Sequence[Sequence[Found | None]]
 ) -> tuple[list[ReduceFigures], list[str]]:
-    """Enter clocks and links in `hosts`; return the all-reduces and what has failed.
+    """Add clocks and links to `hosts`; return the all-reduces and the failures.
 
-    A rank that posted nothing is silent from then on.
+    A rank without a post counts as silent.
     """
     owners = {rank.rank: host for host in hosts.values() for rank in host.ranks}
     reduces, failures = [], []
@@ -113,7 +117,7 @@ def add_links(
             if found.get("clock") is not None:
                 host.clock_seconds = found["clock"]
             for peer, rate in found.get("pairs", []):
-                for node in (host, owners[peer]):  # one wire has one figure
+                for node in (host, owners[peer]):  # one value per link, for both ends
                     node.links[found["link"]] = max(rate, node.links.get(found["link"], 0.0))
             if "error" in found:
                 failures.append(f"rank {rank} on {host.host}: {found['error']}")

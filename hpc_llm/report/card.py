@@ -43,7 +43,7 @@ def _base_model(model: dict[str, Any]) -> str | None:
 
 
 def _languages(corpus: dict[str, Any]) -> list[str]:
-    """Return the languages of `sample:xx` entries; that of other text is not known."""
+    """Return the languages of `sample:xx` entries; those of other texts are unknown."""
     entries = [*(corpus.get("target") or []), *(corpus.get("source") or [])]
     found = [entry.removeprefix("sample:") for entry in entries if entry.startswith("sample:")]
     return list(dict.fromkeys(found))

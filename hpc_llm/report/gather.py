@@ -48,7 +48,7 @@ def gather(folder: RunFolder) -> RunData:
     records: dict[str, dict[str, Any]] = {}
     for entry in read_jsonl(folder.record):
         if "stage" in entry:
-            records[entry["stage"]] = entry  # a stage that was rerun keeps its place
+            records[entry["stage"]] = entry  # a rerun stage keeps its position
     curve = folder.path / "correct" / "phi.json"
     summary = read_json(folder.summary) if folder.summary.exists() else {}
     text = folder.config.read_text(encoding="utf-8") if folder.config.exists() else ""

@@ -1,7 +1,7 @@
-"""Measures as the views read them: whatever `evaluate/POINT.json` and `summary.json` hold.
+"""Read the measures in `evaluate/POINT.json` and `summary.json` for all views.
 
-No measure is named here. Runs of versions before measures have bits per byte under the name of each
-language; they are read as `bpb/LANGUAGE`.
+No measure is named here. Runs of older versions have bits per byte under the name of each language;
+they are read as `bpb/LANGUAGE`.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -93,7 +93,7 @@ def points_of(measures: Measures) -> list[str]:
 
 
 def first_point(measures: Measures) -> str | None:
-    """Return the point that changes are counted from: the base model."""
+    """Return the reference point for changes: the base model."""
     return next(iter(points_of(measures)), None)
 
 
@@ -110,7 +110,7 @@ def measure_text(measure: Mapping[str, Any] | None) -> str:
 
 
 def change_from(base: Mapping[str, Any] | None, measure: Mapping[str, Any] | None) -> str:
-    """Return the change from `base` in percent; empty where there is no base to compare with."""
+    """Return the change from `base` in percent; empty without a base."""
     if base is None or measure is base:
         return ""
     return change(None if measure is None else measure["value"], base["value"])

@@ -71,7 +71,7 @@ def _paint_loss(figure: Any, data: RunData) -> bool:
 
 
 def _column(curve: list[dict[str, Any]], key: str) -> list[float]:
-    """Return one value of the points of a curve; NaN where it is not known."""
+    """Return one value of the points of a curve; NaN if unknown."""
     return [float("nan") if point[key] is None else point[key] for point in curve]
 
 
@@ -139,7 +139,7 @@ def _paint_pareto(figure: Any, data: RunData) -> bool:
         star = places[nearest]
         axes.scatter(*star, marker="*", s=170, color=CHOSEN, zorder=4, label="chosen")
     for point in curve:
-        if point["from"] != "golden":  # these lie close together
+        if point["from"] != "golden":  # these are close together
             place, label = places[point["phi"]], f"{point['phi']:g}"
             axes.annotate(label, place, xytext=(5, 4), textcoords="offset points", fontsize=8)
     axes.set(xlabel=f"{kept} text, bits per byte", ylabel=f"{learnt} text, bits per byte")

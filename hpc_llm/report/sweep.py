@@ -23,7 +23,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResults:
-    """Measures and cost of a trial so far; what is not known is None or empty."""
+    """Measures and cost of a trial so far; unknown values are None or empty."""
 
     point: str | None = None
     """The point that was evaluated last: base, transplant, lora, corrected, ..."""
@@ -46,7 +46,7 @@ class TrialRow:
 
     trial: Trial
     state: str
-    """As text: done, failed at train/lora, waits."""
+    """As text: done, failed at train/lora, pending."""
     outcome: str
     """done, failed, or open."""
     results: TrialResults

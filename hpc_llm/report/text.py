@@ -1,4 +1,4 @@
-"""Numbers as text for people; what is not known is "n/a", never 0."""
+"""Format numbers for people; unknown values are "n/a", never 0."""
 
 from collections.abc import Mapping
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""The run folder: where things lie, atomic writes, fingerprints, the record, and who may write."""
+"""The run folder: layout, atomic writes, fingerprints, stage records, and fencing."""
 
 from hpc_llm.rundir.atomic import (
     append_line,

@@ -1,6 +1,6 @@
-"""Writes that are there whole or not at all, and JSON lines that survive a torn end.
+"""Atomic writes, and JSON lines that survive a torn last line.
 
-All of them stop at the fence: see `hpc_llm.rundir.fence`.
+All writes check the fence: see `hpc_llm.rundir.fence`.
 """
 
 import json
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync a folder, so that a file renamed in it keeps its name after a crash."""
+    """fsync a folder, so that a rename in it survives a crash."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -64,9 +64,9 @@ def read_json(path: Path) -> Any:
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
-    """Append one JSON line in a single O_APPEND write, and sync it.
+    """Append one JSON line in a single O_APPEND write, and fsync it.
 
-    A torn last line of a killed writer is closed first, so that it costs no good line.
+    A torn last line of a killed writer is terminated first, so that no other line is lost.
     """
     line = json.dumps(value, ensure_ascii=False).encode() + b"\n"
     check_fence(path)
@@ -82,7 +82,7 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a JSON-lines file; a torn line is skipped."""
+    """Yield the lines of a JSON Lines file; torn lines are skipped."""
     if not path.exists():
         return
     with path.open(encoding="utf-8", errors="replace") as handle:
@@ -96,9 +96,9 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Give a finished file its name: synced, and readable for whom the umask lets read.
+    """Rename a finished file into place: synced, with permissions by the umask.
 
-    Libraries that write weights leave them readable for their owner alone.
+    Libraries that write weights make them readable by the owner only.
     """
     _open_to_readers(temporary)
     with temporary.open("rb") as handle:
@@ -116,9 +116,9 @@ def _open_to_readers(path: Path) -> None:
 
 @contextmanager
 def system_errors(path: Path) -> Iterator[None]:
-    """Raise `OSError` for `path` where a library in Rust reports an error of the system as its own.
+    """Raise `OSError` for `path` when a Rust library reports a system error as its own.
 
-    safetensors and tokenizers do: `No space left on device (os error 28)`.
+    For example safetensors and tokenizers: `No space left on device (os error 28)`.
     """
     try:
         yield
@@ -132,10 +132,10 @@ def system_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """Give an empty temporary folder that becomes `path` when the block ends without error.
+    """Open an empty temporary folder that becomes `path` when the block ends without error.
 
-    What stood at `path` before is removed only then; after an error nothing half-written is left.
-    Errors of the system are `OSError`, whichever library meets them.
+    A previous `path` is removed only then; after an error no partial result is left. System errors
+    are raised as `OSError`, whichever library reports them.
     """
     check_fence(path)
     temporary = path.with_name(f".{path.name}.tmp")

@@ -1,6 +1,6 @@
-"""Choices that users pick by name: one file of code each, in a package or in a plug-in folder.
+"""Choices by name: one Python file each, in a package or in a plug-in folder.
 
-A plug-in folder, named in HPC_LLM_PLUGINS (several as in PATH), is laid out like the project:
+Plug-in folders are listed in HPC_LLM_PLUGINS (like PATH) and laid out like the project:
 `methods/NAME.py`, `initial/NAME.py`, `ensembles/NAME.py` and `conf/GROUP/NAME.yaml`.
 """
 
@@ -25,7 +25,7 @@ def plugin_folders() -> list[Path]:
     folders = [Path(word).expanduser().absolute() for word in words]
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(VARIABLE, folder, "no such folder", f"unset {VARIABLE}, or correct it")
+            raise UserError(VARIABLE, folder, "no such folder", f"fix or unset {VARIABLE}")
     return folders
 
 
@@ -35,11 +35,11 @@ def choice_names(package: ModuleType) -> list[str]:
 
 
 def load_choice(package: ModuleType, name: str) -> ModuleType:
-    """Import the choice `name` of a package. Raises `UserError` naming those that exist."""
+    """Import the choice `name` of a package. Raises `UserError` with the existing names."""
     key = package.__name__.rsplit(".", 1)[-1].rstrip("s")
     path = next((path for path in _files(package) if path.stem == name), None)
     if path is None:
-        raise UserError(key, name, "not known", f"choose one of {', '.join(choice_names(package))}")
+        raise UserError(key, name, "unknown", f"choose one of {', '.join(choice_names(package))}")
     full = f"{package.__name__}.{name}"
     if full in sys.modules or path.parent == Path(str(package.__file__)).parent:
         return importlib.import_module(full)
@@ -53,7 +53,7 @@ def load_choice(package: ModuleType, name: str) -> ModuleType:
 
 
 def _files(package: ModuleType) -> Iterator[Path]:
-    """Yield the files of a package's choices: its own first, then those of plug-ins."""
+    """Yield the files of a package's choices, its own first, then those of plug-ins."""
     own = Path(str(package.__file__)).parent
     for folder in (own, *(folder / own.name for folder in plugin_folders())):
         yield from sorted(p for p in folder.glob("*.py") if not p.name.startswith("_"))

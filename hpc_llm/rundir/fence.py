@@ -1,14 +1,13 @@
-"""The fence: once a later start has taken a run folder over, an earlier one writes nothing there.
+"""Fencing: once a later start has taken over a run folder, earlier ones cannot write to it.
 
-A node that loses its network is given up by Slurm, and the job starts again elsewhere; but its
-processes may still run, and see the shared file system again minutes later. A lock does not hold
-them off: parallel file systems drop the locks of a node they cannot reach, or have none. So each
-start adds a line to `starts.jsonl` (see `starts`), and before rank 0 writes anything below the
-folder it looks whether the newest line is still its own: one `open` and one `fstat` where nothing
-was added (NFS asks its server at every `open`), about 10 microseconds on a local disk.
+If a node loses its network, Slurm marks it down and restarts the job elsewhere; but its processes
+may still run, and reach the shared file system again minutes later. A lock does not stop them:
+parallel file systems drop the locks of an unreachable node, or have no locks. So each start appends
+a line to `starts.jsonl` (see `starts`), and before each write to the folder rank 0 checks that the
+newest line is its own: one `open` and one `fstat` if nothing was appended (NFS asks its server at
+every `open`), about 10 microseconds on a local disk.
 
-Between the look and the write there is a moment in which a process may be frozen; a lock would
-have it too.
+A process may be suspended between the check and the write; the same holds for a lock.
 """
 
 import json
@@ -25,29 +24,29 @@ __all__ = ["check_fence", "hold", "release", "start_number"]
 
 @dataclass
 class _Held:
-    """The folder that this process works in, and the line by which it holds it."""
+    """The run folder held by this process, and the line in its log that proves it."""
 
     number: int
-    """Of the start, from 1; 0 outside of a run."""
+    """Number of the start, from 1; 0 outside of a run."""
     log: Path | None = None
-    """None: another rank looks."""
+    """None: another rank checks the fence."""
     folder: str = ""
     token: str = ""
     size: int = -1
-    """Bytes of the log when its newest start was last seen to be this one."""
+    """Bytes of the log when this start was last seen to be the newest."""
 
 
-_held = [_Held(0)]  # one at most: a process works in one run folder at a time
+_held = [_Held(0)]  # at most one: a process works in one run folder at a time
 
 
 def hold(number: int, log: Path | None = None, token: str = "") -> None:
-    """Take start `number` for this process's; with `log`, look for its `token` before a write."""
+    """Make this process part of start `number`; with `log`, check its `token` before writes."""
     folder = "" if log is None else os.path.abspath(log.parent) + os.sep
     _held[0] = _Held(number, log, folder, token)
 
 
 def release() -> None:
-    """Hold no folder any more."""
+    """Release the folder held."""
     _held[0] = _Held(0)
 
 
@@ -57,7 +56,7 @@ def start_number() -> int:
 
 
 def check_fence(path: Path) -> None:
-    """Raise `Superseded` if `path` is in the folder held, and a later start has taken that."""
+    """Raise `Superseded` if `path` is in the folder held and a later start has taken it over."""
     held = _held[0]
     if held.log is None or not os.path.abspath(path).startswith(held.folder):
         return
@@ -70,15 +69,17 @@ def check_fence(path: Path) -> None:
         if newest.get("token") == held.token:
             held.size = size
             return
-    by = f"start {newest['start']} (job {newest['job']} on {newest['hosts']})" if newest else "none"
+    by = "superseded, and starts.jsonl has no start"
+    if newest:
+        by = f"superseded by start {newest['start']} (job {newest['job']} on {newest['hosts']})"
     raise Superseded(
-        f"{held.folder}: start {held.number}, which this process belongs to, is not its last any "
-        f"more, {by} is; nothing was written. Is it left over from a lost node? Then all is well"
+        f"{held.folder}: start {held.number}: {by}; nothing was written. Expected if this node was "
+        "lost"
     )
 
 
 def _newest_start(data: bytes) -> dict[str, Any]:
-    """Return the last line of a start; empty if there is none."""
+    """Return the last line with event `start`; empty if there is none."""
     for raw in reversed(data.splitlines()):
         try:
             line = json.loads(raw)

@@ -1,4 +1,4 @@
-"""Fingerprints: equal settings and equal files have equal ones, on any machine."""
+"""Fingerprints of settings and files, equal for equal content on any machine."""
 
 import hashlib
 import json
@@ -8,19 +8,19 @@ from typing import Any
 
 __all__ = ["fingerprint", "fingerprint_path", "flat"]
 
-WHOLE_BYTES = 256 * 2**20  # files up to this size are read whole
-BLOCKS, BLOCK_BYTES = 16, 2**20  # of larger ones these evenly spaced blocks, size and time
+WHOLE_BYTES = 256 * 2**20  # files up to this size are read completely
+BLOCKS, BLOCK_BYTES = 16, 2**20  # of larger files: evenly spaced blocks, size and time
 
 
 def fingerprint(*values: Any) -> str:
-    """Return 16 hexadecimal digits that stand for JSON-like values and dataclasses."""
+    """Return a hash of JSON-like values and dataclasses as 16 hexadecimal digits."""
     plain = [asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for v in values]
     text = json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by dotted keys: {"train": {"steps": 3}} becomes {"train.steps": 3}."""
+    """Flatten nested settings to dotted keys: {"train": {"steps": 3}} -> {"train.steps": 3}."""
     result: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
@@ -46,10 +46,10 @@ def _fingerprint_file(path: Path, times: bool) -> str:
 
 
 def fingerprint_path(path: Path, *, times: bool = True) -> str:
-    """Return the fingerprint of a file's content, or of a folder's files and their names.
+    """Return the fingerprint of a file's content, or of the names and contents in a folder.
 
-    Files above 256 MiB are sampled: size, modification time (unless a copy shall be equal:
-    `times=False`) and 16 blocks of 1 MiB.
+    Files above 256 MiB are sampled: size, modification time (not with `times=False`, for which
+    copies are equal) and 16 blocks of 1 MiB.
     """
     if path.is_file():
         return fingerprint(_fingerprint_file(path, times))

@@ -1,4 +1,4 @@
-"""The run folder `runs/<run>/`: the one record of what a run is and what it did."""
+"""The run folder `runs/<run>/`: the single record of a run's settings and results."""
 
 import shutil
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ __all__ = ["RunFolder"]
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Names of what lies in a run folder, and the record of its finished stages."""
+    """Paths in a run folder, and the record of finished stages."""
 
     path: Path
 
@@ -24,16 +24,16 @@ class RunFolder:
 
     @property
     def job_script(self) -> Path:
-        """What sbatch was given, for one job."""
+        """The submitted script of a single job."""
         return self.path / "job.sbatch"
 
     def chain_script(self, number: int, part: str) -> Path:
-        """What sbatch was given for one job of a chain."""
+        """Return the path of the submitted script of one job of a chain."""
         return self.path / "jobs" / f"{number}-{part}.sbatch"
 
     @property
     def jobs(self) -> Path:
-        """One line per job that was submitted."""
+        """One line per submitted job."""
         return self.path / "jobs.jsonl"
 
     @property
@@ -43,7 +43,7 @@ class RunFolder:
 
     @property
     def starts(self) -> Path:
-        """Every start of a process that worked here, and how it ended."""
+        """One line per start of the run, stop request and end."""
         return self.path / "starts.jsonl"
 
     @property
@@ -53,22 +53,22 @@ class RunFolder:
 
     @property
     def ledger(self) -> Path:
-        """What was spent."""
+        """Costs: one line per interval charged."""
         return self.path / "ledger.jsonl"
 
     @property
     def summary(self) -> Path:
-        """The figures of the run in one JSON object."""
+        """Metrics of the run in one JSON object."""
         return self.path / "summary.json"
 
     @property
     def model(self) -> Path:
-        """The result, which plain transformers loads."""
+        """The adapted model, loadable with transformers."""
         return self.path / "model"
 
     @property
     def report(self) -> Path:
-        """The page."""
+        """The HTML report."""
         return self.path / "report" / "index.html"
 
     def finished(self, stage: str) -> dict[str, Any] | None:
@@ -80,7 +80,7 @@ class RunFolder:
         return newest
 
     def done(self, stages: Mapping[str, str]) -> list[str]:
-        """Return those of `stages`, name -> fingerprint, whose newest record is of that result."""
+        """Return those of `stages` (name -> fingerprint) whose newest record matches."""
         newest = {entry.get("stage"): entry.get("fingerprint") for entry in read_jsonl(self.record)}
         return [name for name, fingerprint in stages.items() if newest.get(name) == fingerprint]
 
@@ -89,7 +89,7 @@ class RunFolder:
         append_line(self.record, entry)
 
     def supersede(self, name: str) -> Path | None:
-        """Move the folder `name` of an earlier result aside; return where it went, or None."""
+        """Move `name`, an earlier result, to superseded/; return its new path, or None."""
         folder = self.path / name
         if not folder.exists():
             return None

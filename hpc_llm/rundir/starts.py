@@ -1,9 +1,9 @@
-"""`starts.jsonl`: who worked in a run folder, where each start began, and how it ended.
+"""`starts.jsonl`: every start of a run, where it began, and how it ended.
 
 One line when a process takes the folder (`start`: its number, one above the last; job, restart,
-hosts; the stage and the step that it resumes from), one when it is asked to stop (`asked`), one
-when it ends by itself (`end`). A start without an `end` was killed. The newest `start` line is
-also the fence (see `fence`): its owner alone may write.
+hosts; the stage and step from which it resumes), one for a stop request (`asked`), one when the
+process ends by itself (`end`). A start without `end` was killed. The newest `start` line is also
+the fence (see `fence`): only its owner may write.
 """
 
 import socket
@@ -30,35 +30,35 @@ class Start:
     job: str | None = None
     """The scheduler's job id."""
     restart: int = 0
-    """How often Slurm had requeued the job."""
+    """Number of times Slurm had requeued the job."""
     hosts: str = ""
     """Nodes of the job, as node[01-04]."""
     stage: str = ""
-    """The first stage that was not done; empty: none."""
+    """The first unfinished stage; empty: none."""
     step: int = 0
-    """Of its newest checkpoint."""
+    """Step of its newest checkpoint."""
     settings: str = ""
     """Fingerprint of the settings, the ranks and the program."""
     asked: str | None = None
-    """The signal that asked it to stop."""
+    """The signal that requested a stop."""
     code: int | None = None
-    """Exit code of rank 0; None: it was killed, or still runs."""
+    """Exit code of rank 0; None: killed, or still running."""
     why: str = ""
-    """What rank 0 said of its end."""
+    """Rank 0's error message."""
     refused: bool = False
-    """It did not begin, as those before it had failed too often."""
+    """It ended at once because of a crash loop."""
 
     @property
     def place(self) -> tuple[str, int, str]:
-        """What no start gets beyond when the run does not get on."""
+        """Stage, step and settings: equal for all starts in a crash loop."""
         return self.stage, self.step, self.settings
 
 
 def take_folder(log: Path, start: Start) -> int:
-    """Take the folder of `log` for this process, whoever had it; return the start's number.
+    """Take over the folder of `log` for this process; return the number of the start.
 
-    `number` is set here, and `hosts` where it is empty. Other processes that write there then end
-    with `Superseded`. Of two that come at once, the one whose line is last has it.
+    Sets `number`, and `hosts` if empty. Other processes that write there then end with
+    `Superseded`. If two processes take it at once, the one with the last line has it.
     """
     number = 1 + max((earlier.number for earlier in read_starts(log)), default=0)
     token = uuid.uuid4().hex
@@ -80,15 +80,15 @@ def take_folder(log: Path, start: Start) -> int:
 
 
 def join_start(number: int) -> None:
-    """Belong to start `number`, whose folder another rank has taken."""
+    """Join start `number`, whose folder another rank has taken."""
     if fence.start_number() != number:
         fence.hold(number)
 
 
 def note_start(log: Path, event: str, **facts: Any) -> None:
-    """Add what happens to this process's start, unless a later one has the folder.
+    """Append an event of this start, unless a later start has the folder.
 
-    From a signal's handler too: one write of one line.
+    Safe in a signal handler: a single write of one line.
     """
     number = fence.start_number()
     with suppress(Superseded, OSError):
@@ -96,7 +96,7 @@ def note_start(log: Path, event: str, **facts: Any) -> None:
 
 
 def read_starts(log: Path) -> list[Start]:
-    """Return the starts of a run folder in their order, each with what became of it."""
+    """Return the starts of a run folder in order, each with its stop request and end."""
     found: dict[int, Start] = {}
     for line in read_jsonl(log):
         number = line.get("start")

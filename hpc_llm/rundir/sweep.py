@@ -1,11 +1,11 @@
-"""The sweep folder `runs/<sweep>/`: its trials side by side, and the list of them.
+"""The sweep folder `runs/<sweep>/`: its trials, and their list.
 
 ```
 sweep.json    the verb, the swept keys, and each trial: number, values, overrides, stages
-0/ 1/ 2/      a run folder for each trial, named by its number
-jobs.jsonl    the arrays of jobs, as submitted; jobs/ holds their scripts
-local.jsonl   or, without Slurm, when each trial began and ended
-sweep.svg     the picture that `hpc-llm sweep` draws
+0/ 1/ 2/      one run folder per trial, named by its number
+jobs.jsonl    the submitted job arrays; their scripts are in jobs/
+local.jsonl   without Slurm: when each trial began and ended
+sweep.svg     the plot drawn by `hpc-llm sweep`
 ```
 """
 
@@ -26,13 +26,13 @@ class Trial:
     """One combination of the swept values."""
 
     number: int
-    """Its place in the sweep, its folder, and its task in the arrays of Slurm."""
+    """Its position in the sweep, its folder, and its task id in the Slurm arrays."""
     values: dict[str, str]
-    """Swept key -> its value, as it was typed."""
+    """Swept key -> value, as typed."""
     overrides: list[str]
-    """All overrides that it was composed from."""
+    """All overrides of its configuration."""
     stages: dict[str, str]
-    """What it has to do, in order: stage -> fingerprint, which the record has when it is done."""
+    """Its stages in order: stage -> fingerprint, as in the record of a finished stage."""
 
     @property
     def words(self) -> str:
@@ -42,40 +42,40 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """What `sweep.json` holds."""
+    """Contents of `sweep.json`."""
 
     verb: str
     group: str
-    """The W&B group that its trials share."""
+    """The W&B group of its trials."""
     keys: list[str]
     """The swept keys."""
     trials: list[Trial]
-    """By their numbers."""
+    """The trials, ordered by number."""
 
     def number(self, values: dict[str, str]) -> int | None:
-        """Return the number of the trial with these values; None: it has none."""
+        """Return the number of the trial with these values; None if there is none."""
         return next((trial.number for trial in self.trials if trial.values == values), None)
 
 
 @dataclass(frozen=True)
 class SweepFolder:
-    """Names of what lies in a sweep folder."""
+    """Paths in a sweep folder."""
 
     path: Path
 
     @property
     def listing(self) -> Path:
-        """The trials."""
+        """The list of trials."""
         return self.path / "sweep.json"
 
     @property
     def jobs(self) -> Path:
-        """One line per array of jobs that was submitted."""
+        """One line per submitted job array."""
         return self.path / "jobs.jsonl"
 
     @property
     def local(self) -> Path:
-        """When trials that were run here began and ended."""
+        """Start and end times of trials run locally."""
         return self.path / "local.jsonl"
 
     @property
@@ -88,21 +88,21 @@ class SweepFolder:
         return RunFolder(self.path / str(number))
 
     def script(self, name: str) -> Path:
-        """What sbatch was given for one array."""
+        """Return the path of the submitted script of an array."""
         return self.path / "jobs" / f"{name}.sbatch"
 
     def exists(self) -> bool:
-        """Return whether there is a sweep here."""
+        """Return whether the folder has a sweep."""
         return self.listing.is_file()
 
     def read(self) -> Sweep:
-        """Return the sweep; `UserError` where there is none."""
+        """Return the sweep; raises `UserError` if there is none."""
         if not self.exists():
             raise UserError(
                 str(self.path),
                 None,
-                "holds no sweep.json, so it is no sweep",
-                "hpc-llm adapt -m makes one",
+                "is not a sweep folder: it has no sweep.json",
+                "start a sweep with hpc-llm adapt -m",
             )
         try:
             values = read_json(self.listing)
@@ -113,7 +113,7 @@ class SweepFolder:
             return Sweep(**values)
         except (json.JSONDecodeError, TypeError, KeyError) as error:
             raise UserError(
-                str(self.listing), None, f"cannot be read ({error})", "give another run=NAME"
+                str(self.listing), None, f"cannot be read ({error})", "use another run=NAME"
             ) from error
 
     def write(self, sweep: Sweep) -> None:

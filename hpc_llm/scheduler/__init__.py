@@ -1,4 +1,4 @@
-"""Slurm's answers about jobs: one wrapper for `squeue`, `sacct` and `scontrol`."""
+"""Queries to Slurm about jobs: one wrapper for `squeue`, `sacct` and `scontrol`."""
 
 from hpc_llm.scheduler.commands import cancel, release
 from hpc_llm.scheduler.queue import JobState, job_states, live_jobs

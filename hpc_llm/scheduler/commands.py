@@ -1,4 +1,4 @@
-"""The commands of Slurm, run in one place: queries may fail, other commands must succeed."""
+"""Slurm commands, run in one place: queries may fail, other commands must succeed."""
 
 import os
 import shutil
@@ -10,14 +10,14 @@ from hpc_llm.errors import UserError
 __all__ = ["ANSWER_SECONDS", "answer", "cancel", "query", "release"]
 
 ANSWER_SECONDS = 20
-WHOLE_LISTS = {"SLURM_BITSTR_LEN": "0"}  # else a long 7_[0-99] is abbreviated with dots
+WHOLE_LISTS = {"SLURM_BITSTR_LEN": "0"}  # else squeue truncates a long 7_[0-99] with dots
 
 
 def query(*command: str) -> tuple[str, str]:
-    """Return what a command prints and an empty string, or an empty string and why it failed."""
+    """Return (output, "") of a command, or ("", error) if it failed."""
     name = command[0]
     if shutil.which(name) is None:
-        return "", f"{name}: not asked, it is not on PATH"
+        return "", f"{name}: not found on PATH"
     try:
         done = subprocess.run(
             command,
@@ -39,27 +39,27 @@ def query(*command: str) -> tuple[str, str]:
 
 
 def answer(*command: str) -> str | None:
-    """Return what a command prints; None where it is missing, slow or fails."""
+    """Return the output of a command; None if it is missing, times out or fails."""
     printed, problem = query(*command)
     return None if problem else printed
 
 
 def cancel(jobs: Sequence[str]) -> None:
-    """Cancel jobs, the last first. Raises `UserError` with Slurm's own message."""
+    """Cancel jobs, the last first. Raises `UserError` with Slurm's message."""
     if jobs:
         _call("scancel", *reversed(jobs))
 
 
 def release(jobs: Sequence[str]) -> None:
-    """Release held jobs. Raises `UserError` with Slurm's own message."""
+    """Release held jobs. Raises `UserError` with Slurm's message."""
     if jobs:
         _call("scontrol", "release", *jobs)
 
 
 def _call(*command: str) -> None:
-    """Run a command that has to succeed."""
+    """Run a command that must succeed."""
     if shutil.which(command[0]) is None:
-        raise UserError(command[0], None, "is not on PATH", "call hpc-llm on a login node")
+        raise UserError(command[0], None, "not found on PATH", "run hpc-llm on a login node")
     done = subprocess.run(
         command, capture_output=True, encoding="utf-8", errors="replace", check=False
     )

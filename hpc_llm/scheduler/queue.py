@@ -1,7 +1,7 @@
-"""What Slurm says of jobs: `squeue` of those that wait, run or ended lately, `sacct` of all.
+"""Job states: `squeue` for pending, running and recently ended jobs, `sacct` for all.
 
-A task of an array is called `7_0`, as Slurm does. Without Slurm, or where a site keeps no
-accounting, less is known, and what could not be queried is reported.
+An array task is called `7_0`, as in Slurm. Without Slurm, or at a site without accounting, less is
+known; failed queries are reported.
 """
 
 import re
@@ -17,7 +17,7 @@ ENDED = (
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
     *("PREEMPTED", "REVOKED", "TIMEOUT"),
 )
-QUEUE = ("squeue", "--noheader", "--array")  # a line for each task of an array
+QUEUE = ("squeue", "--noheader", "--array")  # one line per array task
 SQUEUE = (*QUEUE, "--states=all", "--format=%i|%T|%N|%S|%M|%l|%r")
 SACCT = ("sacct", "-X", "-n", "-P", "--format=JobID,State,NodeList,Start,Elapsed,ExitCode")
 UNKNOWN = ("", "n/a", "unknown", "none assigned")
@@ -25,29 +25,29 @@ UNKNOWN = ("", "n/a", "unknown", "none assigned")
 
 @dataclass(frozen=True, kw_only=True)
 class JobState:
-    """A job as Slurm knows it; what it does not say is empty."""
+    """State of a job as reported by Slurm; unknown fields are empty."""
 
     state: str
-    """Slurm's word: PENDING, RUNNING, COMPLETED, ..."""
+    """Slurm's state: PENDING, RUNNING, COMPLETED, ..."""
     nodes: str = ""
     start: str = ""
-    """When it began, or is expected to, by the clock of the cluster."""
+    """Start time, or expected start time, by the clock of the cluster."""
     elapsed: str = ""
     limit: str = ""
     reason: str = ""
-    """Why it waits, in Slurm's word."""
+    """Slurm's reason why the job is pending."""
     exit_code: int | None = None
 
     @property
     def is_live(self) -> bool:
-        """Whether it waits or runs."""
+        """Whether it is pending or running."""
         return self.state not in ENDED
 
 
 def job_states(jobs: Sequence[str]) -> tuple[dict[str, JobState], list[str]]:
-    """Return what Slurm knows of jobs, by their ids, and a sentence for what could not be asked.
+    """Return the states of jobs by id, and an error message per failed query.
 
-    A job that it does not know any more is omitted.
+    Jobs unknown to Slurm are omitted.
     """
     if not jobs:
         return {}, []
@@ -65,9 +65,9 @@ def job_states(jobs: Sequence[str]) -> tuple[dict[str, JobState], list[str]]:
 
 
 def live_jobs(jobs: Sequence[str]) -> list[str]:
-    """Return those of the jobs that wait or run, an array while one of its tasks does.
+    """Return those of `jobs` that are pending or running, an array if any of its tasks is.
 
-    `UserError` where Slurm does not answer.
+    Raises `UserError` if Slurm does not answer.
     """
     if not jobs:
         return []
@@ -77,14 +77,14 @@ def live_jobs(jobs: Sequence[str]) -> list[str]:
             "squeue",
             None,
             remark.removeprefix("squeue: "),
-            "call hpc-llm on a login node of the cluster",
+            "run hpc-llm on a login node of the cluster",
         )
     live = {*queued.split(), *(job.split("_")[0] for job in queued.split())}
     return [job for job in jobs if job in live]
 
 
 def _named(jobs: Sequence[str]) -> str:
-    """Return the option that asks for jobs; for a task all of its array is asked for."""
+    """Return the option that selects jobs; for an array task, its whole array."""
     return f"--jobs={','.join(sorted({job.split('_')[0] for job in jobs}))}"
 
 
@@ -120,7 +120,7 @@ def _of_sacct(text: str) -> Iterator[tuple[str, JobState]]:
 
 
 def _jobs(text: str) -> Iterator[str]:
-    """Yield the jobs that are meant: 7 is one, 7_[0-2,5%2] are four tasks that never began."""
+    """Expand job ids: 7 is one job, 7_[0-2,5%2] are four tasks that never started."""
     found = re.fullmatch(r"(\d+)_\[([\d,-]+)(?:%\d+)?\]", text)
     if found is None:
         yield text

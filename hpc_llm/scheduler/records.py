@@ -1,7 +1,6 @@
-"""What Slurm knows of a job: when it began (`squeue`), what was billed, how it ended (`sacct`).
+"""Slurm's records of a job: start time (`squeue`), hours charged and end states (`sacct`).
 
-A requeued job has one line in `sacct` for each of its starts (`--duplicates`), and all of them
-were billed.
+A requeued job has one line in `sacct` per start (`--duplicates`), and all of them are charged.
 """
 
 import re
@@ -17,13 +16,13 @@ GPUS = re.compile(r"gres/gpu=(\d+)")
 
 
 def job_start(environment: Mapping[str, str]) -> float | None:
-    """When the job of this process was started this time, in seconds since 1970; None: unknown.
+    """Return the latest start time of this process's job in seconds since 1970; None: unknown.
 
-    Newer versions of Slurm set SLURM_JOB_START_TIME. One task of an array has the number of
-    the whole array, so tasks are asked for as ARRAY_TASK.
+    Newer versions of Slurm set SLURM_JOB_START_TIME. One array task has the job id of the whole
+    array, so tasks are queried as ARRAY_TASK.
     """
-    if told := environment.get("SLURM_JOB_START_TIME"):
-        return float(told)
+    if start := environment.get("SLURM_JOB_START_TIME"):
+        return float(start)
     job = environment.get("SLURM_JOB_ID")
     if array := environment.get("SLURM_ARRAY_JOB_ID"):
         job = f"{array}_{environment.get('SLURM_ARRAY_TASK_ID')}"
@@ -37,7 +36,7 @@ def job_start(environment: Mapping[str, str]) -> float | None:
 def billed_hours(jobs: Iterable[str], kind: str) -> float | None:
     """Return the device-hours of Slurm jobs: allocated GPUs (or, for kind cpu, CPUs) x wall time.
 
-    None where `sacct` is missing, keeps no accounting or does not know one of the jobs.
+    None if `sacct` is missing, has no accounting or does not know one of the jobs.
     """
     wanted = set(jobs)
     command = ("sacct", "-X", "-n", "-P", "--duplicates", f"--format={FIELDS}")
@@ -47,7 +46,7 @@ def billed_hours(jobs: Iterable[str], kind: str) -> float | None:
     hours, known = 0.0, set()
     for line in printed.splitlines():
         raw, name, seconds, cpus, tres = line.split("|")
-        if wanted.isdisjoint((raw, name)):  # another task of its array
+        if wanted.isdisjoint((raw, name)):  # another task of the array
             continue
         known |= {raw, name}
         gpus = GPUS.search(tres)
@@ -57,12 +56,15 @@ def billed_hours(jobs: Iterable[str], kind: str) -> float | None:
 
 
 def is_running(job: str) -> bool:
-    """Return whether Slurm says that a job runs."""
+    """Return whether a job is running according to Slurm."""
     command = ("squeue", "--noheader", "--states=RUNNING", "--format=%i", f"--jobs={job}")
     return bool((answer(*command) or "").strip())
 
 
 def start_states(job: str) -> list[str]:
-    """Return how each start of a job ended, as `NODE_FAIL` or `REQUEUED`; empty: not known."""
+    """Return the end state of each start of a job, such as `NODE_FAIL` or `REQUEUED`.
+
+    Empty if unknown.
+    """
     command = ("sacct", "-X", "-n", "-P", "--duplicates", "--format=State", f"--jobs={job}")
     return [line.strip() for line in (answer(*command) or "").splitlines()]

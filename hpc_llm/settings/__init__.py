@@ -1,4 +1,4 @@
-"""Typed settings: one file for each group of `conf/`, and `RunConfig`, which holds them all.
+"""Typed settings: one file per group of `conf/`, and `RunConfig`, which has them all.
 
 Nothing but the standard library is imported here, so every package may import its settings.
 Each value that a setting may take is checked in `__post_init__`, and a wrong one is a `UserError`.

@@ -7,7 +7,7 @@ __all__ = ["AccountingSettings"]
 
 @dataclass(kw_only=True)
 class AccountingSettings:
-    """How counted costs are verified."""
+    """Verification of the cost accounting."""
 
     verify: bool
-    """Before each training stage, compare its FLOPs with a count on the model itself, once."""
+    """Before each training stage, compare the FLOPs formula with a count on the model, once."""

@@ -1,4 +1,4 @@
-"""Settings of the budget (`conf/budget/`): where a run stops, and its currency."""
+"""Settings of the budget (`conf/budget/`): limits of a run, and its currency."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ __all__ = ["BudgetSettings"]
 
 @dataclass(kw_only=True)
 class BudgetSettings:
-    """What a run may spend, lost work included. It then saves a checkpoint and ends."""
+    """Limits of a run's cost, including lost work. At a limit it saves a checkpoint and ends."""
 
     money: float | None
     """In `currency`; null: no limit."""
@@ -19,11 +19,11 @@ class BudgetSettings:
     pf_days: float | None
     """Exact model FLOPs in petaFLOP/s-days; null: no limit."""
     currency: str | None
-    """Currency of all money that is shown (ISO 4217); null: that of the device's price."""
+    """Currency of all amounts shown (ISO 4217); null: that of the device's price."""
     rates: dict[str, float | None]
-    """How much of each currency one US dollar is; null: not known."""
+    """Units of each currency per US dollar; null: unknown."""
     rates_source: str
-    """Where the rates come from, and of when they are."""
+    """Source and date of the rates."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -37,7 +37,7 @@ class BudgetSettings:
             self.rate(self.currency)
 
     def rate(self, currency: str) -> float:
-        """How much of `currency` one US dollar is; `UserError` where that is not known."""
+        """Return the units of `currency` per US dollar; raises `UserError` if unknown."""
         rate = self.rates.get(currency)
         if rate is None:
             known = ", ".join(name for name, value in self.rates.items() if value is not None)
@@ -45,7 +45,6 @@ class BudgetSettings:
                 "currency",
                 currency,
                 "has no exchange rate",
-                f"give budget.rates.{currency}=(what one US dollar costs), or choose one of "
-                f"{known}",
+                f"set budget.rates.{currency} (units per US dollar), or choose one of {known}",
             )
         return rate

@@ -12,24 +12,24 @@ CHANGED = ("refuse", "restart")
 
 @dataclass(kw_only=True)
 class CheckpointSettings:
-    """When training is saved, how, and what is kept."""
+    """When and how training is saved, and which checkpoints are kept."""
 
     minutes: float
     """Minutes between two checkpoints."""
     keep: int
-    """Newest checkpoints that are kept."""
+    """Number of newest checkpoints to keep."""
     keep_best: bool
-    """Keep the one with the lowest training loss too."""
+    """Also keep the checkpoint with the lowest training loss."""
     background: bool
-    """Write to the disk while training goes on: the stall is the copy in memory."""
+    """Write to disk asynchronously: training pauses only while states are copied to host memory."""
     layout: str
     """whole (trained parameters by name, one file) | sharded (each rank writes its part; converted
     for another number of ranks) | auto: sharded above `whole_elements` trained parameters."""
     whole_elements: int
-    """Trained parameters up to which layout=auto is whole: rank 0 holds 12 bytes of each."""
+    """Trained parameters up to which layout=auto is whole: rank 0 stores 12 bytes of each."""
     changed: str
-    """When an interrupted stage was begun with other settings: refuse (say which they are; nothing
-    is spent) | restart (restart the stage; its checkpoints are moved to superseded/)."""
+    """If the settings of an interrupted stage changed: refuse (report the difference and end) |
+    restart (train the stage from scratch; its checkpoints are moved to superseded/)."""
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -1,4 +1,4 @@
-"""Rules that several settings share; each breaks with the key, the value, the rule and the cure."""
+"""Validation rules shared by settings; errors have the key, the value, the rule and the fix."""
 
 from collections.abc import Collection
 
@@ -10,7 +10,7 @@ __all__ = ["require_choice", "require_fraction", "require_positive"]
 def require_choice(key: str, value: str, choices: Collection[str]) -> None:
     """Raise `UserError` unless `value` is one of `choices`."""
     if value not in choices:
-        raise UserError(key, value, "not known", f"choose one of {', '.join(sorted(choices))}")
+        raise UserError(key, value, "unknown", f"choose one of {', '.join(sorted(choices))}")
 
 
 def require_positive(key: str, value: float) -> None:
@@ -20,6 +20,6 @@ def require_positive(key: str, value: float) -> None:
 
 
 def require_fraction(key: str, value: float) -> None:
-    """Raise `UserError` unless `value` lies in [0, 1]."""
+    """Raise `UserError` unless `value` is in [0, 1]."""
     if not 0 <= value <= 1:
         raise UserError(key, value, "must be a fraction between 0 and 1")

@@ -30,9 +30,9 @@ class CorpusSettings:
     """More training texts by name, for the shares of `stages.NAME.text`. Nothing is held out of
     them; documents that are held out from target or source are dropped from them."""
     text_field: str
-    """The column or JSON key that holds the text."""
+    """Column or JSON key of the text."""
     hub_split: str
-    """The split of a hub data set."""
+    """Split of a hub data set."""
     min_characters: int
     """Shorter documents are dropped after cleaning."""
     max_documents: int | None
@@ -40,7 +40,7 @@ class CorpusSettings:
     test_documents: int
     """Held-out documents on which bits per byte are reported."""
     tune_documents: int
-    """Other held-out documents, on which the merging factor is chosen."""
+    """Held-out documents, disjoint from these, on which the merging factor is chosen."""
     max_heldout_share: float
     """Held-out documents never exceed this share of the corpus."""
 

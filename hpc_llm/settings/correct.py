@@ -13,13 +13,13 @@ class CorrectSettings:
     """How the merging factor phi of `W = W0 + phi * (alpha / r) * B A` is chosen."""
 
     grid: list[float]
-    """Values of phi of the grid search; golden-section search refines between them."""
+    """Grid of phi values; golden-section search refines between them."""
     beta: float
     """Weight of forgetting: J = BPB_target + beta * max(0, BPB_source(phi) - BPB_source(0))."""
     tolerance: float
-    """The search ends when phi is known to this precision."""
+    """Tolerance of phi at which the search ends."""
     bootstrap_samples: int
-    """Bootstrap samples of the held-out documents for the interval of phi."""
+    """Bootstrap samples of the held-out documents for the confidence interval of phi."""
 
     def __post_init__(self) -> None:
         """Check the values."""

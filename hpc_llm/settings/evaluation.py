@@ -14,13 +14,13 @@ class EvaluationSettings:
     window: int
     """Context length in tokens; never above the positions of the model."""
     stride: int
-    """Tokens by which the window advances; the rest of it is context."""
+    """Stride of the window in tokens; the rest of it is context."""
     batch_tokens: int
     """Tokens of one forward pass."""
     test_bytes: int
-    """Bytes of the test documents of each language that are measured at most."""
+    """Maximum bytes of test documents evaluated per language."""
     tune_bytes: int
-    """The same for the tune documents, which are measured once for each phi."""
+    """The same for tune documents, which are evaluated once per phi."""
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -12,29 +12,30 @@ POLICIES = ("stop", "skip", "rollback")
 
 @dataclass(kw_only=True)
 class GuardSettings:
-    """What counts as an anomaly, and what is done then."""
+    """Anomalies and the action for each."""
 
     not_finite: str
     """The loss or the gradient is NaN or infinite: stop | skip the step | rollback to the last
-    checkpoint and leave these batches out."""
+    checkpoint and skip these batches."""
     spike: str
     """The loss is far above its recent values: stop | skip | rollback."""
     spike_deviations: float
-    """How far: median absolute deviations (scaled to standard ones) above the median."""
+    """Spike threshold: scaled median absolute deviations above the median."""
     spike_window: int
-    """Steps whose losses are its recent values."""
+    """Number of steps in the history of recent losses."""
     zero_gradient: str
-    """Nothing learns: stop | skip | rollback."""
+    """The gradient is zero: stop | skip | rollback."""
     full_disk: str
-    """A checkpoint finds no room: stop | skip this one, and save again when the next is due."""
+    """The disk is full at a checkpoint: stop | skip this checkpoint and try the next."""
     most_skips: int
-    """Steps of a stage that may be skipped or rolled back over before it stops all the same; and
-    checkpoints, of one start."""
+    """Maximum number of skipped or rolled-back steps of a stage before it stops; also of skipped
+    checkpoints per start."""
     stall_minutes: float | None
-    """No step for so long: the ranks that are missing are named, and the run ends; null: never."""
+    """Minutes without a step after which lagging ranks are reported and the run ends; null: never.
+    """
     slow_factor: float | None
-    """A rank whose forward passes take so many times the median rank's is named with its host;
-    null: none is. Not under ZeRO-3, where they wait for each other."""
+    """Report a rank, with its host, whose forward passes take this many times as long as the median
+    rank's; null: never. Not under ZeRO-3, where ranks wait for each other in the forward pass."""
 
     def __post_init__(self) -> None:
         """Check the values."""

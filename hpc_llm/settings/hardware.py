@@ -12,18 +12,18 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 
 @dataclass(kw_only=True)
 class HardwareSettings:
-    """One device as bought or rented. An unknown figure is null, never 0."""
+    """One device as bought or rented. An unknown value is null, never 0."""
 
     name: str
     """The product's name."""
     kind: str
     """gpu | cpu. A `cpu` device is one core."""
     match: list[str]
-    """Parts of the name the driver reports, for finding the device at run time."""
+    """Substrings of the driver's device name, to recognise the device at run time."""
     peak_tflops: dict[str, float]
-    """Dense TFLOP/s by precision (fp32, fp16, bf16); never the sparse figure."""
+    """Peak dense TFLOP/s by precision (fp32, fp16, bf16); never the sparse peak."""
     precision: str
-    """What training takes there unless `train.precision` says otherwise: fp32 | bf16 | fp16."""
+    """Default training precision, unless `train.precision` is set: fp32 | bf16 | fp16."""
     memory_gib: float | None
     """Device memory, GiB."""
     memory_gb_per_second: float | None
@@ -31,19 +31,19 @@ class HardwareSettings:
     watts: float | None
     """Board power, W."""
     utilisation_low: float | None
-    """Share of the peak that training reaches, lower end."""
+    """Fraction of the peak reached in training, lower bound."""
     utilisation_high: float | None
-    """The same, upper end."""
+    """The same, upper bound."""
     price_low: float | None
-    """Rent of one device for one hour, lower end of public lists."""
+    """Price of one device-hour, lower bound of public price lists."""
     price_high: float | None
-    """The same, upper end."""
+    """The same, upper bound."""
     currency: str
     """Currency of the prices (ISO 4217)."""
     price_date: str
     """Month of the price lists, YYYY-MM."""
     source: str
-    """Where the figures come from."""
+    """Source of the values."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -60,28 +60,28 @@ class HardwareSettings:
             raise UserError(
                 "hardware.utilisation_high",
                 self.utilisation_high,
-                "is a share of the dense peak and cannot be above 1",
+                "must be a fraction of the dense peak, at most 1",
                 "was it measured against the peak of another precision?",
             )
 
     def peak_flops_per_second(self, precision: str) -> float:
-        """Dense peak of one device; `UserError` for a precision that it does not have."""
+        """Return the dense peak of one device; raises `UserError` for an unknown precision."""
         if not self.peak_tflops:
             raise UserError(
                 "hardware",
                 self.name,
-                "no peak is known for it, so no time can be computed",
+                "its peak is unknown, so no time can be computed",
                 "name "
-                "the device with hardware=NAME, as in hardware=a100_sxm_80gb, or give "
+                "the device with hardware=NAME, as in hardware=a100_sxm_80gb, or set "
                 f"hardware.peak_tflops.{precision}",
             )
         if precision not in self.peak_tflops:
             raise UserError(
                 "train.precision",
                 precision,
-                f"{self.name} has no peak for it",
+                f"{self.name} has no peak for this precision",
                 f"choose one of "
-                f"{', '.join(self.peak_tflops)}, or give hardware.peak_tflops.{precision}",
+                f"{', '.join(self.peak_tflops)}, or set hardware.peak_tflops.{precision}",
             )
         return self.peak_tflops[precision] * 1e12
 
@@ -100,41 +100,42 @@ def _check_interval(key: str, low: float | None, high: float | None) -> None:
 
 @dataclass(kw_only=True)
 class ClusterSettings:
-    """A machine of many nodes. An unknown figure is null, never 0."""
+    """A cluster. An unknown value is null, never 0."""
 
     name: str
-    """The system's name."""
+    """Name of the system."""
     nodes: int
-    """Nodes of one job."""
+    """Nodes per job."""
     devices_per_node: int
-    """Devices of `hardware` in one node."""
+    """Devices (`hardware`) per node."""
     goodput: float
-    """Share of the allocated time that ends up in the result (restarts, waits, lost work)."""
+    """Fraction of the allocated time that contributes to the result; the rest is restarts, waiting
+    and lost work."""
     link_gb_per_second: float | None
     """Network bandwidth of a node, 10^9 bytes/s."""
     carbon_g_per_kwh: float | None
-    """Grams of CO2 for one kWh where the system stands."""
+    """Grams of CO2 per kWh at the site."""
     source: str
-    """Where the figures come from."""
+    """Source of the values."""
     partition: str | None = None
-    """Slurm's partition of these nodes; `launch.partition` wins."""
+    """Slurm partition of these nodes; `launch.partition` overrides it."""
     max_hours: float | None = None
     """Time limit of that partition."""
     cores_per_node: int | None = None
-    """CPU cores that jobs may use, divided among the ranks where `launch.cpus_per_task` is null."""
+    """CPU cores per node for jobs, split over the ranks if `launch.cpus_per_task` is null."""
     memory_gib_per_node: float | None = None
-    """Host memory of a node that jobs may use, 2^30 bytes."""
+    """Host memory per node for jobs, GiB."""
     address_suffix: str | None = None
-    """What turns a node's name into that of its fast network, where ranks meet by it."""
+    """Suffix that turns a node's name into its name on the fast network, for the rendezvous."""
     environment: dict[str, str] = field(default_factory=dict)
-    """Variables for the network, NCCL_SOCKET_IFNAME and the like; those that are set stay."""
+    """Environment variables of the network, such as NCCL_SOCKET_IFNAME; existing ones are kept."""
 
     def __post_init__(self) -> None:
         """Check the values."""
         for key in ("nodes", "devices_per_node", "goodput"):
             require_positive(f"cluster.{key}", getattr(self, key))
         if self.goodput > 1:
-            raise UserError("cluster.goodput", self.goodput, "is a share and cannot be above 1")
+            raise UserError("cluster.goodput", self.goodput, "must be a fraction, at most 1")
         for key in (
             *("link_gb_per_second", "carbon_g_per_kwh", "max_hours"),
             *("cores_per_node", "memory_gib_per_node"),
@@ -144,5 +145,5 @@ class ClusterSettings:
 
     @property
     def devices(self) -> int:
-        """Devices of one job."""
+        """Devices per job."""
         return self.nodes * self.devices_per_node

@@ -1,4 +1,4 @@
-"""Settings of where a run runs (`conf/launch/`)."""
+"""Settings of the launch (`conf/launch/`): local, or as Slurm jobs."""
 
 import re
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ PLACES = {
     "train": "all",
     "result": "one",
 }
-"""The jobs of a chain in their order, and what each takes: cores of a node (cpu), one device (one),
+"""The jobs of a chain in order, and the resources of each: cores of a node (cpu), one device (one),
 or all."""
 
-SIGNAL_SECONDS = 300  # before the time limit the ranks are signalled to save
+SIGNAL_SECONDS = 300  # the ranks are signalled to save this long before the time limit
 MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
 GIB = {"K": 2**-20, "M": 2**-10, "": 2**-10, "G": 1.0, "T": 2.0**10}
 NO_LIMIT = ("infinite", "unlimited")
@@ -35,51 +35,51 @@ WALLTIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<rest>\d+(?::\d+){0,2})")
 
 @dataclass(kw_only=True)
 class LaunchSettings:
-    """Here and now, or as a job of Slurm. What is null is left to the site's defaults."""
+    """Run locally or as Slurm jobs. null: the site's default."""
 
     name: str
     """local | slurm."""
     processes: int
-    """Ranks to start on this machine; as a job on CPUs, ranks of each node."""
+    """Ranks to start on this machine; in a Slurm job on CPUs, ranks per node."""
     partition: str | None
-    """Slurm's partition (queue)."""
+    """Slurm partition."""
     account: str | None
-    """Whom the job is billed to."""
+    """Account that the job is charged to."""
     qos: str | None
     """Quality of service."""
     reservation: str | None
-    """A reservation made by the site."""
+    """Slurm reservation."""
     time: str | None
-    """Time limit as sbatch takes it: 24:00:00, 2-00:00:00, or minutes. The job is requeued when
-    it comes near, so it may be shorter than the run."""
+    """Time limit in sbatch's format: 24:00:00, 2-00:00:00, or minutes. The job is requeued shortly
+    before it, so it may be shorter than the run."""
     cpus_per_task: int | None
-    """CPU cores of each rank."""
+    """CPU cores per rank."""
     mem: str | None
-    """Host memory of a node: 480G; 0: all of it."""
+    """Host memory per node: 480G; 0: all of it."""
     constraint: str | None
-    """Features that the nodes must have."""
+    """Required node features."""
     exclude: str | None
-    """Nodes that the job must not get: node[03,17]."""
+    """Nodes to exclude: node[03,17]."""
     options: dict[str, Any]
-    """Any other option of sbatch without its dashes, or another value for one that the script
-    has; true: an option without a value, null: leave it out."""
+    """Any other sbatch option without its dashes, or another value for an option of the script;
+    true: an option without a value, null: omit it."""
     max_requeues: int
-    """The job asks to be started again at most this often."""
+    """Maximum number of times the job requeues itself."""
     max_failures: int
-    """A job that failed this often in a row at the same step is refused; 0: never."""
+    """Consecutive failures at the same step after which a job is refused; 0: never."""
     snapshot: bool
-    """Copy hpc-llm to the run folder, so that jobs which wait run what was submitted."""
+    """Copy hpc-llm to the run folder, so that queued jobs run the submitted code."""
     preflight: bool
-    """Jobs with the nodes of training try them out first, and start again without bad ones."""
+    """Test the nodes before training, and requeue the job without bad ones."""
     chain: bool
-    """As a job of Slurm: one for each part of the recipe, with what that part needs, one after the
-    other; false: all in one job, with the nodes of training."""
+    """Submit a chain of jobs, one per part of the recipe with the resources it needs; false: one
+    job, on the nodes of training."""
     throttle: int | None
-    """Of a sweep, how many trials may be in the same part of the chain at once; null: all."""
+    """Sweeps: maximum number of trials running in the same part of the chain; null: all."""
     cpu_partition: str | None
-    """Where corpus and tokenizer run; null: the same partition, without GPUs."""
+    """Partition of corpus and tokenizer; null: the same partition, without GPUs."""
     parts: dict[str, Any]
-    """Options of sbatch for one part of the chain: parts.train.time, parts.corpus.mem."""
+    """sbatch options of one part of the chain: parts.train.time, parts.corpus.mem."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -101,7 +101,7 @@ class LaunchSettings:
                     "launch.time",
                     self.time,
                     f"the ranks save {SIGNAL_SECONDS // 60} minutes before the limit",
-                    f"give at least {2 * SIGNAL_SECONDS // 60} minutes",
+                    f"use at least {2 * SIGNAL_SECONDS // 60} minutes",
                 )
         if self.mem is not None:
             memory_gib(self.mem)
@@ -122,7 +122,10 @@ class LaunchSettings:
         ):
             if getattr(self, key):
                 raise UserError(
-                    f"launch.{key}", getattr(self, key), "is for jobs of Slurm", "add launch=slurm"
+                    f"launch.{key}",
+                    getattr(self, key),
+                    "applies to Slurm jobs only",
+                    "add launch=slurm",
                 )
 
 
@@ -132,7 +135,7 @@ def _check_part(part: str, options: Any) -> None:
         raise UserError(
             f"launch.parts.{part}",
             options,
-            f"must name an option of sbatch, as in launch.parts.{part}.time=2:00:00",
+            f"must name an sbatch option, as in launch.parts.{part}.time=2:00:00",
         )
     _check_options(f"launch.parts.{part}", options)
 
@@ -143,14 +146,14 @@ def _check_options(where: str, options: dict[str, Any]) -> None:
             raise UserError(
                 f"{where}.{key}",
                 None,
-                f"must be a long option of sbatch without its dashes, as in {where}.mail-type=END",
+                f"must be a long sbatch option without its dashes, as in {where}.mail-type=END",
             )
 
 
 def walltime_minutes(text: str, key: str = "launch.time") -> float | None:
-    """Return the minutes of a time limit as sbatch takes it; None: no limit.
+    """Return the minutes of a time limit in sbatch's format; None: no limit.
 
-    Raises `UserError` for another form than minutes, minutes:seconds, hours:minutes:seconds,
+    Raises `UserError` for any format other than minutes, minutes:seconds, hours:minutes:seconds,
     days-hours, days-hours:minutes, days-hours:minutes:seconds, infinite.
     """
     if text.lower() in NO_LIMIT:
@@ -158,7 +161,7 @@ def walltime_minutes(text: str, key: str = "launch.time") -> float | None:
     found = WALLTIME.fullmatch(text)
     if found is None:
         raise UserError(
-            key, text, "must be a time limit of sbatch: 24:00:00, 2-00:00:00 or minutes"
+            key, text, "must be a time limit in sbatch's format: 24:00:00, 2-00:00:00 or minutes"
         )
     parts = [int(part) for part in found["rest"].split(":")]
     if found["days"] is not None:  # hours, minutes, seconds
@@ -170,10 +173,10 @@ def walltime_minutes(text: str, key: str = "launch.time") -> float | None:
 
 
 def memory_gib(text: str, key: str = "launch.mem") -> float:
-    """Return the GiB of memory as sbatch takes it: 480G, 2T, or a number of MiB."""
+    """Return the GiB of a memory size in sbatch's format: 480G, 2T, or a number of MiB."""
     found = MEMORY.fullmatch(text)
     if found is None:
         raise UserError(
-            key, text, "must be memory as sbatch takes it: 480G, or 0 for all of a node"
+            key, text, "must be a memory size in sbatch's format: 480G, or 0 for all of a node"
         )
     return int(found[1]) * GIB[found[2].upper()]

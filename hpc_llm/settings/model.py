@@ -10,7 +10,7 @@ __all__ = ["ModelSettings"]
 
 @dataclass(kw_only=True)
 class ModelSettings:
-    """The pretrained model to adapt, and how it is loaded."""
+    """The pretrained model to adapt, and how to load it."""
 
     name: str | None
     """Name in reports; null: the last part of `path`."""
@@ -19,12 +19,12 @@ class ModelSettings:
     revision: str | None
     """Branch, tag or commit on the hub; null: its default."""
     trust_remote_code: bool
-    """Run code shipped with the model. Keep off unless you have read that code."""
+    """Run code shipped with the model. Keep it off unless you have reviewed that code."""
     attention: str
     """Attention implementation of transformers: sdpa, eager or flash_attention_2."""
     architecture: dict[str, Any] | None
     """A Hugging Face `config.json` as a mapping: `plan` reads it, `pretrain` builds it; empty: the
-    file of the model itself."""
+    model's own file."""
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -17,14 +17,14 @@ class PlanSettings:
     tokens: int | None
     """Training tokens of each stage; null: steps x train.batch_tokens of the stage."""
     token_ratio: float | None
-    """New tokens / old tokens on the same text; null: as the tokenizer stage measured."""
+    """New tokens / old tokens on the same text; null: as measured by the tokenizer stage."""
     format: str
     """table | json | csv."""
     table: str | None
     """Print a published table instead: training | memory | inference | claims | h100."""
 
     only: bool
-    """Dry run of other verbs: print the plan, with launch=slurm the job scripts too, and exit."""
+    """Dry run of other verbs: print the plan (with launch=slurm also the job scripts) and exit."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -36,4 +36,6 @@ class PlanSettings:
             require_choice("plan.table", self.table, TABLES)
             if self.format != "table":
                 rule = "must be table for published tables (plan.table)"
-                raise UserError("plan.format", self.format, rule, "drop plan.format or plan.table")
+                raise UserError(
+                    "plan.format", self.format, rule, "remove plan.format or plan.table"
+                )

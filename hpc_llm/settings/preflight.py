@@ -10,26 +10,26 @@ __all__ = ["PreflightSettings"]
 
 @dataclass(kw_only=True)
 class PreflightSettings:
-    """What is measured on each node, and which node is bad."""
+    """Measurements on each node, and requirements."""
 
     slow_factor: float
-    """Slower than the median of all nodes by this factor is bad: matrix products, network."""
+    """A node slower than the median by this factor is bad: matrix products, network."""
     min_peak_share: float | None
-    """Share of the catalogue's peak that a matrix product on a GPU must reach; null: any."""
+    """Minimum fraction of the catalogue's peak of matrix products on a GPU; null: no minimum."""
     min_free_gib: float
-    """Free memory of each device, GiB; on a CPU that of the node."""
+    """Minimum free memory of each device, GiB; on a CPU, of the node."""
     min_disk_gib: float
-    """Free space of the run folder and of /tmp, GiB."""
+    """Minimum free space on the run folder's file system and in /tmp, GiB."""
     max_clock_seconds: float
-    """How far a node's clock may be from the others'."""
+    """Maximum deviation of a node's clock from the others."""
     seconds: float
-    """How long each device multiplies matrices."""
+    """Duration of the matrix products on each device."""
     message_mib: int
-    """What nodes send each other, MiB."""
+    """Message size between nodes, MiB."""
     pairings: int
-    """With how many others each node is measured; time grows with it, not with the nodes."""
+    """Number of partners of each node; time grows with it, not with the number of nodes."""
     wait_seconds: float
-    """A rank that says nothing for so long is given up, and its node is bad."""
+    """Timeout after which a silent rank is given up and its node is bad."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -43,12 +43,12 @@ class PreflightSettings:
                 "preflight.slow_factor",
                 self.slow_factor,
                 "must be above 1",
-                "at 1.5 a node is bad that takes one and a half times as long as the median",
+                "with 1.5, a node is bad if it takes 1.5 times as long as the median",
             )
         if self.min_peak_share is not None and not 0 <= self.min_peak_share < 1:
             raise UserError(
                 "preflight.min_peak_share",
                 self.min_peak_share,
-                "must be a share of the peak, from 0 and below 1",
-                "null judges by the other nodes alone",
+                "must be a fraction of the peak, at least 0 and below 1",
+                "null compares with the other nodes only",
             )

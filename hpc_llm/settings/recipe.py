@@ -7,7 +7,7 @@ __all__ = ["RecipeSettings"]
 
 @dataclass(kw_only=True)
 class RecipeSettings:
-    """A recipe: its name; its stages are `stages.NAME.*`, in their order."""
+    """A recipe: its name; its stages are `stages.NAME.*`, in order."""
 
     name: str
-    """What reports call it."""
+    """Name in reports."""

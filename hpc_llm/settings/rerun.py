@@ -1,4 +1,4 @@
-"""Settings of repeating one training step (`conf/rerun/`)."""
+"""Settings for rerunning one training step (`conf/rerun/`)."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ __all__ = ["RerunSettings"]
 
 @dataclass(kw_only=True)
 class RerunSettings:
-    """`hpc-llm train rerun.step=N`: repeat a step and compare it; nothing is written."""
+    """`hpc-llm train rerun.step=N`: rerun a step and compare it; no result is written."""
 
     step: int | None
-    """Step of the stage (its first is 1); null: train."""
+    """Step of the stage (1-based); null: train normally."""
     stage: str | None
     """Stage of the recipe; null: its last."""
     show: bool
@@ -21,4 +21,4 @@ class RerunSettings:
     def __post_init__(self) -> None:
         """Check the values."""
         if self.step is not None and self.step < 1:
-            raise UserError("rerun.step", self.step, "steps are counted from 1", "give 1 or more")
+            raise UserError("rerun.step", self.step, "steps are counted from 1", "use 1 or more")

@@ -1,4 +1,4 @@
-"""`RunConfig`: the whole configuration of a run, one field for each group of `conf/`."""
+"""`RunConfig`: the whole configuration of a run, one field per group of `conf/`."""
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -32,7 +32,7 @@ __all__ = ["RunConfig"]
 
 @dataclass(kw_only=True)
 class RunConfig:
-    """Everything a run depends on; `runs/<run>/config.yaml` holds it resolved."""
+    """Everything a run depends on; resolved in `runs/<run>/config.yaml`."""
 
     run: str | None
     """Name of the run folder; null: the model's name."""
@@ -41,7 +41,7 @@ class RunConfig:
     seed: int
     """Seed of every random choice."""
     cache: bool
-    """Share finished stages with the runs of `runs_dir` that have equal settings for them."""
+    """Share finished stages with runs in `runs_dir` that have equal settings for them."""
     model: ModelSettings
     corpus: CorpusSettings
     tokenizer: TokenizerSettings
@@ -67,7 +67,7 @@ class RunConfig:
     preflight: PreflightSettings
 
     def __post_init__(self) -> None:
-        """Check what must go together."""
+        """Check combinations of settings."""
         if self.train.compile and self.zero.stage == 3:
             raise UserError(
                 "train.compile",
@@ -79,7 +79,7 @@ class RunConfig:
             raise UserError(
                 "checkpoint.layout",
                 "sharded",
-                "zero.stage=0 partitions nothing among the ranks",
+                "zero.stage=0 does not partition states",
                 "use checkpoint.layout=whole, or zero=stage1",
             )
         self._check_stages()
@@ -92,12 +92,12 @@ class RunConfig:
 
     @property
     def pretraining(self) -> str | None:
-        """Name of the stage that makes the base model; None: its weights are given."""
+        """Name of the stage that pretrains the base model; None: its weights are given."""
         scratch = (name for name, stage in self.stages.items() if stage.from_stage == SCRATCH)
         return next(scratch, None) if self.model.path is None else None
 
     def parent(self, name: str) -> str:
-        """Return what a stage starts from: transplant, STAGE or STAGE@STEP."""
+        """Return the starting point of a stage: transplant, STAGE or STAGE@STEP."""
         stage: StageSettings = self.stages[name]
         if stage.from_stage is not None:
             return stage.from_stage
@@ -105,9 +105,9 @@ class RunConfig:
         return before[-1] if before else "transplant"
 
     def lineage(self, name: str) -> list[str]:
-        """Return the stages whose results make the model after `name`, in order, itself the last.
+        """Return the stages whose results make up the model after `name`, in order, `name` last.
 
-        A branch of STAGE@STEP stands in the place of STAGE: it has all that STAGE had trained.
+        A branch of STAGE@STEP replaces STAGE: its result includes the training of STAGE.
         """
         found = [name]
         while (parent := self.parent(found[0])) != "transplant":
@@ -119,12 +119,12 @@ class RunConfig:
         return found
 
     def branch_steps(self, name: str) -> list[int]:
-        """Return the steps of a stage that later stages branch from, ascending."""
+        """Return the steps of a stage from which later stages branch, ascending."""
         branches = [stage.branch for stage in self.stages.values() if stage.branch is not None]
         return sorted({step for stage, step in branches if stage == name})
 
     def text_of(self, name: str) -> dict[str, float]:
-        """Return the shares of the texts that a stage trains on; they sum to 1."""
+        """Return the shares of the training texts of a stage; they sum to 1."""
         stage: StageSettings = self.stages[name]
         if stage.text is not None:
             total = sum(stage.text.values())
@@ -135,7 +135,7 @@ class RunConfig:
         return {"target": 1 - replay, "source": replay} if replay else {"target": 1.0}
 
     def for_stage(self, name: str) -> "RunConfig":
-        """Return the configuration as one stage trains with it: its own values in `train` and
+        """Return the effective configuration of one stage: with its own values in `train` and
         `schedule`."""
         stage: StageSettings = self.stages[name]
         keys = ("sequence_length", "batch_tokens", "micro_batch_tokens")
@@ -151,12 +151,14 @@ class RunConfig:
         )
 
     def _check_stages(self) -> None:
-        """Check each stage, and what it starts from."""
+        """Check each stage and its starting point."""
         for number, (name, stage) in enumerate(self.stages.items()):
             key = f"stages.{name}"
             stage.check(key)
             if stage.from_stage == SCRATCH and number:
-                raise UserError(f"{key}.from", SCRATCH, "only the first stage makes a base model")
+                raise UserError(
+                    f"{key}.from", SCRATCH, "only the first stage can train from scratch"
+                )
             self._check_parent(name)
             self._check_schedule(name)
             try:
@@ -182,8 +184,8 @@ class RunConfig:
             raise UserError(
                 f"stages.{name}.method",
                 stage.method,
-                f"a branch of {stage.from_stage} continues its optimizer states, so it has its "
-                f"method, {self.stages[parent].method}",
+                f"a branch of {stage.from_stage} continues its optimizer states, so it must use "
+                f"the same method, {self.stages[parent].method}",
                 f"use {self.stages[parent].method}, or from={parent}",
             )
         if stage.branch[1] > self.stages[parent].steps:
@@ -191,7 +193,7 @@ class RunConfig:
                 f"stages.{name}.from",
                 stage.from_stage,
                 f"{parent} has {self.stages[parent].steps} steps",
-                f"use {parent}@STEP up to there",
+                f"use {parent}@STEP up to {self.stages[parent].steps}",
             )
 
     def _check_schedule(self, name: str) -> None:
@@ -201,11 +203,11 @@ class RunConfig:
             if key not in known:
                 raise UserError(
                     f"stages.{name}.schedule.{key}", own[key], "no such setting",
-                    f"there are {', '.join(known)}",
+                    f"choose one of {', '.join(known)}",
                 )  # fmt: skip
 
     def _check_site(self) -> None:
-        """Refuse what the nodes of the cluster's partition do not give."""
+        """Raise `UserError` for resources above those of the cluster's nodes and partition."""
         launch, cluster = self.launch, self.cluster
         if launch.name != "slurm":
             return
@@ -214,9 +216,9 @@ class RunConfig:
             raise UserError(
                 "launch.processes",
                 launch.processes,
-                "on nodes with GPUs there is one rank for each of cluster.devices_per_node="
+                "on GPU nodes there is one rank per device, cluster.devices_per_node="
                 f"{cluster.devices_per_node}",
-                "leave it out",
+                "remove it",
             )
         asked = [("launch", launch.partition, launch.qos, launch.time, launch.mem)]
         for part, own in launch.parts.items():

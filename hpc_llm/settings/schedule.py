@@ -15,21 +15,21 @@ DECAYS = ("linear", "cosine", "sqrt", "exponential")
 class ScheduleSettings:
     """The learning rate over a stage, relative to its peak.
 
-    Shares are of the stage's steps; of its tokens or FLOPs where `train.STAGE.tokens` or
-    `train.STAGE.pf_days` ends it.
+    Fractions are of the stage's steps, or of its tokens or FLOPs if `stages.NAME.tokens` or
+    `stages.NAME.pf_days` limits it.
     """
 
     name: str
     """constant | linear | cosine | inverse_sqrt | wsd (warm-up, stable, decay), each after a
     linear warm-up."""
     warmup_fraction: float
-    """Share of the stage in which the rate rises from 0 to its peak."""
+    """Fraction of the stage with linear warm-up from 0 to the peak learning rate."""
     final_fraction: float
-    """The rate at the end, relative to the peak (linear, cosine, wsd)."""
+    """Final learning rate relative to the peak (linear, cosine, wsd)."""
     decay_fraction: float
-    """wsd: share of the stage, its last, in which the rate falls."""
+    """wsd: fraction of the stage, at its end, with decay."""
     decay: str
-    """wsd: how it falls: linear | cosine | sqrt (1 - sqrt) | exponential."""
+    """wsd: shape of the decay: linear | cosine | sqrt (1 - sqrt) | exponential."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -41,8 +41,8 @@ class ScheduleSettings:
             raise UserError(
                 "schedule.warmup_fraction",
                 "0",
-                "the fall of inverse_sqrt is measured in warm-ups",
-                "give a share above 0",
+                "inverse_sqrt is defined relative to the warm-up",
+                "use a fraction above 0",
             )
         if self.name == "wsd":
             self._check_wsd()
@@ -60,5 +60,5 @@ class ScheduleSettings:
                 "schedule.final_fraction",
                 "0",
                 "an exponential decay never reaches 0",
-                "give a share above 0, or schedule.decay=sqrt",
+                "use a fraction above 0, or schedule.decay=sqrt",
             )

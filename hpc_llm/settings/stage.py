@@ -1,7 +1,7 @@
-"""Settings that every training stage has (`stages.NAME.*`); a method adds its own.
+"""Settings common to all training stages (`stages.NAME.*`); a method adds its own.
 
 A recipe is an ordered mapping of named stages. Each is typed by the dataclass of its method, a
-subclass of `StageSettings` in `hpc_llm/methods/`, so a stage has no setting that does nothing.
+subclass of `StageSettings` in `hpc_llm/methods/`, so a stage has no settings without effect.
 """
 
 import re
@@ -14,21 +14,21 @@ from hpc_llm.settings.checks import require_positive
 __all__ = ["RESERVED", "SCRATCH", "StageSettings"]
 
 SCRATCH = "scratch"
-RESERVED = ("base", "transplant", "corrected", SCRATCH)  # points of a run that are no stage
+RESERVED = ("base", "transplant", "corrected", SCRATCH)  # points of a run that are not stages
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 @dataclass(kw_only=True)
 class StageSettings:
-    """One training stage: where it starts, on what text, for how long and how fast."""
+    """One training stage: starting point, text, length and learning rate."""
 
     method: str
-    """A file of `hpc_llm/methods/`, chosen by `method@stages.NAME=METHOD`."""
+    """A file in `hpc_llm/methods/`, selected by `method@stages.NAME=METHOD`."""
     from_stage: str | None
-    """`from` in YAML. null: the stage before it, the first one the transplanted model;
-    transplant | STAGE: the end of that stage; STAGE@STEP: its checkpoint of that step with its
-    optimizer states and its place in the text (a decay branch); scratch: an untrained model of
-    model.architecture on the source text, where no weights are given."""
+    """`from` in YAML. null: the end of the stage before it, for the first one the transplanted
+    model; transplant | STAGE: the end of that stage; STAGE@STEP: its checkpoint of that step with
+    its optimizer states and its position in the text (a decay branch); scratch: an untrained model
+    of model.architecture on the source text, if no weights are given."""
     text: dict[str, float] | None
     """Shares of the tokens by text: target, source or a name of corpus.texts; null: target, and
     train.replay of source."""
@@ -37,22 +37,23 @@ class StageSettings:
     batch_tokens: int | None
     """Tokens of one optimizer step over all ranks; null: train.batch_tokens."""
     micro_batch_tokens: int | None
-    """Tokens of one forward pass on one rank at most; null: train.micro_batch_tokens."""
+    """Maximum tokens per forward pass of one rank; null: train.micro_batch_tokens."""
     schedule: dict[str, Any] | None
-    """What differs from the run's schedule: stages.NAME.schedule.name=wsd; null: nothing."""
+    """Differences from the run's schedule: stages.NAME.schedule.name=wsd; null: none."""
     steps: int
-    """Optimizer steps at most."""
+    """Maximum optimizer steps."""
     tokens: int | None
-    """Tokens of text at most; the schedule then runs over tokens. null: no limit."""
+    """Maximum tokens of text; the schedule then runs over tokens. null: no limit."""
     pf_days: float | None
-    """Model FLOPs at most, in PF-days; the schedule then runs over FLOPs. null: no limit."""
+    """Maximum model FLOPs in PF-days; the schedule then runs over FLOPs. null: no limit."""
     max_epochs: float
-    """Passes over the training text at most: the stage is as long as the shorter of the two."""
+    """Maximum passes over the training text: the stage ends at this or at `steps`, whichever is
+    first."""
     learning_rate: float | None
     """Peak learning rate; null: learning_rate_times_width / hidden_size."""
     learning_rate_times_width: float
-    """Peak learning rate at width 1: Adam's rate for matrices scales as 1/width (Yang et al. 2022,
-    arXiv 2203.03466, table 3)."""
+    """Peak learning rate at width 1: Adam's learning rate for matrices scales as 1/width (Yang et
+    al. 2022, arXiv 2203.03466, table 3)."""
 
     def peak_rate(self, hidden_size: int) -> float:
         """Return the peak learning rate for a model of this width."""
@@ -73,8 +74,8 @@ class StageSettings:
             raise UserError(
                 key,
                 None,
-                f"a stage is named by letters, digits, - and _, and not {', '.join(RESERVED)}",
-                "give it another name",
+                f"a stage name has letters, digits, - and _, and must not be {', '.join(RESERVED)}",
+                "use another name",
             )
         for field in ("steps", "max_epochs", "learning_rate_times_width"):
             require_positive(f"{key}.{field}", getattr(self, field))
@@ -85,13 +86,13 @@ class StageSettings:
         if self.tokens is not None and self.pf_days is not None:
             raise UserError(
                 f"{key}.tokens", self.tokens, f"{key}.pf_days={self.pf_days:g} is a limit too",
-                "give one of them",
+                "set only one of them",
             )  # fmt: skip
         self._check_from(key)
         shares = (self.text or {"target": 1.0}).values()
         if any(share < 0 for share in shares) or not sum(shares) > 0:
             raise UserError(
-                f"{key}.text", self.text, "shares must be 0 or above, and one of them above 0"
+                f"{key}.text", self.text, "shares must be 0 or above, and at least one above 0"
             )
 
     def _check_from(self, key: str) -> None:

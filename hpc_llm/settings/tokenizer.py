@@ -12,16 +12,16 @@ SMALLEST_VOCABULARY = 384  # 256 byte tokens, the special tokens and an alphabet
 
 @dataclass(kw_only=True)
 class TokenizerSettings:
-    """A new sentencepiece vocabulary; the settings that keep text lossless are not options."""
+    """A new sentencepiece vocabulary; settings required for lossless text are fixed."""
 
     model_type: str
     """unigram (Kudo 2018) or bpe, for comparison."""
     vocab_size: int
-    """Tokens, special tokens and bytes included."""
+    """Number of tokens, including special tokens and byte tokens."""
     source_share: float
     """Share of source-language characters in the training text, so that it stays readable."""
     max_characters: int
-    """Characters of the training text at most; more is subsampled (memory grows with it)."""
+    """Maximum characters of training text; more is subsampled (memory grows with it)."""
     threads: int
     """Threads of the trainer; the vocabulary does not depend on it."""
 

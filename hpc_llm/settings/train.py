@@ -13,15 +13,15 @@ BATCHINGS = ("packed", "grouped")
 
 @dataclass(kw_only=True)
 class RampSettings:
-    """A quantity that grows linearly in the first steps of a stage."""
+    """A linear warm-up of a quantity over the first steps of a stage."""
 
     start: int | None
-    """Its first value, in tokens; null: no growth."""
+    """Initial value in tokens; null: no warm-up."""
     steps: int
-    """Steps until it has its full value."""
+    """Steps until the full value."""
 
     def check(self, key: str, full: int) -> None:
-        """Raise `UserError` for values that cannot be; `full` is the value in the end."""
+        """Raise `UserError` for invalid values; `full` is the final value."""
         if self.start is None:
             return
         require_positive(f"{key}.steps", self.steps)
@@ -31,10 +31,10 @@ class RampSettings:
 
 @dataclass(kw_only=True)
 class DefaultSteps:
-    """Default lengths of stages, in optimizer steps, by what they train."""
+    """Default lengths of stages in optimizer steps, by what they train."""
 
     embeddings: int
-    """Stages that train embeddings or the LM head alone."""
+    """Stages that train only embeddings or the LM head."""
     adapter: int
     """Stages that train an adapter."""
     full: int
@@ -48,50 +48,51 @@ class DefaultSteps:
 
 @dataclass(kw_only=True)
 class TrainSettings:
-    """What all training stages share, unless a stage has its own."""
+    """Settings of all training stages, unless a stage overrides them."""
 
     sequence_length: int
     """Tokens in a packed sequence; never above the model's own positions."""
     batch_tokens: int
     """Tokens of one optimizer step over all ranks: batch_tokens / sequence_length sequences."""
     micro_batch_tokens: int | None
-    """Tokens of one forward pass on one rank at most; fewer than its share of the batch means
-    gradient accumulation. null: no limit."""
+    """Maximum tokens per forward pass of one rank; less than its share of the batch means gradient
+    accumulation. null: no limit."""
     batching: str
-    """packed (whole documents side by side) | grouped (one document a row, those of a step of
-    similar length, padded to the longest: for models that cannot keep packed ones apart)."""
+    """packed (whole documents side by side) | grouped (one document per sequence, documents of
+    similar length in a step, padded to the longest: for models that cannot separate packed
+    documents)."""
     replay: float
-    """Share of the tokens that comes from the source language, in the stages that adapt."""
+    """Share of source-language tokens in the adaptation stages (replay)."""
     sequence_warmup: RampSettings
-    """Rows grow from `start` tokens to sequence_length."""
+    """Warm-up of the sequence length, from `start` to sequence_length tokens."""
     batch_warmup: RampSettings
-    """Steps grow from `start` tokens to batch_tokens."""
+    """Warm-up of the batch size, from `start` to batch_tokens tokens."""
     precision: str
-    """fp32 | bf16 | fp16; conf/train takes what `hardware.precision` says."""
+    """fp32 | bf16 | fp16; conf/train defaults to `hardware.precision`."""
     recompute: bool
     """Recompute activations in the backward pass: less memory, about a third more FLOPs."""
     weight_decay: float
     """AdamW weight decay of matrices."""
     embedding_weight_decay: float | None
-    """The same of the input rows and the LM head; null: weight_decay. None under new_rows."""
+    """Weight decay of the input embedding and the LM head; null: weight_decay. 0 for new_rows."""
     lora_weight_decay: float | None
-    """The same of adapters; null: weight_decay."""
+    """Weight decay of adapters; null: weight_decay."""
     beta1: float
-    """AdamW first moment."""
+    """AdamW beta1 (first moment)."""
     beta2: float
-    """AdamW second moment."""
+    """AdamW beta2 (second moment)."""
     gradient_clipping: float
-    """Largest global gradient norm."""
+    """Maximum global gradient norm."""
     log_steps: int
-    """Steps between two lines of `events.jsonl`."""
+    """Steps between log lines and `train` events."""
     max_hours: float | None
-    """Stop with a checkpoint after these hours of one start, to be resumed later; null: never."""
+    """Save a checkpoint and stop after this many hours of one start; null: never."""
     compile: bool
     """Compile the model with torch.compile: faster steps, a minute before the first."""
     threads: int | None
-    """CPU threads of a rank; null: the cores this process may use / the ranks on the node."""
+    """CPU threads per rank; null: usable cores / ranks on the node."""
     steps: DefaultSteps
-    """Default lengths of stages, which conf/method/ refers to."""
+    """Default lengths of stages, referenced in conf/method/."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -100,7 +101,9 @@ class TrainSettings:
             require_positive(f"train.{key}", getattr(self, key))
         require_choice("train.batching", self.batching, BATCHINGS)
         if not 0 <= self.replay < 1:
-            raise UserError("train.replay", self.replay, "must be a share, from 0 and below 1")
+            raise UserError(
+                "train.replay", self.replay, "must be a fraction, at least 0 and below 1"
+            )
         if self.max_hours is not None:
             require_positive("train.max_hours", self.max_hours)
         self.steps.check("train.steps")
@@ -117,10 +120,10 @@ class TrainSettings:
         self._check_shapes()
 
     def micro_rows(self, share: int) -> int:
-        """Return the rows of one forward pass of a rank whose share of a step is `share` rows.
+        """Return the sequences per forward pass of a rank with `share` sequences per step.
 
-        The largest divisor of `share` within `micro_batch_tokens`, so that the micro-batches of a
-        step are of equal size. Raises `UserError` when a micro-batch holds no row.
+        The largest divisor of `share` within `micro_batch_tokens`, so that all micro-batches of a
+        step have equal size. Raises `UserError` if a micro-batch cannot hold a sequence.
         """
         limit = share
         if self.micro_batch_tokens is not None:
@@ -135,7 +138,7 @@ class TrainSettings:
         return max(size for size in range(1, limit + 1) if share % size == 0)
 
     def _check_shapes(self) -> None:
-        """Refuse batches of changing shape where they cannot be."""
+        """Raise `UserError` for changing batch shapes where they are not supported."""
         growing = [
             f"train.{name}.start={ramp.start}"
             for name, ramp in (
@@ -148,7 +151,7 @@ class TrainSettings:
             raise UserError(
                 "train.batching",
                 self.batching,
-                f"a step is made of documents of similar length, which {growing[0]} would split",
+                f"a step has documents of similar length, which {growing[0]} would split",
                 "use train.batching=packed, or no warm-up",
             )
         if self.compile and (growing or self.batching == "grouped"):
@@ -156,6 +159,6 @@ class TrainSettings:
             raise UserError(
                 "train.compile",
                 "true",
-                f"{changing} gives batches of changing shape, each compiled again",
-                "drop one of the two",
+                f"{changing} changes the shape of batches, and each shape is compiled again",
+                "use only one of the two",
             )

@@ -9,16 +9,16 @@ __all__ = ["TransplantSettings"]
 
 @dataclass(kw_only=True)
 class TransplantSettings:
-    """How rows of the new vocabulary start, given those of the old one.
+    """Initialisation of the new embeddings from the old ones.
 
-    The initialisations are the files of `hpc_llm/vocabulary/initial/`; `check_transplant` there
+    The initialisations are the files in `hpc_llm/vocabulary/initial/`; `check_transplant` there
     checks the names when the configuration is composed.
     """
 
     mode: str
     """replace: the new vocabulary replaces the old one."""
     input: str
-    """Initialisation of input embeddings of tokens that the old vocabulary does not have."""
+    """Initialisation of the input embeddings of tokens missing in the old vocabulary."""
     output: str
     """The same for the LM head; with tied embeddings it must equal `input`."""
 

@@ -11,20 +11,20 @@ __all__ = ["ZeroSettings"]
 
 @dataclass(kw_only=True)
 class ZeroSettings:
-    """How states are divided among the ranks (Rajbhandari et al. 2020)."""
+    """How states are partitioned across ranks (Rajbhandari et al. 2020)."""
 
     stage: int
-    """0: nothing, 1: optimizer states, 2: and gradients, 3: and parameters. In fp32 one rank, which
-    has nothing to divide, takes 0 for 1 and 2."""
+    """Partitioned states: 0: none, 1: optimizer states, 2: and gradients, 3: and parameters. In
+    fp32, a single rank uses 0 instead of 1 and 2: it has nothing to partition."""
     offload_optimizer: bool
-    """Keep optimizer states in the memory of the host (stages 1 to 3)."""
+    """Offload optimizer states to host memory (stages 1 to 3)."""
     offload_parameters: bool
-    """Keep parameters in the memory of the host (stage 3)."""
+    """Offload parameters to host memory (stage 3)."""
     bucket_elements: int
-    """Elements of one reduce or all-gather bucket."""
+    """Elements per reduce or all-gather bucket."""
     extra: dict[str, Any]
-    """Anything else for the DeepSpeed configuration, passed through as it is; keys that DeepSpeed
-    does not know, and contradictions to other settings, are refused."""
+    """Further keys of the DeepSpeed configuration, passed through unchanged; unknown keys and
+    conflicts with other settings are errors."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -51,7 +51,7 @@ class ZeroSettings:
 
 
 def _refuse_auto(value: Any, key: str) -> None:
-    """Raise `UserError` for `auto`, which DeepSpeed itself does not understand."""
+    """Raise `UserError` for `auto`, which DeepSpeed itself does not support."""
     if isinstance(value, dict):
         for name, inner in value.items():
             _refuse_auto(inner, f"{key}.{name}")
@@ -59,6 +59,6 @@ def _refuse_auto(value: Any, key: str) -> None:
         raise UserError(
             key,
             "auto",
-            "nothing fills that in here",
-            "leave it out or give a value",
+            "auto is not supported here",
+            "remove it or set a value",
         )

@@ -1,4 +1,4 @@
-"""The model after a point of the recipe, built from the results of the stages."""
+"""Assemble the model at a point of the recipe from the results of the stages."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ __all__ = ["model_after", "open_adapter", "start_model"]
 
 
 def _trained(context: Context, name: str | None) -> list[Path]:
-    """Return the folders of the stages that make the model after `name`; None: the transplant."""
+    """Return the folders of the stages that lead to the model after `name`; None: none."""
     names = [] if name is None else context.cfg.lineage(name)
     return [context.stage_folder(f"train/{name}") for name in names]
 
@@ -28,10 +28,10 @@ def _adapter(folder: Path) -> Path | None:
 
 
 def start_model(context: Context, name: str | None, *, to_train: bool = False) -> PreTrainedModel:
-    """Return the model after the training stage `name`, its adapters merged (phi = 1).
+    """Return the model after the training stage `name`, with adapters merged (phi = 1).
 
-    An adapter that cannot be merged stays attached. None is the transplanted model. One that is
-    `to_train` is partitioned over the ranks where `zero` says so (collective).
+    An adapter that cannot be merged stays attached. None is the transplanted model. With
+    `to_train` the model is partitioned over the ranks if `zero` requires it (collective).
     """
     return _after(context, _trained(context, name), to_train=to_train)
 
@@ -45,15 +45,15 @@ def _after(context: Context, folders: list[Path], *, to_train: bool = False) -> 
         if adapter := _adapter(folder):
             attached = attach_adapter(model, adapter)
             if describe(cfg.stages[folder.name].method).merges == "never":
-                return attached  # the last one: `hpc_llm.pipeline.checks` refuses others
+                return attached  # always the last: `hpc_llm.pipeline.checks` rejects others
             model = merge_adapter(attached, 1.0)
     return model
 
 
 def open_adapter(context: Context) -> torch.nn.Module:
-    """Return the model after the whole recipe, with the adapter of the last stage not merged.
+    """Return the model after the whole recipe, with the adapter of the last stage unmerged.
 
-    Where the last stage trained no adapter it is the plain model.
+    Return the plain model if the last stage trained no adapter.
     """
     last = context.cfg.adaptation[-1] if context.cfg.adaptation else None
     folders = _trained(context, last)

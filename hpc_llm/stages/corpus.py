@@ -20,7 +20,8 @@ def run(context: Context, name: str) -> dict[str, Any]:
             "corpus.target",
             "[]",
             "no text in the new language",
-            "give files (corpus.target=ru.jsonl.gz), a pattern, hub:OWNER/NAME or corpus=sample",
+            "set corpus.target to files (ru.jsonl.gz), a pattern or hub:OWNER/NAME, or use "
+            "corpus=sample",
         )
     counts: dict[str, Any] = {}
     with replaced_folder(context.stage_folder(name)) as folder:

@@ -1,4 +1,4 @@
-"""Stage `correct`: the merging factor phi on held-out text, in memory, then one merged model."""
+"""Stage `correct`: choose the merging factor phi on held-out text, then merge the model."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ __all__ = ["run"]
 
 
 def run(context: Context, name: str) -> dict[str, Any]:
-    """Write correct/phi.json (the curve and the choice) and model/, the result of the run."""
+    """Write correct/phi.json (the curve and the chosen phi) and model/, the result of the run."""
     cfg = context.cfg
     model = open_adapter(context)
     tokenizer = load_tokenizer(context.stage_folder("tokenizer"), cfg.model)
@@ -34,12 +34,12 @@ def run(context: Context, name: str) -> dict[str, Any]:
     line = "no adapter in the recipe: nothing to choose"
     if choice:
         line = f"phi {choice.value:.3g} [{choice.low:.3g}, {choice.high:.3g}]"
-        line += " at the edge of correct.grid: a wider grid may do better" * choice.at_edge
+        line += " at the edge of correct.grid: try a wider grid" * choice.at_edge
     return {"phi": value["phi"], "line": line}
 
 
 def _choose(context: Context, model: Any, tokenizer: Any) -> PhiChoice:
-    """Search phi on the tune documents, through the scale of the LoRA layers."""
+    """Search for phi on the tune documents by scaling the LoRA layers."""
     cfg, encode, first = context.cfg, encoder(tokenizer), first_token(tokenizer)
     losses, sizes = [], []
     for language in LANGUAGES:

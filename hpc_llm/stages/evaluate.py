@@ -29,14 +29,14 @@ MEASURES: tuple[Callable[[Evaluated], dict[str, Measure]], ...] = (
     bits_per_byte_measures,
     forgetting_measures,
 )
-"""What is measured at every point; views show measures in this order."""
+"""Measures computed at every point; views show them in this order."""
 
 PROMPTS, PROMPT_WORDS, SAMPLE_TOKENS = 3, 6, 80
 LINE_MEASURES = 3  # in the log line of the stage
 
 
 def run(context: Context, name: str) -> dict[str, Any]:
-    """Write evaluate/POINT.json (the measures) and .npz (the loss of each test document)."""
+    """Write evaluate/POINT.json (measures) and .npz (loss per test document)."""
     point = name.split("/")[1]
     evaluated = _evaluate(context, point)
     measures: dict[str, dict[str, Any]] = {}
@@ -46,7 +46,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
     if point == "corrected":
         result["samples"] = _samples(evaluated)
     result["line"] = _line(measures)
-    result = plain(result)  # a NaN is null
+    result = plain(result)  # NaN becomes null
     save_losses(context.folder.path / f"{name}.npz", evaluated.losses)
     write_json(context.folder.path / f"{name}.json", result)
     context.events.append("evaluate", stage=point, axes={}, metrics=_metrics(measures))
@@ -87,7 +87,7 @@ def _line(measures: dict[str, dict[str, Any]]) -> str:
 
 
 def _metrics(measures: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return what the event logs: each measure, and the ends of its interval."""
+    """Return the metrics of the event: each measure, and the bounds of its interval."""
     metrics = {}
     for name, measure in measures.items():
         metrics[name] = measure["value"]

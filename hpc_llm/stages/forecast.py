@@ -1,4 +1,4 @@
-"""What is left of a run, from the rates it has shown: after 50 steps they replace the prior."""
+"""Remaining time of a run from its measured speed, which replaces the estimate after 50 steps."""
 
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -6,12 +6,12 @@ from itertools import pairwise
 __all__ = ["MEASURED_STEPS", "Pace", "Rest"]
 
 MEASURED_STEPS = 50
-WARM_UP = 10  # steps that compile, allocate and fill caches
+WARM_UP = 10  # steps excluded: compilation, allocation, cold caches
 
 
 @dataclass(frozen=True)
 class Rest:
-    """Seconds that are left: at the fastest, the mean and the slowest interval measured."""
+    """Remaining seconds at the speed of the fastest, the mean and the slowest interval."""
 
     low: float
     mid: float
@@ -25,14 +25,14 @@ class Pace:
     steps: int
     """Steps of the stage."""
     step_flops: int
-    """FLOPs carried out in a step."""
+    """Hardware FLOPs per step."""
     later_flops: int = 0
-    """The same of the stages that train after this one."""
+    """Hardware FLOPs of later training stages."""
     _marks: list[tuple[int, float]] = field(default_factory=list)
     """(step, clock)"""
 
     def mark(self, step: int, clock: float) -> None:
-        """Note that `step` steps are done at `clock` (seconds)."""
+        """Record that `step` steps are done at `clock` (seconds)."""
         self._marks.append((step, clock))
 
     @property
@@ -41,11 +41,11 @@ class Pace:
         return self._marks[-1][0] - self._marks[0][0] if self._marks else 0
 
     def rest(self) -> Rest | None:
-        """Return what the stage and later training still take; None before 50 steps."""
+        """Return the remaining time of this and later training stages; None before 50 steps."""
         return self._rest(self.later_flops)
 
     def stage_rest(self) -> Rest | None:
-        """Return what the stage still takes; None before 50 steps."""
+        """Return the remaining time of this stage; None before 50 steps."""
         return self._rest(0)
 
     def _rest(self, later_flops: int) -> Rest | None:

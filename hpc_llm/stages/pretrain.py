@@ -1,7 +1,7 @@
-"""Stage `train/<name>` of a stage from scratch: a base model pre-trained on the source text.
+"""Stage `train/<name>` from scratch: pre-train a base model on the source text.
 
-For the embedded example and for models that have a configuration and no weights. It is the same
-training as everywhere, on an untrained model with a vocabulary of its own.
+For the embedded example and for models with a configuration but no weights. The same training loop
+runs on an untrained model with its own vocabulary.
 """
 
 from dataclasses import replace
@@ -55,11 +55,11 @@ def _pretrain(context: Context, name: str, folder: Path) -> dict[str, Any]:
     text = TrainingText(vocabulary=work / MODEL_NAME, shares=shares)
     trained, spec = train_stage(context, name, model, text, folder)
     if context.ranks.is_first:
-        # An empty model takes the gathered weights: under ZeRO-3 the trained one holds none itself.
+        # load the gathered weights into an empty model: under ZeRO-3 the trained one has no weights
         with torch.device("meta"):
             model = build_model(architecture, len(tokenizer), cfg.seed)
         model.load_state_dict(trained.weights, strict=False, assign=True)
-        model.tie_weights()  # a tied head has no entry of its own
+        model.tie_weights()  # a tied head has no separate entry
         model.config.bos_token_id = tokenizer.bos_token_id
         model.config.eos_token_id = tokenizer.eos_token_id
         with replaced_folder(folder / "model") as result:

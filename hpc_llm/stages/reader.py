@@ -1,4 +1,4 @@
-"""The text that a stage trains on: which shards, with which shares, and the reader of them."""
+"""The training text of a stage: its shards, their shares, and their reader."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class TrainingText:
     """Token shards of one or several texts."""
 
     vocabulary: Path
-    """The sentencepiece model that has encoded them."""
+    """The sentencepiece model that encoded them."""
     shares: Mapping[Path, float]
     """Shares of the tokens by the prefix of the shards, the main text first."""
 
@@ -27,7 +27,7 @@ class TrainingText:
 def open_reader(cfg: RunConfig, text: TrainingText, plan: BatchPlan, rows: int) -> Reader:
     """Return the reader of `text` for a model of `rows` embeddings.
 
-    Raises `UserError` for shards that are not whole, have changed or are of another vocabulary.
+    Raises `UserError` for shards that are incomplete, have changed or use another vocabulary.
     """
     unit = plan.rows if cfg.train.batching == "grouped" else None
     readers = []

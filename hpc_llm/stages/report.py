@@ -1,4 +1,4 @@
-"""Stage `report`: the results of the run in summary.json, on a page and on the model card."""
+"""Stage `report`: write the results of the run to summary.json, a page and the model card."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
 
 
 def summarise(context: Context) -> dict[str, Any]:
-    """Return the results of the run; what it did not produce is None."""
+    """Return the results of the run; missing ones are None."""
     cfg, folder = context.cfg, context.folder
     points = ["base", "transplant", *cfg.adaptation, "corrected"]
     files = {point: folder.path / f"evaluate/{point}.json" for point in points}
@@ -49,7 +49,7 @@ def summarise(context: Context) -> dict[str, Any]:
 
 
 def _result(context: Context, stage: str) -> dict[str, Any]:
-    """Return the result of a stage that the report needs, and that is therefore finished."""
+    """Return the result of a stage that the report needs, and that is thus finished."""
     record = context.folder.finished(stage)
     assert record is not None
     result: dict[str, Any] = record["result"]

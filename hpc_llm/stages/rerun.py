@@ -1,4 +1,4 @@
-"""`hpc-llm train rerun.step=N`: a step of a stage repeated, and compared with its record."""
+"""`hpc-llm train rerun.step=N`: rerun a step of a stage and compare it with its record."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +17,11 @@ from hpc_llm.training.spec import StageSpec
 
 __all__ = ["recorded_step", "rerun"]
 
-ROUNDING = 1e-4  # of the loss: what another machine or number of ranks may differ by
+ROUNDING = 1e-4  # relative tolerance of the loss on another machine or number of ranks
 
 
 def rerun(context: Context) -> tuple[str, bool]:
-    """Repeat the step of `cfg.rerun`; return the comparison as text, and whether it agrees
+    """Rerun the step of `cfg.rerun`; return the comparison as text, and whether it matches
     (collective)."""
     cfg = context.cfg
     stage, step = cfg.rerun.stage or cfg.adaptation[-1], cfg.rerun.step
@@ -35,54 +35,54 @@ def rerun(context: Context) -> tuple[str, bool]:
     architecture = Architecture.of(model)
     flops = stage_flops(context, stage, architecture, spec.plan)
     again, began = rerun_step(spec, step, flops.model)
-    lines = [f"{stage}, step {step}, done again from step {began}"]
-    compared, agrees = _compare(before, again)
+    lines = [f"{stage}: step {step} rerun from step {began}"]
+    compared, matches = _compare(before, again)
     lines += compared
     if cfg.rerun.show:
         lines += _documents(context, spec, again.batch)
-    return "\n".join(lines) + "\n", agrees
+    return "\n".join(lines) + "\n", matches
 
 
 def recorded_step(events: Path, stage: str, step: int) -> StepRecord:
-    """Return the newest record of a step in `events.jsonl`; `UserError` where there is none."""
+    """Return the newest record of a step in `events.jsonl`; `UserError` if there is none."""
     found = None
     for line in read_jsonl(events):
         if line.get("event") == "train" and line.get("stage") == stage:
             for record in line.get("steps", []):
                 found = StepRecord(*record) if record[0] == step else found
     if found is None:
-        raise UserError("rerun.step", step, f"{events} has no such step of {stage}")
+        raise UserError("rerun.step", step, f"{events} has no record of this step of {stage}")
     return found
 
 
 def _compare(before: StepRecord, again: StepRecord) -> tuple[list[str], bool]:
     same_batch = before.chain == again.chain
-    same = repr(again.loss) == repr(before.loss)  # two NaN are alike here
+    same = repr(again.loss) == repr(before.loss)  # NaN equals NaN here
     difference = 0.0 if same else abs(again.loss - before.loss) / max(abs(before.loss), 1e-12)
     lines = [
-        f"batch {before.batch}: {'the same' if same_batch else 'ANOTHER ONE'} "
-        f"(chain {before.chain}, again {again.chain})",
-        f"loss {before.loss!r}, again {again.loss!r}: {_verdict(difference)}",
+        f"batch {before.batch}: {'identical' if same_batch else 'DIFFERENT'} "
+        f"(chain {before.chain}, rerun {again.chain})",
+        f"loss {before.loss!r}, rerun {again.loss!r}: {_verdict(difference)}",
     ]
     if before.gradient_norm is not None and again.gradient_norm is not None:
         norms = before.gradient_norm, again.gradient_norm
         gap = abs(norms[1] - norms[0]) / max(abs(norms[0]), 1e-12)
-        lines.append(f"gradient norm {norms[0]!r}, again {norms[1]!r}: {_verdict(gap)}")
+        lines.append(f"gradient norm {norms[0]!r}, rerun {norms[1]!r}: {_verdict(gap)}")
     if before.applied != again.applied:
-        lines.append(f"update applied: {before.applied}, again {again.applied}")
+        lines.append(f"update applied: {before.applied}, rerun {again.applied}")
     return lines, same_batch and not difference > ROUNDING and before.applied == again.applied
 
 
 def _verdict(difference: float) -> str:
     if difference == 0:
-        return "the same bits"
+        return "bit-identical"
     return f"relative difference {difference:.1e}" + (
-        ", ROUNDING IS LESS" * (difference > ROUNDING)
+        ", MORE THAN ROUNDING" * (difference > ROUNDING)
     )
 
 
 def _documents(context: Context, spec: StageSpec, batch: int) -> Iterator[str]:
-    """The texts of a batch, of all ranks, as the tokenizer decodes them."""
+    """Yield the decoded texts of a batch, of all ranks."""
     tokenizer: Any = load_tokenizer(context.stage_folder("tokenizer"), context.cfg.model)
     for rank in range(spec.plan.world_size):
         for part in spec.plan.indices(batch, rank):

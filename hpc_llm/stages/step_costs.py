@@ -1,4 +1,4 @@
-"""What the steps of one stage cost, in FLOPs."""
+"""Cost of the steps of one stage in FLOPs."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,10 +11,10 @@ __all__ = ["StageFlops"]
 
 @dataclass(frozen=True)
 class StageFlops:
-    """What steps cost, exactly: a * tokens + b * sum(length^2).
+    """Exact cost of steps: a * tokens + b * sum(length^2).
 
-    Model FLOPs are those of documents, with causal attention; hardware FLOPs are those carried out:
-    dense attention over whole rows, padding and recomputation included.
+    Model FLOPs count documents, with causal attention; hardware FLOPs count what is computed: dense
+    attention over whole sequences, padding and recomputation.
     """
 
     per_token: Fraction
@@ -22,13 +22,13 @@ class StageFlops:
     per_position: Fraction
     per_squared_width: Fraction
     hardware_per_step: int
-    """Of a step of full length."""
+    """Of a step at full sequence length."""
     six_n: int
-    """6 N, for the figure that others quote."""
+    """6 N, for the commonly quoted MFU."""
 
     @classmethod
     def of(cls, architecture: Architecture, method: Method, plan: BatchPlan) -> "StageFlops":
-        """Return the costs of a step; two steps with known document lengths give a and b."""
+        """Return the costs, with a and b from two steps with known document lengths."""
         length = plan.sequence_length
 
         def cost(attention: str, lengths: list[int]) -> StepFlops:
@@ -44,15 +44,15 @@ class StageFlops:
         )
 
     def model(self, tokens: int, squares: int) -> int:
-        """Model FLOPs of `tokens` in documents whose squared lengths sum to `squares`."""
+        """Return model FLOPs of `tokens` in documents whose squared lengths sum to `squares`."""
         return int(self.per_token * tokens + self.per_square * squares)
 
     def hardware(self, positions: int, squared_widths: int) -> int:
-        """FLOPs carried out for `positions` in rows whose squared lengths sum to the other."""
+        """Return hardware FLOPs of `positions` in sequences with these summed squared lengths."""
         return int(self.per_position * positions + self.per_squared_width * squared_widths)
 
 
 def _line(apart: int, whole: int, length: int) -> tuple[Fraction, Fraction]:
-    """Return a and b from the costs of `length` tokens in documents of 1 and in one document."""
+    """Return a and b from the costs of `length` tokens in documents of 1, and in one document."""
     square = Fraction(whole - apart, length * length - length)
     return Fraction(apart, length) - square, square

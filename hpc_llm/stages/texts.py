@@ -1,4 +1,4 @@
-"""Where texts and vocabularies lie in a run folder, and how evaluation reads them."""
+"""Paths of texts in a run folder, and reading them for evaluation."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ def text_file(context: Context, text: str, part: str) -> Path:
 def heldout(context: Context, language: str, part: str) -> list[str]:
     """Load held-out documents up to `evaluation.<part>_bytes`, at least one.
 
-    [] when the run has no text in that language.
+    Return [] if the run has no text in that language.
     """
     path = text_file(context, language, part)
     limit: int = getattr(context.cfg.evaluation, f"{part}_bytes")
@@ -44,7 +44,7 @@ def encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[str]], list[li
 
 
 def first_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token before a document: BOS, or EOS where the vocabulary has no BOS."""
+    """Return the token before a document: BOS, or EOS if the vocabulary has no BOS."""
     if tokenizer.bos_token_id is not None:
         return int(tokenizer.bos_token_id)
     return None if tokenizer.eos_token_id is None else int(tokenizer.eos_token_id)

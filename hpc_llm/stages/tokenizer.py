@@ -1,4 +1,4 @@
-"""Stage `tokenizer`: a new vocabulary for the language, and the text in its tokens."""
+"""Stage `tokenizer`: train a new tokenizer for the language and encode the training text."""
 
 from dataclasses import asdict
 from typing import Any

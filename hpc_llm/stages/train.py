@@ -37,9 +37,9 @@ def run(context: Context, name: str) -> dict[str, Any]:
 
 
 def starting_point(context: Context, stage: str) -> tuple[PreTrainedModel, TrainingText]:
-    """Return the model that a stage of the recipe starts from, and the text it trains on.
+    """Return the model from which a stage of the recipe starts, and its training text.
 
-    A branch of STAGE@STEP gets the model that STAGE started from: the checkpoint holds the rest.
+    A branch of STAGE@STEP gets the model from which STAGE started: the checkpoint has the rest.
     """
     cfg = context.cfg
     before = cfg.lineage(stage)[:-1]

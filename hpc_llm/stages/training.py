@@ -1,4 +1,4 @@
-"""What the training stages share: the inputs of the loop, its hooks for events and costs."""
+"""Shared code of the training stages: inputs of the loop, hooks for events and costs."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,16 +28,13 @@ from hpc_llm.training.verify import verify_flops
 
 __all__ = ["build_spec", "needed_division", "stage_flops", "train_stage", "training_result"]
 
-INTERNAL = ("step", "recent", "window")  # of Progress: not for the record
+INTERNAL = ("step", "recent", "window")  # fields of Progress that are not recorded
 
 
 def build_spec(
     context: Context, name: str, model: PreTrainedModel, text: TrainingText, folder: Path
 ) -> StageSpec:
-    """Build the inputs of the stage `train/<name>`: `model` on `text`.
-
-    Its checkpoints lie in `folder`.
-    """
+    """Build the inputs of the stage `train/<name>`: `model` on `text`, checkpoints in `folder`."""
     cfg = context.cfg.for_stage(name)
     stage = cfg.stages[name]
     positions = context_length(model.config.to_dict())
@@ -81,20 +78,20 @@ def build_spec(
 
 
 def _check_branches(cfg: RunConfig, name: str, steps: int) -> None:
-    """Raise `UserError` for a stage that branches from a step after the last one of `name`."""
+    """Raise `UserError` if a stage branches from a step after the last one of `name`."""
     for other, stage in cfg.stages.items():
         if stage.branch is not None and stage.branch[0] == name and stage.branch[1] > steps:
             raise UserError(
                 f"stages.{other}.from",
                 stage.from_stage,
-                f"{name} ends after {steps} steps, by stages.{name}.max_epochs="
-                f"{cfg.stages[name].max_epochs:g}",
-                f"use {name}@STEP up to there, or a larger stages.{name}.max_epochs",
+                f"{name} ends after {steps} steps (stages.{name}.max_epochs="
+                f"{cfg.stages[name].max_epochs:g})",
+                f"use {name}@STEP up to {steps}, or a larger stages.{name}.max_epochs",
             )
 
 
 def _branch(context: Context, name: str) -> Branch | None:
-    """Return the checkpoint that a stage branches from; None for a stage that is no branch."""
+    """Return the checkpoint from which a stage branches; None if it does not branch."""
     found = context.cfg.stages[name].branch
     if found is None:
         return None
@@ -108,9 +105,9 @@ def _branch(context: Context, name: str) -> Branch | None:
 
 
 def _continued(name: str, plan: BatchPlan, reader: Reader, branch: Branch) -> BatchPlan:
-    """Return the plan of a branch: it reads the text on from where the branch begins.
+    """Return the plan of a branch: it continues reading the text where the branch starts.
 
-    A text of its own, or the same text in sequences of another length, is read from its beginning.
+    A different text, or the same text in sequences of another length, is read from the beginning.
     """
     state = read_branch(name, branch).state
     text = (reader.fingerprint, reader.rows_per_epoch)
@@ -124,7 +121,7 @@ def _continued(name: str, plan: BatchPlan, reader: Reader, branch: Branch) -> Ba
 def train_stage(
     context: Context, name: str, model: PreTrainedModel, text: TrainingText, folder: Path
 ) -> tuple[TrainedStage, StageSpec]:
-    """Train `model` by the stage `train/<name>` on `text`; checkpoints lie in `folder`."""
+    """Train `model` in the stage `train/<name>` on `text`, with checkpoints in `folder`."""
     cfg, spec = context.cfg, build_spec(context, name, model, text, folder)
     plan, architecture = spec.plan, Architecture.of(model)
     method = stage_method(spec.stage, recompute=cfg.train.recompute, key=f"stages.{name}")
@@ -136,9 +133,9 @@ def train_stage(
 
 
 def needed_division(cfg: RunConfig, world_size: int) -> ZeroSettings:
-    """Return `cfg.zero` as it is trained with: one rank has nothing to partition.
+    """Return the effective `cfg.zero`: stage 0 for a single rank, which has nothing to partition.
 
-    In fp32 DeepSpeed's stages 1 and 2 would only keep weights and gradients twice there.
+    In fp32 on one rank, DeepSpeed's stages 1 and 2 would only store weights and gradients twice.
     """
     divides = world_size > 1 or cfg.train.precision != "fp32" or cfg.zero.stage == 3
     wanted = cfg.zero.offload_optimizer or cfg.zero.extra or cfg.checkpoint.layout == "sharded"
@@ -146,7 +143,7 @@ def needed_division(cfg: RunConfig, world_size: int) -> ZeroSettings:
 
 
 def _later_flops(context: Context, spec: StageSpec, architecture: Architecture) -> int:
-    """FLOPs carried out by the stages that train after this one, as far as can be known now."""
+    """Return the hardware FLOPs of later training stages, as far as known."""
     total, names = 0, list(context.cfg.stages)
     for name in names[names.index(spec.name) + 1 :]:
         cfg = context.cfg.for_stage(name)
@@ -162,7 +159,7 @@ def _later_flops(context: Context, spec: StageSpec, architecture: Architecture) 
 
 
 def _new_rows(context: Context, name: str) -> list[int]:
-    """Return the ids of the tokens that the base model lacks, where they alone train."""
+    """Return the ids of tokens missing in the base model if only these are trained, else []."""
     stage = context.cfg.stages[name]
     if not trains(stage).only_new_rows:
         return []
@@ -172,7 +169,7 @@ def _new_rows(context: Context, name: str) -> list[int]:
             f"stages.{name}.method",
             stage.method,
             "the base model has all tokens of the vocabulary",
-            f"drop the stage: ~stages.{name}",
+            f"remove the stage: ~stages.{name}",
         )
     return rows
 
@@ -180,7 +177,7 @@ def _new_rows(context: Context, name: str) -> list[int]:
 def stage_flops(
     context: Context, name: str, architecture: Architecture, plan: BatchPlan
 ) -> StageFlops:
-    """Return what the steps of the stage `train/<name>` cost."""
+    """Return the costs of the steps of the stage `train/<name>`."""
     stage, recompute = context.cfg.stages[name], context.cfg.train.recompute
     method = stage_method(stage, recompute=recompute, key=f"stages.{name}")
     return StageFlops.of(architecture, method, plan)
@@ -192,17 +189,17 @@ def _stage_length(stage: StageSettings, steps: int) -> StageLength:
 
 
 def _expected_steps(length: StageLength, plan: BatchPlan, reader: Reader, flops: StageFlops) -> int:
-    """Return the steps of a stage, by the mean step of an epoch."""
+    """Return the number of steps of a stage, from the mean step of an epoch."""
     tokens = round(plan.rows * reader.tokens_per_row)
     squares = round(plan.rows * reader.squares_per_row)
     return length.expected_steps(tokens, flops.model(tokens, squares))
 
 
 def training_result(spec: StageSpec, trained: TrainedStage) -> dict[str, Any]:
-    """Return the result of a training stage, for its record."""
+    """Return the result of a training stage for its record."""
     done, reader = trained.progress, spec.reader
     loss = done.loss if done.loss is not None else float("nan")
-    line = f"{done.step} steps, {done.tokens:,} tokens, loss {loss:.3f}, rate {spec.peak_rate:.2g}"
+    line = f"{done.step} steps, {done.tokens:,} tokens, loss {loss:.3f}, lr {spec.peak_rate:.2g}"
     return {
         **{k: v for k, v in asdict(done).items() if k not in INTERNAL},
         "steps": done.step,

@@ -1,4 +1,4 @@
-"""Stage `transplant`: give the model the new vocabulary; rows of shared tokens are kept."""
+"""Stage `transplant`: replace the vocabulary; embeddings of shared tokens are kept."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ __all__ = ["run"]
 def run(context: Context, name: str) -> dict[str, Any]:
     """Write transplant/: the model with new embeddings and LM head, and its tokenizer.
 
-    new_rows.npy beside them holds the ids (int64) of tokens that the base model did not have.
+    new_rows.npy has the ids (int64) of tokens that the base model did not have.
     """
     cfg = context.cfg
     model = load_model(context.base, cfg.model, cfg.train.precision)
@@ -27,7 +27,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
         save_model(model, new, folder, DTYPES[cfg.train.precision])
         np.save(folder / "new_rows.npy", np.array(unseen, dtype=np.int64))
     line = (
-        f"{counts['rows']:,} rows: {counts['copied']:,} copied, {counts['mean']:,} mean of pieces, "
+        f"{counts['rows']:,} rows: {counts['copied']:,} copied, {counts['mean']:,} mean of tokens, "
         f"{counts['special']} special, {counts['unknown']} unknown"
     )
     return {**counts, "line": line}

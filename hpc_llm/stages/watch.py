@@ -1,6 +1,7 @@
-"""Reports of a stage while it trains: rows of the ledger, events, the console, the forecast.
+"""Reporting during training: ledger rows, events, console and remaining time.
 
-The training loop knows steps, tokens and seconds; here they become FLOPs, hours and money.
+The training loop counts steps, tokens and seconds; here they are converted to FLOPs, hours and
+money.
 """
 
 import time
@@ -28,20 +29,20 @@ __all__ = ["Watch"]
 
 
 class Watch:
-    """Connects one stage's loop with the ledger, the events and the console."""
+    """Connects the loop of one stage to the ledger, the events and the console."""
 
     def __init__(
         self, context: Context, spec: StageSpec, flops: StageFlops, later_flops: int
     ) -> None:
-        """Watch `spec`; `later_flops` are carried out by the stages that train after it."""
+        """Watch `spec`; `later_flops` are the hardware FLOPs of later training stages."""
         self.context, self.spec, self.flops = context, spec, flops
         self.account = context.account
         self.stage = f"train/{spec.name}"
         self.pace = Pace(spec.steps, flops.hardware_per_step, later_flops)
-        self.logged = self.billed = Progress()
+        self.logged = self.charged = Progress()
         self._stack = ExitStack()
         self._bar: ProgressBar | None = None
-        self._told = False
+        self._projected = False
 
     def __enter__(self) -> "Watch":
         """Start the clock of the forecast."""
@@ -58,14 +59,14 @@ class Watch:
         self._stack.__exit__(kind, error, traceback)
 
     def hooks(self) -> Hooks:
-        """What the loop calls."""
+        """Return the callbacks of the loop."""
         return Hooks(
             log=self._log,
             resumed=self._resumed,
             step_flops=self.flops.model,
             stop_reason=self.context.stop_reason,
-            saving=lambda done: self._bill(done, "save"),
-            over_budget=lambda done: self.account.over_budget(done.flops - self.billed.flops),
+            saving=lambda done: self._charge(done, "save"),
+            over_budget=lambda done: self.account.over_budget(done.flops - self.charged.flops),
             unsaved=self._without_checkpoint,
             anomaly=self._anomaly,
             stalled=self._stalled,
@@ -73,8 +74,8 @@ class Watch:
             measure=lambda: measure_energy(self.account, self.context.ranks),
         )
 
-    def _bill(self, done: Progress, reason: str) -> None:
-        before, self.billed = self.billed, done
+    def _charge(self, done: Progress, reason: str) -> None:
+        before, self.charged = self.charged, done
         tokens = done.tokens - before.tokens
         self.account.add(
             self.stage,
@@ -93,13 +94,13 @@ class Watch:
         )
 
     def _resumed(self, done: Progress) -> None:
-        """Resume from a checkpoint; what its ledger lacks (a lost file) is billed again."""
+        """Resume from a checkpoint; charge FLOPs that the ledger lacks (after a lost file)."""
         kept = self.account.ledger.useful_until(self.stage, done.step)
         missing = done.flops - kept.flops
         if missing:
             say(
-                f"{self.stage}: the ledger holds {kept.flops:,} FLOPs up to step {done.step}, the "
-                f"checkpoint {done.flops:,}: the difference is billed now, its hours are lost"
+                f"{self.stage}: the ledger has {kept.flops:,} FLOPs up to step {done.step}, the "
+                f"checkpoint {done.flops:,}: charging the difference; its hours are lost"
             )
         self.account.add(
             self.stage,
@@ -109,14 +110,14 @@ class Watch:
             tokens=max(0, done.tokens - kept.tokens),
         )
         self.context.events.resume(self.spec.name, done.step)
-        say(f"{self.spec.name}: resumes from step {done.step} of {self.spec.steps}")
-        self.logged = self.billed = done
+        say(f"{self.spec.name}: resuming from step {done.step} of {self.spec.steps}")
+        self.logged = self.charged = done
         self.pace = Pace(self.spec.steps, self.flops.hardware_per_step, self.pace.later_flops)
         self.pace.mark(done.step, time.time())
 
     def _log(self, done: Progress, metrics: dict[str, float], records: list[StepRecord]) -> None:
         before, self.logged = self.logged, done
-        self._bill(done, "log")
+        self._charge(done, "log")
         self.pace.mark(done.step, time.time())
         measured = {**metrics, **self._utilisation(before, done), **self._costs()}
         self.context.events.append(
@@ -134,38 +135,38 @@ class Watch:
             bar = progress_bar(self.spec.name, self.spec.steps, start=before.step)
             self._bar = self._stack.enter_context(bar)
         shown = {"loss": "train/loss", "tokens/s": "perf/tokens_per_second"}
-        figures = {name: metrics[key] for name, key in shown.items() if key in metrics}
-        self._bar.update(done.step, figures)
+        values = {name: metrics[key] for name, key in shown.items() if key in metrics}
+        self._bar.update(done.step, values)
 
     def _anomaly(self, anomaly: Anomaly, record: StepRecord) -> None:
-        """Leave a trace of what a guard found and did."""
+        """Log an anomaly and the action taken."""
         self._note_guard(record.step, **asdict(anomaly), batch=record.batch, chain=record.chain)
         folder = self.context.folder.path
         limit = "" if anomaly.limit is None else f" (limit {anomaly.limit:.4g})"
         say(
             f"{self.spec.name}: {anomaly.kind} at step {record.step}: {anomaly.value:.4g}{limit}; "
-            f"{anomaly.action}; its documents: hpc-llm train rerun.stage={self.spec.name} "
+            f"{anomaly.action}; show its documents: hpc-llm train rerun.stage={self.spec.name} "
             f"rerun.step={record.step} rerun.show=true run={folder.name} runs_dir={folder.parent}"
         )
 
     def _without_checkpoint(self, done: Progress) -> None:
-        """Leave a trace of a checkpoint that found no room."""
+        """Log a checkpoint skipped because the disk is full."""
         self._note_guard(done.step, kind="full_disk", action="skip")
         say(
-            f"{self.spec.name}: no room for the checkpoint of step {done.step} "
-            f"in {self.spec.folder} (guards.full_disk=skip); "
-            "free space there before the next is due"
+            f"{self.spec.name}: disk full, checkpoint of step {done.step} skipped: "
+            f"{self.spec.folder} (guards.full_disk=skip); "
+            "free space there before the next checkpoint"
         )
 
     def _stalled(self, names: list[str]) -> None:
-        """Leave a trace of ranks that keep the others waiting; from the watchdog's thread."""
+        """Record ranks that keep the others waiting; called from the watchdog's thread."""
         if self.context.ranks.is_first:
             log = self.context.folder.starts
             note_start(log, "end", code=EXIT_FAILED, why=f"stalled: {'; '.join(names)}")
-            self._note_guard(self.billed.step, kind="stall", action="stop", ranks=names)
+            self._note_guard(self.charged.step, kind="stall", action="stop", ranks=names)
 
     def _straggling(self, names: list[str], step: int) -> None:
-        """Name the ranks that all others wait for at every step."""
+        """Log the slow ranks for which all others wait at every step."""
         self._note_guard(step, kind="straggler", action="none", ranks=names)
         for name in names:
             say(f"{self.spec.name}: {name}; all others wait for it, see hpc-llm preflight")
@@ -189,7 +190,7 @@ class Watch:
         )
 
     def _costs(self) -> dict[str, float]:
-        """Everything the run has spent, and what it will take by the rates measured."""
+        """Return the total spent, and the projected total from the measured speed."""
         account, spent = self.account, self.account.spent
         hours = spent.device_hours
         watts, carbon = account.hardware.watts, self.context.cfg.cluster.carbon_g_per_kwh
@@ -208,13 +209,13 @@ class Watch:
             at_end = hours + account.devices * rest.mid / 3600
             known["cost/hours_left"] = rest.mid / 3600
             known["cost/money_at_end"] = account.money(at_end)
-            if not self._told:
-                self._tell(rest, hours)
+            if not self._projected:
+                self._project(rest, hours)
         return {name: float(value) for name, value in known.items() if value is not None}
 
-    def _tell(self, rest: Rest, hours: float) -> None:
-        """Say once what the rest of the run takes, and note it, to be compared at the end."""
-        self._told = True
+    def _project(self, rest: Rest, hours: float) -> None:
+        """Log the projected time and money once, and record it for comparison at the end."""
+        self._projected = True
         account, stage_rest = self.account, self.pace.stage_rest()
         assert stage_rest is not None
         step = self.logged.step
@@ -223,10 +224,10 @@ class Watch:
         money = [account.money(end) for end in ends]
         cost = ""
         if None not in money:
-            cost = f", {money[0]:.3g} to {money[1]:.3g} {account.hardware.currency} in all"
+            cost = f"; total cost {money[0]:.3g} to {money[1]:.3g} {account.hardware.currency}"
         say(
-            f"{self.spec.name}: by {self.pace.measured} measured steps, training takes "
-            f"{duration(rest.mid)} more ({duration(rest.low)} to {duration(rest.high)}){cost}"
+            f"{self.spec.name}: {self.pace.measured} steps measured, remaining training time "
+            f"{duration(rest.mid)} ({duration(rest.low)} to {duration(rest.high)}){cost}"
         )
 
     def _axes(self, done: Progress) -> dict[str, Any]:

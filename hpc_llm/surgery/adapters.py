@@ -1,8 +1,8 @@
-"""Which adapters have an exact merge: plain LoRA on linear layers, and nothing that is not known.
+"""Adapters with a known exact merge: plain LoRA on linear layers only.
 
 `W = W0 + phi * scale * B A` is exact for LoRA (scale alpha / r) and rsLoRA (scale alpha / sqrt(r)).
-Every other tuner of peft, and every option that adds something beside B A, is refused by name: a
-merge that drops it would give another model in silence.
+Every other peft tuner, and every option that adds terms to B A, raises an error: a merge that drops
+them would silently produce a different model.
 """
 
 from collections.abc import Iterator
@@ -24,8 +24,8 @@ LINEAR = ("Linear", "Conv1D")  # Conv1D: the transposed linear layer of GPT-2
 def mergeable_layers(model: torch.nn.Module) -> list[LoraLayer]:
     """Return the LoRA layers of a model whose adapter merges exactly.
 
-    Raises `UserError` that names the tuner or the option without a known exact merge; for a model
-    without adapters, and for one whose adapters are merged or switched off already.
+    Raises `UserError` for a tuner or an option without a known exact merge, for a model without
+    adapters, and for adapters that are already merged or disabled.
     """
     for config in getattr(model, "peft_config", {}).values():
         _check_config(config)
@@ -51,7 +51,7 @@ def _refusal(value: object, rule: str) -> UserError:
 
 
 def _check_config(config: Any) -> None:
-    """Refuse tuners that leave no layer behind (prompts), and options beside B A."""
+    """Raise `UserError` for tuners without layers (prompts), and for options that extend B A."""
     kind = str(getattr(config.peft_type, "value", config.peft_type))
     if kind != "LORA":
         raise _refusal(kind, "this tuner has no known exact merge")
@@ -65,9 +65,9 @@ def _check_config(config: Any) -> None:
 def _check_layer(name: str, layer: LoraLayer) -> None:
     base = type(layer.get_base_layer()).__name__
     if base not in LINEAR:
-        raise _refusal(f"LoRA on {base}", f"{name} is no linear layer")
+        raise _refusal(f"LoRA on {base}", f"{name} is not a linear layer")
     if layer.merged:
-        raise UserError(KEY, None, f"{name} is merged already", "use an unmerged model")
+        raise UserError(KEY, None, f"{name} is already merged", "use an unmerged model")
     if layer.disable_adapters or len(layer.active_adapters) != 1:
         active = ", ".join(layer.active_adapters) or "none"
         raise _refusal(active, f"{name} must have exactly one active adapter")
@@ -82,10 +82,10 @@ def _check_layer(name: str, layer: LoraLayer) -> None:
 
 
 def _check_tied(model: torch.nn.Module, layers: list[LoraLayer]) -> None:
-    """Refuse adapters on modules that share a weight: a merge would change all of them."""
+    """Raise `UserError` for modules that share a weight: a merge would change all of them."""
     adapted = {id(layer.get_base_layer().weight) for layer in layers}
     if len(adapted) < len(layers):
-        raise _refusal("a shared weight", "several adapted layers hold it (layer_replication)")
+        raise _refusal("a shared weight", "shared by several adapted layers (layer_replication)")
     for name, weight in _embeddings(model):
         if id(weight) in adapted:
             raise _refusal("a tied LM head", f"its weight is that of {name}, which would change")

@@ -1,4 +1,4 @@
-"""Model folders looked at without torch, so that a wrong one is refused before anything starts."""
+"""Check model folders without torch, so that a wrong one fails before anything starts."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ __all__ = ["check_model_folder"]
 
 
 def check_model_folder(path: str) -> None:
-    """Raise `UserError` when `path` is a local folder without configuration or weights.
+    """Raise `UserError` if `path` is a local folder without configuration or weights.
 
-    A `path` that is no local folder is taken as a hub id and left to transformers.
+    A `path` that is not a local folder is treated as a hub id and left to transformers.
     """
     folder = Path(path).expanduser()
     if not folder.exists():
@@ -19,24 +19,24 @@ def check_model_folder(path: str) -> None:
                 "model.path",
                 path,
                 "no such folder",
-                "give a folder or OWNER/NAME",
+                "use a folder or OWNER/NAME",
             )
         return
     if not (folder / "config.json").is_file():
         raise UserError(
             "model.path",
             path,
-            "holds no config.json",
-            "give a Hugging Face folder",
+            "has no config.json",
+            "use a Hugging Face model folder",
         )
     if any(folder.glob("*.safetensors")):
         return
-    cure = "give a folder with *.safetensors"
+    fix = "use a folder with *.safetensors"
     if any(folder.glob("*.bin")):
-        cure = "pickled weights (*.bin) are not loaded; convert them to safetensors"
+        fix = "pickled weights (*.bin) are not loaded; convert them to safetensors"
     raise UserError(
         "model.path",
         path,
-        "holds no weights",
-        cure,
+        "has no weights",
+        fix,
     )

@@ -1,10 +1,10 @@
 """Models and tokenizers in the Hugging Face layout: load, apply trained weights, save.
 
-Weights are safetensors; pickle is never loaded, and code that comes with a model is not run
-unless `model.trust_remote_code` says so.
+Weights are safetensors; pickles are never loaded, and code shipped with a model is not run unless
+`model.trust_remote_code` is set.
 
-For ZeRO-3 a model is divided among the ranks while it is built, so none ever holds all of it
-(Rajbhandari et al. 2020). A `division` below is the DeepSpeed configuration for that; None: whole.
+For ZeRO-3 a model is partitioned across ranks during construction, so no rank ever holds all of it
+(Rajbhandari et al. 2020). `division` is the DeepSpeed configuration for that; None: unpartitioned.
 """
 
 from collections.abc import Iterable, Iterator
@@ -45,17 +45,17 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def quiet_transformers() -> None:
-    """Keep transformers' progress bars and hints off the console: ours report what happens."""
+    """Disable transformers' progress bars and hints on the console."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
 
 
 @contextmanager
 def _divided(division: dict[str, Any] | None) -> Iterator[None]:
-    """Let transformers divide the models that it builds inside the block.
+    """Partition models that transformers builds inside the block.
 
-    transformers keeps a weak reference to the configuration, so it has to live as long as the
-    block; behind the block models are whole again, as evaluation needs them.
+    transformers keeps a weak reference to the configuration, so it must live as long as the block;
+    after the block models are unpartitioned again, as required by evaluation.
     """
     if division is None:
         yield
@@ -71,10 +71,10 @@ def _divided(division: dict[str, Any] | None) -> Iterator[None]:
 
 
 def end_division() -> None:
-    """Put back torch's linear function, which DeepSpeed replaces for a whole process.
+    """Restore torch's linear function, which DeepSpeed replaces for the whole process.
 
-    Its own frees the weights that a layer has gathered; what is whole does not need that, and is
-    evaluated by the same arithmetic whether the process has trained before or not.
+    DeepSpeed's version frees the gathered weights of a layer. Unpartitioned models do not need it,
+    and evaluation then uses the same arithmetic whether or not the process has trained before.
     """
     from deepspeed.runtime.zero import partition_parameters
 
@@ -83,17 +83,17 @@ def end_division() -> None:
 
 
 def full_shape(parameter: torch.Tensor) -> torch.Size:
-    """Return the shape of a whole parameter, of which a rank holds a part under ZeRO-3."""
+    """Return the full shape of a parameter, also if it is partitioned by ZeRO-3."""
     shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
     return shape
 
 
 @contextmanager
 def gathered(parameters: Iterable[torch.Tensor], write: bool = True) -> Iterator[None]:
-    """Make divided parameters whole inside the block, on every rank (collective).
+    """Gather partitioned parameters inside the block, on every rank (collective).
 
-    What rank 0 writes into them is kept by all; with `write=False` nothing is. Parameters that are
-    not divided are what they are. No gradient is recorded.
+    Changes made by rank 0 are kept on all ranks, with `write=False` none. Unpartitioned parameters
+    are left as they are. No gradients are recorded.
     """
     divided = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
     with torch.no_grad():
@@ -131,14 +131,14 @@ def load_model(
             "model.path",
             path,
             first,
-            "give a folder or a reachable id",
+            "use a folder or a reachable hub id",
         ) from error
-    model.config.use_cache = False  # with the cache on, packed documents would see each other
+    model.config.use_cache = False  # with a cache, packed documents would attend to each other
     return model
 
 
 def load_tokenizer(path: str | Path, settings: ModelSettings) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that lies beside a model."""
+    """Load the tokenizer of a model folder."""
     quiet_transformers()
     try:
         return AutoTokenizer.from_pretrained(
@@ -159,9 +159,10 @@ def build_model(
     seed: int,
     division: dict[str, Any] | None = None,
 ) -> PreTrainedModel:
-    """Build an untrained model from a Hugging Face configuration mapping, in fp32 when whole.
+    """Build an untrained model from a Hugging Face configuration mapping, in fp32 if unpartitioned.
 
-    Divided or not it has the same weights: drawn module by module, not while it is put together.
+    The weights are the same with and without partitioning: they are drawn module by module, after
+    construction.
     """
     quiet_transformers()
     settings = {**architecture, "vocab_size": vocab_size}
@@ -179,20 +180,20 @@ def build_model(
 
 
 def apply_weights(model: torch.nn.Module, folders: Iterable[Path]) -> None:
-    """Copy the weights that earlier stages trained (`weights.safetensors`) into `model`.
+    """Copy the weights trained by earlier stages (`weights.safetensors`) into `model`.
 
-    They are read one after another, so that a rank holds one of them at a time.
+    They are read one at a time, so that a rank holds only one in memory.
     """
     parameters = dict(model.named_parameters())
     for folder in folders:
         with safe_open(folder / "weights.safetensors", "pt") as file:
-            for name in file.keys():  # noqa: SIM118, it is no mapping
+            for name in file.keys():  # noqa: SIM118, not a mapping
                 with gathered([parameters[name]]):
                     parameters[name].copy_(file.get_tensor(name))
 
 
 def model_type(path: str | Path, settings: ModelSettings) -> str:
-    """Return the kind of a model (llama, qwen2, ...) from its configuration."""
+    """Return the model type (llama, qwen2, ...) from the configuration."""
     config = AutoConfig.from_pretrained(
         path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
     )

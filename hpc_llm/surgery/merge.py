@@ -1,4 +1,4 @@
-"""The one merged write at the end: W = W0 + phi * (alpha / r) * B A, tied weights kept tied."""
+"""Merge and save the final model: W = W0 + phi * (alpha / r) * B A; tied weights stay tied."""
 
 import warnings
 from pathlib import Path
@@ -14,7 +14,7 @@ __all__ = ["attach_adapter", "merge_adapter", "save_model"]
 
 
 def attach_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """Return `model` with the adapter that lies in `folder` (peft layout, safetensors)."""
+    """Return `model` with the adapter in `folder` attached (peft layout, safetensors)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=False)
@@ -38,7 +38,7 @@ def merge_adapter(model: PeftModel, phi: float) -> PreTrainedModel:
 def save_model(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, precision: torch.dtype
 ) -> None:
-    """Write a model folder that plain transformers loads: safetensors, configuration, tokenizer."""
+    """Write a model folder for transformers: safetensors, configuration, tokenizer."""
     model.to(precision)
     model.config.use_cache = True
     model.save_pretrained(folder)

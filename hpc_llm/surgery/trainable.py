@@ -1,6 +1,6 @@
-"""Trainable parameters of a stage: what its method's description says is unfrozen or adapted.
+"""Trainable parameters of a stage: unfrozen or adapted as described by its method.
 
-Adapters are those of peft, by the configuration that the method names.
+Adapters are created with peft, from the configuration class that the method names.
 """
 
 import warnings
@@ -31,15 +31,15 @@ class Trainable:
     adapters: dict[str, torch.nn.Parameter]
     """Parameters of the adapters by name."""
     embeddings: dict[str, torch.nn.Parameter]
-    """Trained input rows and LM head by the names they have in the plain model."""
+    """Trained input embedding and LM head, by their names in the plain model."""
     body: dict[str, torch.nn.Parameter]
     """Other trained parameters, by the same names."""
     frozen_rows: torch.Tensor | None = None
-    """Bool (vocabulary,): frozen rows of the embeddings; their gradient is 0."""
+    """Bool (vocabulary,): mask of frozen rows of the embeddings; their gradient is 0."""
 
     @property
     def weights(self) -> dict[str, torch.nn.Parameter]:
-        """Trained parameters that the plain model has too, by name."""
+        """Trained parameters that also exist in the plain model, by name."""
         return {**self.embeddings, **self.body}
 
     @property
@@ -63,10 +63,10 @@ def make_trainable(
     seed: int,
     new_rows: Sequence[int] = (),
 ) -> Trainable:
-    """Freeze what does not train in `stage`, and add adapters where its method has them.
+    """Freeze all parameters not trained in `stage`, and add adapters if its method has them.
 
-    `new_rows` are the ids of the rows that train where the method trains no others. Raises
-    `UserError` for a target layer that the model does not have.
+    `new_rows` are the ids of trained rows, if the method trains only these. Raises `UserError` for
+    a target layer that the model does not have.
     """
     what = trains(stage)
     plain = dict(model.named_parameters())
@@ -95,10 +95,10 @@ def make_trainable(
 def _freeze_rows(
     embeddings: dict[str, torch.nn.Parameter], new_rows: Sequence[int]
 ) -> torch.Tensor:
-    """Let only `new_rows` of the embeddings train: the gradient of the others becomes 0.
+    """Train only `new_rows` of the embeddings: set the gradient of all other rows to 0.
 
-    Adam leaves a weight whose gradient was always 0 as it is, bit for bit: both moments are 0. As
-    the gradient is set where autograd hands it over, this holds however it is divided later.
+    Adam does not change a weight whose gradient was always 0, bit for bit: both moments are 0. The
+    gradient is set in an autograd hook, so this holds for any later partitioning.
     """
     frozen = torch.ones(full_shape(next(iter(embeddings.values())))[0], dtype=torch.bool)
     frozen[torch.as_tensor(new_rows)] = False
@@ -113,7 +113,7 @@ def _freeze_rows(
 
 
 def _embedding_parameters(model: PreTrainedModel, what: Trains) -> list[torch.Tensor]:
-    """The input embeddings and the head's rows that train (one tensor where they are tied)."""
+    """Return the trained input embedding and LM head (a single tensor if they are tied)."""
     inputs, head = model.get_input_embeddings(), model.get_output_embeddings()
     found = list(inputs.parameters()) if what.embedding else []
     return [*found, *head.parameters()] if what.head else found
@@ -141,7 +141,7 @@ def add_adapters(model: PreTrainedModel, stage: StageSettings, adapter: Adapter)
             "targets",
             f"[{','.join(missing)}]",
             "the model has no such linear layer",
-            f"it has {', '.join(known)}",
+            f"choose from {', '.join(known)}",
         )
     build = describe(stage.method).peft
     assert build is not None

@@ -88,7 +88,7 @@ def encode_shards(
             sizes += [len(text.encode()) for text in batch]
         if not sizes:
             rule = "there is no text to encode"
-            raise UserError(str(prefix), None, rule, "give at least one document")
+            raise UserError(str(prefix), None, rule, "provide at least one document")
         builder.finalize(str(temporary[".idx"]))
         with temporary[".bytes.npy"].open("wb") as handle:
             np.save(handle, np.array(sizes, dtype=np.int32))

@@ -108,7 +108,7 @@ def _explain(error: RuntimeError, settings: TokenizerSettings) -> UserError | No
         most = int(found[1])
         less = f"use tokenizer.vocab_size={most} or " if most >= SMALLEST_VOCABULARY else ""
         rule = f"the text supports at most {most} tokens"
-        return UserError("tokenizer.vocab_size", size, rule, f"{less}give more text")
+        return UserError("tokenizer.vocab_size", size, rule, f"{less}add text")
     if found := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
         rule = (
             f"the characters of the text, the bytes and the special tokens alone need {found[1]} "
@@ -158,7 +158,7 @@ def train_vocabulary(
     characters = sum(map(len, chunks))
     if not characters:
         rule = "there is no text to train a vocabulary on"
-        raise UserError("tokenizer", None, rule, "give corpus.target")
+        raise UserError("tokenizer", None, rule, "set corpus.target")
     _require_memory(characters, _available_bytes())
     model = io.BytesIO()
     try:

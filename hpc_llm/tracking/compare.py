@@ -1,4 +1,4 @@
-"""Where two runs diverge: the first step with another batch, and the first with another loss."""
+"""Compare two runs: the first step with a different batch, and the first with a different loss."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ class Parting:
 
     stage: str
     steps: int
-    """Steps that both runs have."""
+    """Number of steps in both runs."""
     batch: int | None
-    """First step with another batch; None: all are equal."""
+    """First step with a different batch; None: all batches are equal."""
     bits: int | None
     """First step whose loss is not bitwise equal."""
     loss: int | None
     """First step whose loss differs by more than the relative `tolerance`."""
     losses: tuple[float, float] | None
-    """The two losses there."""
+    """The two losses at that step."""
 
 
 def _steps(events: Path) -> dict[str, dict[int, list[Any]]]:
@@ -64,20 +64,18 @@ def partings(one: Path, other: Path, tolerance: float) -> list[Parting]:
     return found
 
 
-def _told(parting: Parting, tolerance: float) -> str:
+def _described(parting: Parting, tolerance: float) -> str:
     if parting.bits is None and parting.batch is None:
-        return (
-            f"{parting.stage}: the same batches and losses, bit for bit, in {parting.steps} steps"
-        )
+        return f"{parting.stage}: batches and losses are bit-identical in {parting.steps} steps"
     parts = []
     if parting.batch is not None:
-        parts.append(f"other batches from step {parting.batch}")
+        parts.append(f"batches differ from step {parting.batch}")
     if parting.bits is not None:
-        parts.append(f"losses with other bits from step {parting.bits}")
+        parts.append(f"losses are not bit-identical from step {parting.bits}")
     if parting.loss is not None and parting.losses is not None:
         a, b = parting.losses
         parts.append(
-            f"apart by more than {tolerance:g} from step {parting.loss} ({a:.6g}, {b:.6g})"
+            f"losses differ by more than {tolerance:g} from step {parting.loss} ({a:.6g}, {b:.6g})"
         )
     return f"{parting.stage}: {'; '.join(parts)}; {parting.steps} steps in both"
 
@@ -86,5 +84,6 @@ def compare_runs(one: Path, other: Path, tolerance: float = 1e-5) -> str:
     """Return one line for each stage that both runs have trained; `tolerance` is relative."""
     found = partings(RunFolder(one).events, RunFolder(other).events, tolerance)
     return (
-        "\n".join([_told(parting, tolerance) for parting in found] or ["no stage in common"]) + "\n"
+        "\n".join([_described(parting, tolerance) for parting in found] or ["no stage in common"])
+        + "\n"
     )

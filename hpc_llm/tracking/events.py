@@ -32,7 +32,7 @@ def plain(value: Any) -> Any:
         return float(value) if math.isfinite(value) else None
     if hasattr(value, "item"):
         return plain(value.item())
-    raise TypeError(f"an event cannot hold a {type(value).__name__}: give numbers and text")
+    raise TypeError(f"an event cannot contain a {type(value).__name__}; use numbers and strings")
 
 
 class EventLog:
@@ -58,9 +58,9 @@ class EventLog:
         they are copied into the event, and shown in no view.
         """
         if event not in EVENTS:
-            raise ValueError(f"event={event}: not known; one of {', '.join(EVENTS)}")
+            raise ValueError(f"event={event}: unknown; choose one of {', '.join(EVENTS)}")
         if unknown := set(axes) - set(AXES):
-            raise ValueError(f"axes {sorted(unknown)}: not known; some of {', '.join(AXES)}")
+            raise ValueError(f"axes {sorted(unknown)}: unknown; choose from {', '.join(AXES)}")
         line = {"event": event, "stage": stage, **axes, "time": time.time(), "metrics": metrics}
         line |= details or {}
         append_line(self.path, plain(line))

@@ -1,1 +1,1 @@
-"""A new vocabulary for a model: which rows are kept (anchors), how new rows start (initial)."""
+"""Vocabulary transplant: shared tokens (anchors) and initialisation of new embeddings (initial)."""

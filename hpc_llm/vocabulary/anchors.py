@@ -1,4 +1,5 @@
-"""Anchors: tokens of the new vocabulary whose old rows are kept, matched by string, not by index.
+"""Anchors: tokens of the new vocabulary that keep their old embeddings, matched by string, not by
+index.
 
 Special tokens match by role (bos, eos, unk, pad), then by string; other tokens by surface.
 """
@@ -17,18 +18,18 @@ ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 @dataclass(frozen=True)
 class RowCounts:
-    """Where the rows of the new vocabulary come from."""
+    """Sources of the embeddings of the new vocabulary."""
 
     rows: int
     """Rows of the new vocabulary."""
     special: int
     """Special tokens matched by role or string."""
     copied: int
-    """Tokens that both vocabularies have."""
+    """Tokens in both vocabularies."""
     mean: int
-    """New tokens that old pieces spell."""
+    """New tokens that can be spelled with old tokens."""
     unknown: int
-    """New tokens that the old vocabulary cannot spell."""
+    """New tokens that cannot be spelled with old tokens."""
 
 
 def match_rows(
@@ -36,7 +37,7 @@ def match_rows(
 ) -> tuple[NewTokens, RowCounts]:
     """Match the vocabulary of `new` with that of `old`.
 
-    Returns the new tokens (their anchors among them) and the counts; `seed` is passed on.
+    Returns the new tokens (including the anchors) and the counts; `seed` is passed on.
     """
     known = _by_surface(old)
     roles = _special_rows(old, new)
@@ -68,7 +69,7 @@ def _by_surface(tokenizer: PreTrainedTokenizerBase) -> dict[Surface, int]:
 
 
 def _namesake(surface: Surface, known: dict[Surface, int]) -> int | None:
-    """Return the old token of equal text; a letter before its byte token, and vice versa."""
+    """Return the old token of equal text; a letter before its byte token, or vice versa."""
     other = Surface(surface.text, not surface.lone_byte)
     return known.get(surface, known.get(other))
 

@@ -1,4 +1,4 @@
-"""Tokens that need new rows, as initialisations get them, and the mean of old rows."""
+"""New tokens as passed to initialisations, and the mean of old embeddings."""
 
 from dataclasses import dataclass
 
@@ -9,25 +9,25 @@ __all__ = ["NewTokens", "mean_of_pieces"]
 
 @dataclass(frozen=True, kw_only=True)
 class NewTokens:
-    """The n tokens of the new vocabulary that the old one does not have."""
+    """The n tokens of the new vocabulary that are missing in the old one."""
 
     ids: list[int]
     """Their ids in the new vocabulary, ascending."""
     pieces: list[list[int]]
-    """For each the old ids that spell its surface, in order; []: the old vocabulary cannot."""
+    """For each token the old ids that spell its surface, in order; [] if impossible."""
     anchors: list[tuple[int, int]]
     """(new id, old id) of all other tokens, whose rows are copied."""
     size: int
     """Size of the new vocabulary: n + number of anchors."""
     seed: int
-    """Seed of random numbers."""
+    """Seed of random initialisations."""
 
 
 def mean_of_pieces(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
     """Return T E_o (n, d) for `old` rows E_o (vocab_o, d) in fp32.
 
-    Row i of the sparse matrix T (n, vocab_o) has 1/K at each of the K old pieces of token i. A
-    token without pieces gets the mean of all old rows.
+    Row i of the sparse matrix T (n, vocab_o) has 1/K at each of the K old tokens that spell token
+    i. A token that cannot be spelled gets the mean of all old rows.
     """
     pairs = [(i, j) for i, ids in enumerate(tokens.pieces) for j in ids]
     indices = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T  # (2, nonzeros)

@@ -1,8 +1,8 @@
-"""What a token stands for, in bytes, whatever the kind of its vocabulary.
+"""Surfaces: the text of a token in bytes, for any kind of vocabulary.
 
-Two tokens of two vocabularies are namesakes when their surfaces are equal: the bytes of their
-text, the leading space included. Three kinds are known: sentencepiece-like ("▁word",
-"<0xD0>"), byte-level BPE (GPT-2's letters for bytes) and plain text.
+Tokens of two vocabularies match if their surfaces are equal: the bytes of their text, including the
+leading space. Three kinds are supported: sentencepiece-like ("▁word", "<0xD0>"), byte-level BPE
+(GPT-2's letters for bytes) and plain text.
 """
 
 import json
@@ -16,12 +16,12 @@ __all__ = ["Surface", "pieces_of", "surfaces"]
 
 
 class Surface(NamedTuple):
-    """What a token stands for."""
+    """The text of a token."""
 
     text: bytes
-    """The bytes of its text, its leading space included."""
+    """The bytes of its text, including its leading space."""
     lone_byte: bool
-    """A byte piece such as <0x41>, kept for what has no other piece; no letter A."""
+    """Whether it is a byte token such as <0x41>, a fallback for other text; not the letter A."""
 
 
 BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -30,7 +30,7 @@ PREFIXES = ("\n", "0", "!", "—", "a")
 
 @cache
 def _byte_letters() -> dict[str, int]:
-    """The letters that byte-level BPE writes for bytes (Radford et al. 2019): letter -> byte."""
+    """Return byte-level BPE's letters for bytes (Radford et al. 2019): letter -> byte."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     letters = {chr(byte): byte for byte in printable}
@@ -39,7 +39,7 @@ def _byte_letters() -> dict[str, int]:
 
 
 def _is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Return whether a fast tokenizer writes bytes as letters."""
+    """Return whether a fast tokenizer represents bytes as letters (byte-level BPE)."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return False
@@ -59,7 +59,7 @@ def _surface(token: str, byte_level: bool) -> Surface:
 
 
 def surfaces(tokenizer: PreTrainedTokenizerBase) -> list[Surface | None]:
-    """Return the surface of every id from 0 to the largest; None for special and unused ids."""
+    """Return the surface of each id from 0 to the largest; None for special and unused ids."""
     special = set(tokenizer.all_special_ids)
     byte_level = _is_byte_level(tokenizer)
     tokens = {index: token for token, index in tokenizer.get_vocab().items()}
@@ -70,14 +70,14 @@ def surfaces(tokenizer: PreTrainedTokenizerBase) -> list[Surface | None]:
 
 
 def pieces_of(surface: bytes, old: PreTrainedTokenizerBase) -> list[int]:
-    """Return the old ids that spell `surface`; [] when it is no text of its own or not known.
+    """Return the old ids that spell `surface`; [] if it is not valid text or cannot be spelled.
 
-    The text is encoded behind a prefix, whose ids are then taken off, so that the tokenizer adds
-    no space of its own in front; a prefix that melts into the text is replaced by another.
+    The text is encoded after a prefix, whose ids are then removed, so that the tokenizer does not
+    prepend a space; if the prefix merges with the text, another one is tried.
     """
     try:
         text = surface.decode()
-    except UnicodeDecodeError:  # a lone byte of a longer character
+    except UnicodeDecodeError:  # a single byte of a longer character
         return []
     for prefix in PREFIXES:
         head = old.encode(prefix, add_special_tokens=False)

@@ -1,8 +1,8 @@
-"""The vocabulary transplant: a model takes a new vocabulary and keeps the old rows it can.
+"""Vocabulary transplant: replace the vocabulary of a model and keep the embeddings it can.
 
-Rows move by string, never by index: tokens that both vocabularies have (`anchors`) keep their rows,
-the others start as an initialisation computes them (`initial`). Input embeddings and LM head may
-have different initialisations.
+Embeddings are matched by string, never by index: tokens in both vocabularies (`anchors`) keep their
+rows, all others are initialised (`initial`). Input embedding and LM head may use different
+initialisations.
 """
 
 from dataclasses import asdict
@@ -44,9 +44,9 @@ def transplant(
 ) -> tuple[dict[str, Any], list[int]]:
     """Replace the vocabulary of `model`, that of `old`, by that of `new`.
 
-    Returns the entries of the record (row counts among them) and the ids that `old` did not have.
-    Replaces the input rows and, unless tied, the rows of the LM head (and its bias, by the mean of
-    pieces); updates the token ids in the model's and the generation configuration. Raises
+    Returns the entries of the record (including row counts) and the ids that `old` did not have.
+    Replaces the input embedding and, unless tied, the LM head (and its bias, always with the mean
+    initialisation); updates the token ids in the model's and the generation configuration. Raises
     `UserError` for an unknown initialisation, and for two different ones on a tied model.
     """
     tied = bool(model.config.get_text_config().tie_word_embeddings)
@@ -54,7 +54,7 @@ def transplant(
         raise UserError(
             "transplant.output",
             settings.output,
-            "the model ties its LM head to the embeddings, so both need one initialisation",
+            "the LM head is tied to the input embedding, so both need the same initialisation",
             f"use transplant.output={settings.input}",
         )
     tokens, counts = match_rows(old, new, seed)

@@ -28,7 +28,7 @@ def text(*overrides: str) -> str:
 def test_a_batch_that_cannot_be_split_is_reported_before_anything_else() -> None:
     first = text(*SOLAR, "cluster.nodes=1000").splitlines()[0]
     assert first.startswith(CANNOT)
-    assert "256 sequences cannot be split among 8000" in first
+    assert "256 sequences cannot be split over 8000" in first
     assert "cluster.nodes=32" in first  # the most that can
     assert "cluster.nodes=2;" in text(*SOLAR, "cluster.nodes=3").splitlines()[0] + ";"
     assert plan(*SOLAR).problems == []

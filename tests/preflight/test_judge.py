@@ -10,8 +10,8 @@ from errors import user_error
 from hpc_llm.distributed import Ranks, expand_hostlist
 from hpc_llm.errors import EXIT_FAILED, EXIT_NODES
 from hpc_llm.preflight import RankFigures, ReduceFigures, Report, by_host, judge, write_report
-from hpc_llm.preflight.figures import hosts_of_ranks
 from hpc_llm.preflight.judge import clock_offset
+from hpc_llm.preflight.metrics import hosts_of_ranks
 from hpc_llm.preflight.report import EXCLUDE, JSON
 from hpc_llm.settings import PreflightSettings
 

@@ -22,7 +22,7 @@ REPOSITORY = HERE.parents[1]
 CLUSTER = HERE / "cluster"
 PROGRAMS = ("munged", "sbatch", "scancel", "scontrol", "slurmctld", "slurmd", "squeue", "srun")
 SYSTEM_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-# What an outer allocation or starter would tell the commands of the tests
+# What an outer allocation or launcher would pass to the commands of the tests
 FOREIGN = ("SLURM", "SBATCH", "SRUN", "PMI", "OMPI", "MASTER_", "RANK", "WORLD_SIZE", "LOCAL_")
 
 # In the place of hpc-llm: writes where it is and what it was given to the folder PLACES, then does
@@ -65,7 +65,7 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the commands of a test see: this cluster, and no other starter."""
+        """What the commands of a test see: this cluster, and no other launcher."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
         return kept | {
             "SLURM_CONF": str(self.slurm_conf),

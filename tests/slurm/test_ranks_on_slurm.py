@@ -20,7 +20,7 @@ WHO = (sys.executable, "-c", ASK)
 
 
 def ranks_in(text: str) -> list[dict[str, Any]]:
-    """Return the ranks that were printed, by rank; other lines are starters' notices."""
+    """Return the ranks that were printed, by rank; other lines are messages of the launcher."""
     found = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
     return sorted(found, key=lambda ranks: ranks["rank"])
 

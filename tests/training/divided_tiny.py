@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import save_file
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from hpc_llm import config
 from hpc_llm.accounting import Architecture, stage_method
 from hpc_llm.distributed import detect_ranks
 from hpc_llm.errors import UserError
@@ -28,7 +27,7 @@ from hpc_llm.training.verify import verify_flops
 from hpc_llm.training.zero import division_config
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tiny import stage_of
+from tiny import settings, stage_of
 
 PLAN = BatchPlan(sequence_length=32, rows=4, micro_rows=2, accumulation=2, world_size=1)
 NOTHING_KEPT = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
@@ -70,7 +69,7 @@ def change(model, folder):
 
 def compare(family, precision, folder):
     """Build and load a model whole and divided; return what is not as it should be."""
-    cfg = config.typed(config.compose(["experiment=example"]))
+    cfg = settings("experiment=example")
     train = replace(cfg.train, precision=precision)
     zero = replace(cfg.zero, stage=3, extra=NOTHING_KEPT)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]

@@ -4,33 +4,18 @@ import json
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from start_ranks import run_and_listen as run
 
-from hpc_llm.launch import run_ranks
 from hpc_llm.training.checkpoints.checksums import describe
 from hpc_llm.training.checkpoints.whole import write_tensors
 
-PROGRAM = Path(__file__).parent / "train_tiny.py"
 SHARDED = {"checkpoint": {"layout": "sharded"}}
 EVERY_STEP = {"minutes": 1e-9}
-
-
-def run(capfd, tasks, processes=1):
-    """Train `tasks` in one start of `processes` ranks; return results and what was said."""
-    tasks = [{"zero": 1, "method": "full", **task, "folder": str(task["folder"])} for task in tasks]
-    capfd.readouterr()
-    command = [sys.executable, str(PROGRAM)]
-    ended = run_ranks([json.dumps(tasks)], processes, os.environ, command=command)
-    said = capfd.readouterr()
-    assert ended == 0, said.err[-3000:]
-    return json.loads(
-        next(line for line in said.out.splitlines() if line.startswith("["))
-    ), said.err
 
 
 def steps(folder):
@@ -46,55 +31,55 @@ SHARDED_KINDS = {
 }
 
 
-def test_each_rank_reads_back_what_it_wrote_with_the_same_bits(capfd, tmp_path):
+def test_each_rank_reads_back_what_it_wrote_with_the_same_bits(tmp_path):
     whole = [{**kind, "folder": tmp_path / f"{n}-whole"} for n, kind in SHARDED_KINDS.items()]
     cut = [{**k, **SHARDED, "folder": tmp_path / f"{n}-cut"} for n, k in SHARDED_KINDS.items()]
-    results, _ = run(capfd, [*whole, *({**task, "stop_at": 4} for task in cut)], processes=2)
+    results, _ = run([*whole, *({**task, "stop_at": 4} for task in cut)], processes=2)
     for task in cut:
         files = json.loads((task["folder"] / "step-00000003" / "state.json").read_text())["files"]
         assert len([name for name in files if name.endswith("optim_states.pt")]) == 2
-    again, _ = run(capfd, cut, processes=2)
+    again, _ = run(cut, processes=2)
     for name, before, after in zip(SHARDED_KINDS, results, again, strict=False):
         assert after["hash"] == before["hash"], name
         assert after["losses"] == before["losses"][3:], name
 
 
-def test_sharded_ones_go_on_with_2_1_2_ranks_and_at_another_stage(capfd, tmp_path):
+def test_sharded_ones_go_on_with_2_1_2_ranks_and_at_another_stage(tmp_path):
     kinds = {1: {"zero": 1}, 2: {"zero": 2, "method": "lora"}, 3: {"zero": 3}}
     another = {1: 3, 2: 1, 3: 2}
     whole = [{**kind, "folder": tmp_path / f"{name}-whole"} for name, kind in kinds.items()]
     cut = [{**k, **SHARDED, "folder": tmp_path / f"{name}-cut"} for name, k in kinds.items()]
-    results, _ = run(capfd, [*whole, *({**task, "stop_at": 3} for task in cut)], processes=2)
-    _, said = run(capfd, [{**task, "stop_at": 3} for task in cut])
+    results, _ = run([*whole, *({**task, "stop_at": 3} for task in cut)], processes=2)
+    _, said = run([{**task, "stop_at": 3} for task in cut])
     assert len(re.findall(r": converting\b", said)) == len(cut)
     last = [{**t, "zero": another[name]} for name, t in zip(kinds, cut, strict=True)]
     shutil.copytree(cut[0]["folder"], tmp_path / "undivided")
     last.append({**cut[0], "zero": 0, "checkpoint": {}, "folder": tmp_path / "undivided"})
-    again, said = run(capfd, last, processes=2)
+    again, said = run(last, processes=2)
     assert again[-1]["losses"] == pytest.approx(results[0]["losses"][4:], abs=1e-5)
     assert re.search(r"\bstep 4: ranks 1 -> 2, zero\.stage 1 -> 3\b", said)
     for name, before, after in zip(kinds, results, again, strict=False):
         assert after["losses"] == pytest.approx(before["losses"][4:], abs=1e-5), name
 
 
-def test_one_layout_goes_on_from_the_other_and_a_conversion_is_kept(capfd, tmp_path):
+def test_one_layout_goes_on_from_the_other_and_a_conversion_is_kept(tmp_path):
     task = {"zero": 2, "folder": tmp_path / "a"}
     tasks = [{"folder": tmp_path / "whole", "zero": 2}, {**task, **SHARDED, "stop_at": 4}]
-    (whole, _), _ = run(capfd, tasks)
+    (whole, _), _ = run(tasks)
     for name in ("b", "c"):
         shutil.copytree(tmp_path / "a", tmp_path / name)
     there = {**task, "stop_at": 2}  # takes up the sharded one and leaves a whole one
-    (_, again, *_), said = run(capfd, [there, task, {**task, "zero": 3, "folder": tmp_path / "b"}])
+    (_, again, *_), said = run([there, task, {**task, "zero": 3, "folder": tmp_path / "b"}])
     assert json.loads((tmp_path / "a/step-00000004/state.json").read_text())["layout"] == "whole"
     assert again["hash"] == whole["hash"]
     assert "converting" in said
     universal = tmp_path / "b/step-00000003/universal"
     kept = (universal / "files.json").stat().st_mtime_ns
-    run(capfd, [{**task, "zero": 1, "folder": tmp_path / "b"}])
+    run([{**task, "zero": 1, "folder": tmp_path / "b"}])
     assert (universal / "files.json").stat().st_mtime_ns == kept
     weight = next(universal.glob("zero/*/fp32.pt"))
     weight.write_bytes(weight.read_bytes()[:-1] + b"x")
-    (refused,), _ = run(capfd, [{**task, "zero": 1, "folder": tmp_path / "b"}])
+    (refused,), _ = run([{**task, "zero": 1, "folder": tmp_path / "b"}])
     assert re.search(r"universal: .*\bSHA-256\b", refused["error"])
 
 
@@ -108,9 +93,9 @@ class Harmful:
         return os.mkdir, (str(self.path),)
 
 
-def test_a_pickle_that_runs_something_is_not_loaded_even_where_its_hash_fits(capfd, tmp_path):
+def test_a_pickle_that_runs_something_is_not_loaded_even_where_its_hash_fits(tmp_path):
     tasks = [{**SHARDED, "folder": tmp_path / name, "stop_at": 4} for name in ("same", "other")]
-    run(capfd, tasks)
+    run(tasks)
     for name in ("same", "other"):
         checkpoint = tmp_path / name / "step-00000003"
         file = next(checkpoint.glob("deepspeed/*optim_states.pt"))
@@ -119,7 +104,7 @@ def test_a_pickle_that_runs_something_is_not_loaded_even_where_its_hash_fits(cap
         state["files"][f"deepspeed/{file.name}"] = describe(file)
         (checkpoint / "state.json").write_text(json.dumps(state))
     tasks = [{**SHARDED, "folder": tmp_path / "same"}, {"zero": 2, "folder": tmp_path / "other"}]
-    results, _ = run(capfd, tasks)
+    results, _ = run(tasks)
     assert "pickle" in results[0]["error"]
     assert "step-00000003: DeepSpeed" in results[1]["error"]
     assert not (tmp_path / "harmed").exists()
@@ -143,14 +128,14 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_damaged_newest_one_is_said_and_the_one_before_is_taken(capfd, tmp_path, processes):
+def test_a_damaged_newest_one_is_said_and_the_one_before_is_taken(tmp_path, processes):
     tasks = [{"folder": tmp_path / "whole"}, {**EVERY_STEP, "folder": tmp_path / "a", "stop_at": 4}]
-    (whole, _), _ = run(capfd, tasks, processes)
+    (whole, _), _ = run(tasks, processes)
     assert steps(tmp_path / "a") == [2, 3]
     for name, damage in DAMAGE.items():
         shutil.copytree(tmp_path / "a", tmp_path / name)
         damage(tmp_path / name / "step-00000003")
-    results, said = run(capfd, [{"folder": tmp_path / name} for name in DAMAGE], processes)
+    results, said = run([{"folder": tmp_path / name} for name in DAMAGE], processes)
     for name, result in zip(DAMAGE, results, strict=True):
         assert result["hash"] == whole["hash"], name
         assert result["losses"] == whole["losses"][2:], name
@@ -160,21 +145,21 @@ def test_a_damaged_newest_one_is_said_and_the_one_before_is_taken(capfd, tmp_pat
     assert len(re.findall(r"\bbroken-step-00000003\b.*\bstep-00000002$", said, re.MULTILINE)) == 3
 
 
-def test_what_a_killed_writer_left_is_removed_and_nothing_but_damage_begins_anew(capfd, tmp_path):
-    run(capfd, [{"folder": tmp_path / "a", "stop_at": 4}])
+def test_what_a_killed_writer_left_is_removed_and_nothing_but_damage_begins_anew(tmp_path):
+    run([{"folder": tmp_path / "a", "stop_at": 4}])
     (tmp_path / "a" / ".step-00000005.tmp").mkdir()
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     truncate(tmp_path / "b/step-00000003")
-    results, said = run(capfd, [{"folder": tmp_path / "a"}, {"folder": tmp_path / "b"}])
+    results, said = run([{"folder": tmp_path / "a"}, {"folder": tmp_path / "b"}])
     assert re.search(r"\bbroken-step-00000003\b.*\bscratch$", said, re.MULTILINE)
     assert said.count(".step-00000005.tmp") == 2
     assert not list(tmp_path.glob("*/.step-*"))
     assert [len(result["losses"]) for result in results] == [3, 6]
 
 
-def test_a_checkpoint_of_something_else_is_refused_and_left_alone(capfd, tmp_path):
+def test_a_checkpoint_of_something_else_is_refused_and_left_alone(tmp_path):
     made = {"settings": {"stages.full.learning_rate": 0.01}, "folder": tmp_path / "a"}
-    run(capfd, [{**made, "stop_at": 4}])
+    run([{**made, "stop_at": 4}])
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")}
     others = [
         {"name": "embeddings"},
@@ -183,7 +168,7 @@ def test_a_checkpoint_of_something_else_is_refused_and_left_alone(capfd, tmp_pat
         {"text": 7},
         {"fingerprint": "y", "settings": {"stages.full.learning_rate": 0.02}},
     ]
-    results, _ = run(capfd, [{**made, **other} for other in others], processes=2)
+    results, _ = run([{**made, **other} for other in others], processes=2)
     stage, model, method, text, settings = (result["error"] for result in results)
     assert re.search(r"\bstage full\b.*\bembeddings\b", stage)
     assert re.search(r"\bmodel\.embed_tokens\.weight .*\b64 x 16\b.*\b64 x 32\b", model)
@@ -194,9 +179,9 @@ def test_a_checkpoint_of_something_else_is_refused_and_left_alone(capfd, tmp_pat
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")} == before
 
 
-def test_saving_shows_how_long_training_stood_still_and_how_long_writing_took(capfd, tmp_path):
+def test_saving_shows_how_long_training_stood_still_and_how_long_writing_took(tmp_path):
     tasks = [{**EVERY_STEP, "folder": tmp_path / "a"}, {"folder": tmp_path / "b"}]
-    (saved, unsaved), _ = run(capfd, tasks)
+    (saved, unsaved), _ = run(tasks)
     assert saved["hash"] == unsaved["hash"]
     assert not any(unsaved["saving"])
     stalls = [line.get("perf/checkpoint_stall_seconds") for line in saved["saving"]]
@@ -205,9 +190,9 @@ def test_saving_shows_how_long_training_stood_still_and_how_long_writing_took(ca
     assert any(line.get("perf/checkpoint_write_seconds", 0) > 0 for line in saved["saving"])
 
 
-def test_an_adapters_checkpoint_is_about_as_large_as_the_adapter(capfd, tmp_path):
+def test_an_adapters_checkpoint_is_about_as_large_as_the_adapter(tmp_path):
     task = {"method": "lora", "width": 512, "stop_at": 2, "folder": tmp_path / "a"}
-    run(capfd, [task])
+    run([task])
     checkpoint = tmp_path / "a" / "step-00000001"
     state = json.loads((checkpoint / "state.json").read_text())
     trained = sum(
@@ -218,8 +203,8 @@ def test_an_adapters_checkpoint_is_about_as_large_as_the_adapter(capfd, tmp_path
     assert 12 * trained < size <= 1.1 * 12 * trained + 64 * 1024
 
 
-def test_all_that_training_goes_on_from_is_in_the_checkpoint(capfd, tmp_path):
-    run(capfd, [{"folder": tmp_path / "a", "precision": "fp16", "stop_at": 4}])
+def test_all_that_training_goes_on_from_is_in_the_checkpoint(tmp_path):
+    run([{"folder": tmp_path / "a", "precision": "fp16", "stop_at": 4}])
     state = json.loads((tmp_path / "a/step-00000003/state.json").read_text())
     tensors = load_file(tmp_path / "a/step-00000003/state.safetensors")
     assert {name.split("/")[0] for name in tensors} == {"weight", "exp_avg", "exp_avg_sq"}

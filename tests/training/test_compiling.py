@@ -5,21 +5,21 @@ from dataclasses import replace
 import pytest
 import torch
 from errors import user_error
-from test_resume import run
+from start_ranks import run
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hpc_llm.training.kernels.compiling import compile_layers
 
 
-def test_a_compiled_stage_is_gone_on_from_with_the_same_bits(capfd, tmp_path):
+def test_a_compiled_stage_is_gone_on_from_with_the_same_bits(tmp_path):
     variants = {"full": {"method": "full"}, "lora": {"method": "lora", "zero": 2}}
     compiled = [{**v, "folder": tmp_path / name, "compile": True} for name, v in variants.items()]
     cut = [{**task, "folder": f"{task['folder']}-cut"} for task in compiled]
     plain = [{**v, "folder": tmp_path / f"{name}-plain"} for name, v in variants.items()]
-    results = run(capfd, [*compiled, *({**task, "stop_at": 4} for task in cut), *plain])
+    results = run([*compiled, *({**task, "stop_at": 4} for task in cut), *plain])
     for one, other in zip(results[:2], results[4:], strict=True):
         assert one["losses"] == pytest.approx(other["losses"], abs=1e-5)
-    for one, again in zip(results[:2], run(capfd, cut), strict=True):
+    for one, again in zip(results[:2], run(cut), strict=True):
         assert again["hash"] == one["hash"]
 
 

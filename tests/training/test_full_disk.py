@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 from errors import user_error
-from test_checkpoint import EVERY_STEP, run, steps
+from start_ranks import run_and_listen as run
+from test_checkpoint import EVERY_STEP, steps
 
 from hpc_llm.config import compose, typed
 
@@ -30,41 +31,41 @@ def small_disk(tmp_path):
     ("layout", "background"), [("whole", True), ("whole", False), ("sharded", True)]
 )
 def test_a_full_disk_ends_the_run_and_the_last_checkpoint_stays(
-    capfd, tmp_path, small_disk, layout, background
+    tmp_path, small_disk, layout, background
 ):
     place, resize = small_disk
     if layout == "sharded":
         resize("remount,size=200k")
     task = {"folder": place / "full", "checkpoint": {"layout": layout, "background": background}}
     tasks = [{"folder": tmp_path / "whole"}, {**task, **EVERY_STEP}]
-    (whole, failed), _ = run(capfd, tasks, processes=2)
+    (whole, failed), _ = run(tasks, processes=2)
     assert "No space left on device" in failed["error"] or "another rank" in failed["error"]
     assert steps(place / "full") == [1]
     resize("remount,size=4m")
-    (again,), _ = run(capfd, [task], processes=2)
+    (again,), _ = run([task], processes=2)
     assert again["hash"] == whole["hash"]
     assert again["losses"] == whole["losses"][1:]
 
 
 @pytest.mark.parametrize("layout", ["whole", "sharded"])
-def test_a_full_disk_is_skipped_where_the_settings_say_so(capfd, tmp_path, small_disk, layout):
+def test_a_full_disk_is_skipped_where_the_settings_say_so(tmp_path, small_disk, layout):
     place, resize = small_disk
     if layout == "sharded":
         resize("remount,size=200k")
     task = {**EVERY_STEP, "checkpoint": {"layout": layout}, "guards": {"full_disk": "skip"}}
     few = {"guards": {"full_disk": "skip", "most_skips": 2}, "folder": place / "few"}
     tasks = [{"folder": tmp_path / "whole"}, {**task, "folder": place / "full"}]
-    (whole, skipped), _ = run(capfd, tasks, processes=2)
+    (whole, skipped), _ = run(tasks, processes=2)
     assert skipped["unsaved"]
     assert skipped["hash"] == whole["hash"]
     assert skipped["losses"] == whole["losses"]
     assert steps(place / "full") == [1]
     assert [path.name for path in (place / "full").iterdir()] == ["step-00000001"]
-    (failed,), _ = run(capfd, [{**task, **few}], processes=2)
+    (failed,), _ = run([{**task, **few}], processes=2)
     assert len(failed["unsaved"]) == 2
     assert "No space left on device" in failed["error"] or "another rank" in failed["error"]
     resize("remount,size=4m")
-    (again,), _ = run(capfd, [{**task, "folder": place / "full"}], processes=2)
+    (again,), _ = run([{**task, "folder": place / "full"}], processes=2)
     assert again["unsaved"] == []
     assert again["hash"] == whole["hash"]
 

@@ -1,20 +1,16 @@
 """Anomalies in a step: every kind, policy and ZeRO stage, on one rank and on two."""
 
-import json
 import math
-import os
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from start_ranks import run
 
 from hpc_llm.config import compose, typed
-from hpc_llm.launch import run_ranks
 from hpc_llm.training.guards import judge_gradient, judge_loss, recent_losses, spike_limit
 
-PROGRAM = Path(__file__).parent / "train_tiny.py"
 GUARDS = replace(typed(compose([])).guards, spike="skip", not_finite="rollback")
 FLAT = [2.0 + 0.01 * (i % 3) for i in range(30)]
 
@@ -63,22 +59,11 @@ def test_gradients():
     assert judge_gradient(GUARDS, None, applied=False).kind == "not_finite"
 
 
-def run(capfd, tasks, processes=1):
-    """Train `tasks` in one start of `processes` ranks; return their results in order."""
-    capfd.readouterr()
-    tasks = [{"method": "full", **task, "folder": str(task["folder"])} for task in tasks]
-    command = [sys.executable, str(PROGRAM)]
-    ended = run_ranks([json.dumps(tasks)], processes, os.environ, command=command)
-    said = capfd.readouterr()
-    assert ended == 0, said.err[-3000:]
-    return json.loads(next(line for line in said.out.splitlines() if line.startswith("[")))
-
-
 FAULTS = ("nan_loss", "nan_gradient")
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_step_that_is_no_number_leaves_no_trace(capfd, tmp_path, processes):
+def test_a_step_that_is_no_number_leaves_no_trace(tmp_path, processes):
     tasks = {
         (zero, policy, fault): {
             "zero": zero,
@@ -95,7 +80,7 @@ def test_a_step_that_is_no_number_leaves_no_trace(capfd, tmp_path, processes):
         zero: {"zero": zero, "leave_out": 3, "folder": tmp_path / f"{zero}-reference"}
         for zero in (0, 1, 2, 3)
     }
-    results = run(capfd, [*tasks.values(), *whole.values()], processes)
+    results = run([*tasks.values(), *whole.values()], processes)
     references = dict(zip(whole, results[len(tasks) :], strict=True))
     for (zero, policy, fault), result in zip(tasks, results, strict=False):
         name = f"ZeRO {zero}, {policy}, {fault}"
@@ -109,31 +94,31 @@ def test_a_step_that_is_no_number_leaves_no_trace(capfd, tmp_path, processes):
             assert all(math.isfinite(record[3]) for record in result["records"][4:]), name
 
 
-def test_stop_ends_the_stage_without_saving_what_came_of_it(capfd, tmp_path):
+def test_stop_ends_the_stage_without_saving_what_came_of_it(tmp_path):
     tasks = [
         {"zero": zero, "fault": [3, fault], "minutes": 1e-9, "folder": tmp_path / f"{zero}{fault}"}
         for zero in (0, 1, 3)
         for fault in FAULTS
     ]
-    for task, result in zip(tasks, run(capfd, tasks), strict=True):
+    for task, result in zip(tasks, run(tasks), strict=True):
         assert re.search(r"\bstep 4: .*\bNaN\b", result["error"])
         newest = sorted(Path(task["folder"]).glob("step-*"))[-1].name
         assert newest == "step-00000003"
 
 
-def test_anomalies_have_an_end(capfd, tmp_path):
+def test_anomalies_have_an_end(tmp_path):
     task = {"zero": 1, "fault": [2, "nan_loss", 99], "folder": tmp_path / "a"}
     task["guards"] = {"not_finite": "skip", "most_skips": 2}
-    (result,) = run(capfd, [task])
+    (result,) = run([task])
     assert "guards.most_skips=2" in result["error"] or "step 5" in result["error"]
     assert [t["action"] for t in result["troubles"]] == ["skip", "skip", "stop"]
 
 
-def test_a_resumed_run_judges_as_the_uninterrupted_one(capfd, tmp_path):
+def test_a_resumed_run_judges_as_the_uninterrupted_one(tmp_path):
     shared = {"zero": 2, "guards": {"not_finite": "skip"}, "fault": [1, "nan_gradient"]}
     whole, cut = {**shared, "folder": tmp_path / "w"}, {**shared, "folder": tmp_path / "c"}
-    first, nothing = run(capfd, [whole, {**cut, "stop_at": 4}])
+    first, nothing = run([whole, {**cut, "stop_at": 4}])
     assert nothing is None
-    (second,) = run(capfd, [{**cut, "fault": None}])
+    (second,) = run([{**cut, "fault": None}])
     assert second["hash"] == first["hash"]
     assert second["records"] == first["records"][3:]

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from errors import user_error
-from test_resume import run
+from start_ranks import run
 from tiny import stage_of
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
@@ -97,7 +97,7 @@ def test_a_step_is_that_of_a_plain_adamw(default_config):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_new_rows_move_and_all_others_keep_their_bits(capfd, tmp_path, processes):
+def test_new_rows_move_and_all_others_keep_their_bits(tmp_path, processes):
     rows = [*range(5, 40, 3), 63]
     task = {"method": "new_rows", "rows": rows}
     variants = {f"zero{stage}": {"zero": stage} for stage in (0, 1, 2, 3)}
@@ -105,12 +105,12 @@ def test_new_rows_move_and_all_others_keep_their_bits(capfd, tmp_path, processes
     variants |= {"tied": {"zero": 1, "tied": True}, "parts": {"zero": 2, "micro": 32}}
     tasks = [{**task, **v, "folder": tmp_path / f"{name}"} for name, v in variants.items()]
     cut = [{**t, "folder": tmp_path / f"{name}-cut"} for name, t in zip(variants, tasks)]  # noqa: B905
-    results = run(capfd, [*tasks, *({**t, "stop_at": 4} for t in cut)], processes)
+    results = run([*tasks, *({**t, "stop_at": 4} for t in cut)], processes)
     for name, result in zip(variants, results, strict=False):
         ends = ENDS[:1] if name == "tied" else ENDS
         assert result["moved"] == dict.fromkeys(ends, rows), name
         assert result["losses"][-1] < result["losses"][0], name
-    for result, again in zip(results, run(capfd, cut, processes), strict=False):
+    for result, again in zip(results, run(cut, processes), strict=False):
         assert again["hash"] == result["hash"]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 from errors import user_error
-from test_resume import run
+from start_ranks import run
 
 from hpc_llm.settings import ScheduleSettings
 from hpc_llm.training.progress import Progress
@@ -107,14 +107,12 @@ def test_a_stage_ends_by_the_limit_that_is_nearest():
     assert StageLength(steps=7).expected_steps(1, 1) == 7
 
 
-def test_a_budget_of_tokens_ends_the_stage_and_its_annealing_whatever_was_interrupted(
-    capfd, tmp_path
-):
+def test_a_budget_of_tokens_ends_the_stage_and_its_annealing_whatever_was_interrupted(tmp_path):
     tokens, many = 900, {"steps": 500}
     limits = {"tokens": {"tokens": tokens, **many}, "flops": {"flops": tokens, **many}}
     whole = [{**limit, "folder": tmp_path / f"{name}-whole"} for name, limit in limits.items()]
     cut = [{**limit, "folder": tmp_path / f"{name}-cut"} for name, limit in limits.items()]
-    first, by_flops, *stopped = run(capfd, [*whole, *({**task, "stop_at": 3} for task in cut)])
+    first, by_flops, *stopped = run([*whole, *({**task, "stop_at": 3} for task in cut)])
     assert stopped == [None, None]
     assert by_flops == first  # in the tiny run a token costs one FLOP
     assert first["tokens"] >= tokens
@@ -122,6 +120,6 @@ def test_a_budget_of_tokens_ends_the_stage_and_its_annealing_whatever_was_interr
     peak, last = 0.01, first["rates"][-1]
     assert last < 0.25 * peak
     assert first["rates"] == sorted(first["rates"], reverse=True)
-    for again in run(capfd, cut):
+    for again in run(cut):
         assert again["hash"] == first["hash"]
         assert again["rates"] == first["rates"][2:]

@@ -1,6 +1,5 @@
 """A rank that all others wait for is named with its host, from the times of forward passes."""
 
-import json
 import re
 import socket
 import time
@@ -9,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from errors import user_error
-from start_ranks import start_ranks
+from start_ranks import run
 
 from hpc_llm.config import compose, typed
 from hpc_llm.training.stragglers import ForwardClock, slow_ranks
@@ -36,12 +35,12 @@ def test_the_clock_takes_the_mean_since_it_was_last_asked():
 
 
 @pytest.mark.parametrize(("stage", "factor"), [(0, 1.5), (2, 1.5), (2, None), (3, 1.5)])
-def test_a_slow_rank_is_named_once(capfd, tmp_path, stage, factor):
+def test_a_slow_rank_is_named_once(tmp_path, stage, factor):
     task = {
         "folder": str(tmp_path), "zero": stage, "method": "full", "fault": [0, "slow", 1000],
         "guards": {"slow_factor": factor},
     }  # fmt: skip
-    found = start_ranks(capfd, "train_tiny.py", json.dumps([task]), processes=2)[0]
+    (found,) = run([task], processes=2)
     if stage == 3:  # they gather weights in their forward passes, so one waits for the other there
         assert found["named"] == []
         assert found["slowest"] == [None] * 6
@@ -57,9 +56,9 @@ def test_a_slow_rank_is_named_once(capfd, tmp_path, stage, factor):
     assert len(names) == 1
 
 
-def test_one_rank_is_compared_with_nobody(capfd, tmp_path):
+def test_one_rank_is_compared_with_nobody(tmp_path):
     task = {"folder": str(tmp_path), "zero": 0, "method": "full", "fault": [0, "slow", 1000]}
-    found = start_ranks(capfd, "train_tiny.py", json.dumps([task]))[0]
+    (found,) = run([task])
     assert found["slowest"] == [None] * 6
 
 

@@ -3,7 +3,6 @@
 A process starts in seconds and trains in fractions of one, so each start has many tasks.
 """
 
-import json
 import math
 import re
 from itertools import pairwise, product
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from start_ranks import METHODS, start_ranks
+from start_ranks import METHODS, run, start_ranks
 
 NOTHING_KEPT = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
 VARIANTS = {**METHODS, "adapters alone": {"method": "lora", "stage": {"train_embeddings": False}}}
@@ -29,17 +28,11 @@ def task(folder, zero, precision="fp32", extra=None, **more):
     return {**common, "zero": zero, "precision": precision, "zero_settings": settings, **more}
 
 
-@pytest.fixture
-def train(capfd):
-    """Train tasks in one start of some ranks; the results come back in order."""
-    return lambda tasks, ranks=1: start_ranks(capfd, "train_tiny.py", json.dumps(tasks), ranks)
-
-
 @pytest.mark.parametrize("processes", [1, 2])
-def test_every_stage_precision_and_method_trains_alike(train, tmp_path, processes):
+def test_every_stage_precision_and_method_trains_alike(tmp_path, processes):
     combinations = list(product(VARIANTS, TOLERANCE, range(4)))
     calm = {"fp16": {"initial_scale_power": 12}}  # nothing is left out to find a scale
-    results = train(
+    results = run(
         [task(tmp_path, s, p, calm if p == "fp16" else None, **VARIANTS[m])
          for m, p, s in combinations], processes,
     )  # fmt: skip
@@ -58,12 +51,12 @@ def test_every_stage_precision_and_method_trains_alike(train, tmp_path, processe
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_gradients_are_clipped_at_their_norm(train, tmp_path, processes):
+def test_gradients_are_clipped_at_their_norm(tmp_path, processes):
     clip, beta1 = 0.01, 0.9
     combinations = list(product(TOLERANCE, range(4)))
     tasks = [task(tmp_path, s, p, train={"gradient_clipping": clip}, stop_at=2)
              for p, s in combinations]  # fmt: skip
-    assert train(tasks, processes) == [None] * len(tasks)
+    assert run(tasks, processes) == [None] * len(tasks)
     for one, what in zip(tasks, combinations, strict=True):
         states = load_file(Path(one["folder"]) / "step-00000001" / "state.safetensors")
         moments = [value for name, value in states.items() if name.startswith("exp_avg/")]
@@ -73,16 +66,16 @@ def test_gradients_are_clipped_at_their_norm(train, tmp_path, processes):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_the_loss_scale_falls_and_grows_and_goes_on_from_a_checkpoint(train, tmp_path, processes):
+def test_the_loss_scale_falls_and_grows_and_goes_on_from_a_checkpoint(tmp_path, processes):
     scaling = {"fp16": {"initial_scale_power": 24, "loss_scale_window": 3, "hysteresis": 1}}
     tasks = [task(tmp_path, s, "fp16", scaling, steps=14) for s in range(4)]
     cut = [task(tmp_path, s, "fp16", scaling, steps=14) for s in range(4)]
     plain = [task(tmp_path, 1, steps=14)]
-    results = train([*tasks, *plain, *({**t, "stop_at": 5} for t in cut)], processes)
+    results = run([*tasks, *plain, *({**t, "stop_at": 5} for t in cut)], processes)
     whole, exact = results[:4], results[4]
     assert results[5:] == [None] * 4
-    assert train([{**t, "stop_at": 6} for t in cut], processes) == [None] * 4
-    for stage, (found, again) in enumerate(zip(whole, train(cut, processes), strict=True)):
+    assert run([{**t, "stop_at": 6} for t in cut], processes) == [None] * 4
+    for stage, (found, again) in enumerate(zip(whole, run(cut, processes), strict=True)):
         scales = [scale for scale, _ in found["scales"]]
         skipped = [count for _, count in found["scales"]]
         applied = [record[5] for record in found["records"]]
@@ -102,16 +95,16 @@ def test_the_loss_scale_falls_and_grows_and_goes_on_from_a_checkpoint(train, tmp
         assert again["scales"] == found["scales"][9:], stage
 
 
-def test_a_gradient_that_no_loss_scale_helps_is_an_anomaly(train, tmp_path):
+def test_a_gradient_that_no_loss_scale_helps_is_an_anomaly(tmp_path):
     scaling = {"fp16": {"initial_scale_power": 3, "hysteresis": 1}}
     fault = {"fault": [0, "nan_gradient", 1000], "steps": 8, "micro": None}
-    for found in train([task(tmp_path, s, "fp16", scaling, **fault) for s in range(4)]):
+    for found in run([task(tmp_path, s, "fp16", scaling, **fault) for s in range(4)]):
         assert re.search(r"\bstep 4: .*\bNaN\b", found["error"])
         assert [anomaly["kind"] for anomaly in found["troubles"]] == ["not_finite"]
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_states_on_the_host_train_alike_and_go_on(train, tmp_path, processes):
+def test_states_on_the_host_train_alike_and_go_on(tmp_path, processes):
     optimizer, parameters = {"offload_optimizer": True}, {"offload_parameters": True}
     settings = [(1, optimizer), (2, optimizer), (3, optimizer), (3, {**optimizer, **parameters})]
     combinations = list(product(settings, TOLERANCE))
@@ -120,18 +113,18 @@ def test_states_on_the_host_train_alike_and_go_on(train, tmp_path, processes):
              for (s, where), p in combinations]  # fmt: skip
     cut = [{**task(tmp_path, s, p, method="lora", steps=4, zero_settings=where)}
            for (s, where), p in combinations]  # fmt: skip
-    results = train([*plain, *moved, *({**t, "stop_at": 3} for t in cut)], processes)
+    results = run([*plain, *moved, *({**t, "stop_at": 3} for t in cut)], processes)
     count = len(combinations)
     for what, here, there, again in zip(
-        combinations, results[:count], results[count:], train(cut, processes), strict=False
+        combinations, results[:count], results[count:], run(cut, processes), strict=False
     ):
         assert there["losses"] == pytest.approx(here["losses"], abs=TOLERANCE[what[1]]), what
         assert again["hash"] == there["hash"], what
         assert again["losses"] == there["losses"][2:], what
 
 
-def test_divided_models_are_the_whole_ones(capfd, tmp_path):
-    (found,) = start_ranks(capfd, "divided_tiny.py", str(tmp_path), 2)
+def test_divided_models_are_the_whole_ones(tmp_path):
+    (found,), _ = start_ranks("divided_tiny.py", str(tmp_path), 2)
     assert found.pop("disagreement").startswith("rows: rank 1 ")
     assert {name: model.pop("tied") for name, model in found.items()} == {
         "llama": False, "qwen2": True, "gpt2": True, "mixtral": False,

@@ -25,9 +25,8 @@ from transformers import LlamaConfig
 from transformers.utils import ModelOutput
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tiny import stage_of
+from tiny import settings, stage_of
 
-from hpc_llm import config
 from hpc_llm.distributed import detect_ranks, set_up_console
 from hpc_llm.errors import Diverged, FirstRankFailed, Stopped, UserError
 from hpc_llm.settings import RampSettings
@@ -108,7 +107,7 @@ def branch_of(task):
 
 def build(task):
     """Return the spec that `task` describes."""
-    cfg = config.typed(config.compose(["experiment=example"]))
+    cfg = settings("experiment=example")
     shared = replace(
         cfg.train, sequence_length=32, batch_tokens=256, micro_batch_tokens=task.get("micro"),
         log_steps=100 if task.get("poison") else 1,

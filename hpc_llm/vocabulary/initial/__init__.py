@@ -1,7 +1,7 @@
-"""Initialisations: how rows of tokens start that the old vocabulary does not have, one file each.
+"""Initialisations of the embeddings of new tokens, one file each.
 
-`initial/NAME.py` holds `rows(old, tokens) -> (n, d)`, an `Initialisation`. Nothing else in the code
-names one. Listing them imports no torch.
+`initial/NAME.py` defines `rows(old, tokens) -> (n, d)`, an `Initialisation`. No other code refers
+to one by name. Listing them does not import torch.
 """
 
 import sys
@@ -25,14 +25,14 @@ class Initialisation(Protocol):
     def __call__(self, old: "torch.Tensor", tokens: "NewTokens") -> "torch.Tensor":
         """Return the rows (n, d) in fp32 of the n new `tokens`, in their order.
 
-        `old` are the rows (vocab_o, d) of the old vocabulary in fp32, of the input embeddings or
-        the LM head; they must not be changed. The result depends on the arguments only: random
-        numbers come from `tokens.seed`.
+        `old` are the rows (vocab_o, d) of the old vocabulary in fp32, of the input embedding or the
+        LM head; they must not be changed. The result depends only on the arguments: random numbers
+        are seeded with `tokens.seed`.
         """
 
 
 def initial_names() -> list[str]:
-    """Return the names of all initialisations, those of plug-in folders included."""
+    """Return the names of all initialisations, including those of plug-in folders."""
     return choice_names(sys.modules[__name__])
 
 

@@ -1,6 +1,6 @@
-"""transplant.input=random: new rows from N(mu, diag sigma^2) of the old rows, the control.
+"""transplant.input=random: draw new rows from N(mu, diag sigma^2) of the old rows, as a control.
 
-A token that one old token spells under another surface takes the row of that token.
+A token spelled by a single old token with another surface takes the row of that token.
 """
 
 import torch
@@ -13,7 +13,7 @@ __all__ = ["rows"]
 def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
     """Return the rows (n, d) of the new `tokens`; `old` is (vocab_o, d) in fp32.
 
-    The noise is drawn for the whole vocabulary, so a row depends on the id and the seed only, not
+    The noise is drawn for the whole vocabulary, so a row depends only on its id and the seed, not
     on which other tokens are new.
     """
     result = mean_of_pieces(old, tokens)

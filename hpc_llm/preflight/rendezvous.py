@@ -1,7 +1,7 @@
-"""Where ranks report what they found: torch's key-value store, which needs no healthy peer.
+"""Rendezvous of the preflight: ranks report through torch's key-value store, without collectives.
 
-A collective waits for every rank, so a broken node would hide behind the hang that it causes. Here
-each rank posts for itself, and rank 0 waits for so long and no longer.
+A collective waits for every rank, so a broken node would cause a hang that hides it. Here each rank
+posts its own results, and rank 0 waits with a timeout.
 """
 
 import json
@@ -15,18 +15,21 @@ from torch.distributed import HashStore, PrefixStore, Store, TCPStore
 from hpc_llm.distributed import Ranks
 from hpc_llm.errors import UserError
 
-__all__ = ["Meeting"]
+__all__ = ["Rendezvous"]
 
 PARTING_SECONDS = 3.0
 
 
-class Meeting:
-    """All ranks of a preflight; rank 0 leads."""
+class Rendezvous:
+    """All ranks of a preflight, coordinated by rank 0."""
 
     def __init__(self, ranks: Ranks, wait_seconds: float) -> None:
-        """Meet at the ranks' address and port. Raises `UserError` when rank 0 is not there."""
+        """Connect to the store at the master address and port.
+
+        Raises `UserError` if rank 0 cannot be reached.
+        """
         self.ranks, self._wait = ranks, wait_seconds
-        # torchrun listens at the port itself, and its later starts would find what this one posted
+        # torchrun itself listens on the port; after a restart its store has the posts of this start
         agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store: Store = HashStore()
@@ -44,13 +47,13 @@ class Meeting:
         self.store = PrefixStore(f"preflight/{restart}", store)
 
     def post(self, topic: str, value: Any) -> None:
-        """Send a text to rank 0."""
+        """Send a JSON value to rank 0."""
         self.store.set(f"{topic}/{self.ranks.rank}", json.dumps(value))
 
     def gather(self, topic: str, within: float = 0.0) -> list[Any]:
-        """Return what each rank has posted under `topic`; None for those that have not in time.
+        """Return each rank's post under `topic`; None after a timeout.
 
-        To be called by rank 0. The time is `preflight.wait_seconds`, and `within` more.
+        Call on rank 0 only. The timeout is `preflight.wait_seconds` plus `within` seconds.
         """
         deadline = time.monotonic() + self._wait + within
         return [self._read(f"{topic}/{n}", deadline) for n in range(self.ranks.world_size)]
@@ -58,18 +61,18 @@ class Meeting:
     def _read(self, key: str, deadline: float) -> Any:
         try:
             self.store.wait([key], timedelta(seconds=max(0.01, deadline - time.monotonic())))
-        except RuntimeError:  # DistStoreError: not in time
+        except RuntimeError:  # DistStoreError: timeout
             return None
         return json.loads(self.store.get(key))
 
     def announce(self, topic: str, value: Any) -> None:
-        """Send a text to all ranks, as rank 0."""
+        """Send a JSON value to all ranks; call on rank 0 only."""
         self.store.set(topic, json.dumps(value))
 
     def hear(self, topic: str) -> Any:
-        """Return what rank 0 announces; `UserError` when it says nothing.
+        """Return rank 0's announcement; raises `UserError` after a timeout.
 
-        Rank 0 may wait for a silent rank meanwhile, so this waits longer than it does.
+        Rank 0 may be waiting for a silent rank, so this timeout is longer than its own.
         """
         try:
             self.store.wait([topic], timedelta(seconds=3 * self._wait))
@@ -78,7 +81,7 @@ class Meeting:
             raise self._unanswered(error) from error
 
     def part(self) -> None:
-        """Leave together: the store ends with rank 0, and others may still read from it."""
+        """Leave together: the store ends with rank 0, and other ranks may still read from it."""
         self.post("parting", True)
         deadline = time.monotonic() + PARTING_SECONDS
         for rank in range(self.ranks.world_size if self.ranks.is_first else 0):
@@ -91,6 +94,6 @@ class Meeting:
             "preflight",
             None,
             f"rank {self.ranks.rank} cannot reach rank 0 at {where} ({why})",
-            "give MASTER_ADDR and MASTER_PORT of a network that all nodes see, or a longer"
-            " preflight.wait_seconds",
+            "set MASTER_ADDR and MASTER_PORT on a network that all nodes can reach, or a longer "
+            "preflight.wait_seconds",
         )

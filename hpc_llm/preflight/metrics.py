@@ -1,4 +1,4 @@
-"""What is measured on each rank, and the same by host. An unknown figure is None, never 0."""
+"""Metrics measured on each rank, and by host. An unknown value is None, never 0."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,29 +10,29 @@ __all__ = ["HostFigures", "RankFigures", "ReduceFigures", "by_host", "hosts_of_r
 
 @dataclass(frozen=True, kw_only=True)
 class RankFigures:
-    """One rank, its device and its node."""
+    """Metrics of one rank, its device and its node."""
 
     rank: int
     host: str
     device: str
-    """What the driver calls the device."""
+    """The driver's name of the device."""
     devices: int
-    """Devices that are found on the node."""
+    """Devices found on the node."""
     devices_expected: int
     free_gib: float | None = None
     """Free memory of the device; on a CPU, of the node."""
     flops_per_second: float | None = None
-    """Of matrix products."""
+    """Speed of matrix products."""
     peak_flops_per_second: float | None = None
-    """The catalogue's figure for the same precision; None where there is none."""
+    """The catalogue's peak for the same precision; None if unknown."""
     run_gib: float | None = None
-    """Free space of the run folder's file system."""
+    """Free space on the run folder's file system."""
     tmp_gib: float | None = None
-    """Free space of the node's folder for temporary files."""
+    """Free space in the node's temporary folder."""
     mpi: bool = False
-    """Started by an MPI, and mpi4py is installed."""
+    """Whether MPI launched the rank and mpi4py is installed."""
     error: str | None = None
-    """What went wrong while measuring."""
+    """The error during measurement, if any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,23 +47,23 @@ class ReduceFigures:
 
     @property
     def gb_per_second(self) -> float:
-        """Bus bandwidth, 10^9 bytes/s: 2 (n-1)/n bytes/seconds (as nccl-tests count it)."""
+        """Bus bandwidth, 10^9 bytes/s: 2 (n-1)/n bytes/seconds (as in nccl-tests)."""
         return 2 * (self.ranks - 1) / self.ranks * self.bytes / self.seconds / 1e9
 
 
 @dataclass(kw_only=True)
 class HostFigures:
-    """One node: the worst of its ranks, and its links."""
+    """Metrics of one node: its ranks and its links."""
 
     host: str
     ranks: list[RankFigures]
-    """Those that have answered."""
+    """Ranks that have reported."""
     silent: list[int] = field(default_factory=list)
-    """Ranks that have not."""
+    """Ranks that have not reported."""
     clock_seconds: float | None = None
     """Its clock minus that of rank 0."""
     links: dict[str, float] = field(default_factory=dict)
-    """Bandwidth to its best partner by link, 10^9 bytes/s: a bad partner is not its fault."""
+    """Bandwidth to its best partner by link, 10^9 bytes/s; the best, as a partner may be bad."""
 
     @property
     def slowest(self) -> RankFigures | None:
@@ -73,14 +73,14 @@ class HostFigures:
 
     @property
     def peak_share(self) -> float | None:
-        """Share of the catalogue's peak that its slowest device reaches."""
+        """Fraction of the catalogue's peak reached by its slowest device."""
         slowest = self.slowest
         if slowest is None or not slowest.peak_flops_per_second:
             return None
         return (slowest.flops_per_second or 0.0) / slowest.peak_flops_per_second
 
     def least(self, key: str) -> float | None:
-        """The smallest of a figure over its ranks."""
+        """Return the minimum of a metric over its ranks."""
         values = [getattr(rank, key) for rank in self.ranks]
         return min((value for value in values if value is not None), default=None)
 
@@ -88,10 +88,10 @@ class HostFigures:
 def by_host(
     found: Sequence[RankFigures | None], places: Sequence[str | None]
 ) -> dict[str, HostFigures]:
-    """Gather ranks by host, in the order of the ranks.
+    """Group ranks by host, in rank order.
 
-    `found` are the figures of each rank, None where it is silent; `places` the host of each, None
-    where it is not known: such a silent rank stands for a host `(rank 3)`.
+    `found` holds the metrics of each rank, None if it is silent; `places` the host of each rank,
+    None if unknown: a silent rank without a host is listed as host `(rank 3)`.
     """
     hosts: dict[str, HostFigures] = {}
     for number, (rank, place) in enumerate(zip(found, places, strict=True)):
@@ -105,10 +105,9 @@ def by_host(
 
 
 def hosts_of_ranks(ranks: Ranks, environment: Mapping[str, str]) -> list[str | None]:
-    """Return where srun has put each rank, for those that do not report it.
+    """Return the host on which srun placed each rank, for ranks that do not report it.
 
-    None for each rank where that is not known: another launcher, or tasks dealt out in another
-    order than node by node.
+    All None if that is unknown: another launcher, or a distribution of tasks other than block.
     """
     unknown: list[str | None] = [None] * ranks.world_size
     nodes = environment.get("SLURM_STEP_NODELIST")

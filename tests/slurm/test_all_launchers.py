@@ -1,4 +1,4 @@
-"""Training on two nodes with two ranks each: whoever starts the ranks, they learn the same."""
+"""Training on two nodes with two ranks each: all launchers give bit-identical results."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ port=$((15000 + SLURM_JOB_ID % 10000))
 """
 TORCHRUN = "torchrun --nnodes=2 --nproc-per-node=2"
 ONE_EACH = "srun --ntasks-per-node=1 -n2"
-STARTERS = {
+LAUNCHERS = {
     "srun": "srun -n4 hpc-llm",
     "mpirun": "mpirun --map-by ppr:2:node hpc-llm",
     "srun torchrun": (
@@ -34,7 +34,7 @@ FEW = [*SETTINGS, "tracking=off", "stages.lora.steps=6", "checkpoint.minutes=100
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    """A run folder in which all before train/lora is done."""
+    """A run folder with all stages before train/lora done."""
     runs = tmp_path_factory.mktemp("base")
     hpc_llm("adapt", *FEW, "--stages", BEFORE, f"runs_dir={runs}", OMP_NUM_THREADS="1")
     return runs / "run"
@@ -42,29 +42,29 @@ def base(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(base: Path, cluster_in, tmp_path_factory):
-    """Train with one of the starters; all of them once."""
+    """Train with a launcher, once each."""
     done: dict[str, TrainingRun] = {}
 
-    def train(starter: str) -> TrainingRun:
-        if starter not in done:
-            run = new_run(base, cluster_in(tmp_path_factory.mktemp(starter.replace(" ", "-"))))
+    def train(launcher: str) -> TrainingRun:
+        if launcher not in done:
+            run = new_run(base, cluster_in(tmp_path_factory.mktemp(launcher.replace(" ", "-"))))
             words = " ".join(f"'{word}'" for word in (*FEW, f"runs_dir={run.folder.parent}"))
             script = run.cluster.folder / "job.sh"
-            script.write_text(f"{HEAD}{STARTERS[starter]} train {words}\n")
+            script.write_text(f"{HEAD}{LAUNCHERS[launcher]} train {words}\n")
             options = ("--parsable", "-N2", "--ntasks-per-node=2", "--output=train-%j.out")
             job = run.cluster.output("sbatch", *options, str(script), **run.prepared())
             assert run.finish(job) == 0
-            done[starter] = run
-        return done[starter]
+            done[launcher] = run
+        return done[launcher]
 
     return train
 
 
-@pytest.mark.parametrize("starter", STARTERS)
-def test_ranks_of_any_starter_learn_the_same(starter: str, trained, slurm_cluster) -> None:
-    if starter == "mpirun":
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_all_launchers_give_the_same_result(launcher: str, trained, slurm_cluster) -> None:
+    if launcher == "mpirun":
         slurm_cluster.require_mpirun()
-    run, srun = trained(starter), trained("srun")
+    run, srun = trained(launcher), trained("srun")
     assert records(run.folder)[-1] == "train/lora"
     assert len(run.steps()) == 6
     bill = [row for row in read_jsonl(run.folder / "ledger.jsonl") if row["stage"] == "train/lora"]
