@@ -11,6 +11,7 @@ from hpc_llm.tokenizer import SpecialTokens, train_vocabulary
 CORPUS = CorpusSettings(
     target=[],
     source=[],
+    texts={},
     text_field="text",
     hub_split="train",
     min_characters=1,
