@@ -5,11 +5,14 @@ standard library) imports them once; each program is then a fork of it. Only the
 tests of the start itself, of signals and of kills use `subprocess`.
 """
 
+import gc
 import multiprocessing
 import os
 import runpy
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
@@ -20,16 +23,27 @@ from hpc_llm.launch.local import _variables
 
 __all__ = ["forked", "forked_ranks"]
 
-STAGES = ("corpus", "tokenizer", "transplant", "pretrain", "train", "evaluate", "correct", "report")
-PRELOADED = ["deepspeed", "matplotlib.figure", "hpc_llm.config", "hpc_llm.pipeline.runner"]
+HERE = Path(__file__).parent
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload([*PRELOADED, *(f"hpc_llm.stages.{name}" for name in STAGES)])
+context.set_forkserver_preload(["preloaded"])
+
+
+@cache
+def _start_server() -> None:
+    """Start the fork server where it finds `preloaded.py`; it takes its path when it starts."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE), before)))
+    forkserver.ensure_running()
+    os.environ.pop("PYTHONPATH")
+    if before is not None:
+        os.environ["PYTHONPATH"] = before
 
 
 def _program(
     program: str, arguments: list[str], environment: dict[str, str], folder: str, out: str
 ) -> None:
     """In the fork: become `program`, with its output in files."""
+    gc.freeze()  # what has been imported is no garbage: collections need not look at it
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -51,6 +65,7 @@ def _run(
     program: str, arguments: Sequence[str], environments: list[dict[str, str]], timeout: float
 ) -> list[CompletedProcess[str]]:
     """Run one process for each environment; the first that fails ends the others."""
+    _start_server()
     with TemporaryDirectory() as folder:
         outs = [Path(folder) / f"rank{number}" for number in range(len(environments))]
         processes = []
