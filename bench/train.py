@@ -219,7 +219,7 @@ def row(
 ) -> str:
     """Return one line: medians, with the lowest and highest turn in brackets.
 
-    The overhead is data loading, synchronisation, guards, tracking and accounting.
+    `overhead` is data loading, synchronisation, guards, tracking and cost accounting.
     """
     model, method, precision, tokens = case
     rates = [tokens / turn["seconds_per_step"] for turn in turns]

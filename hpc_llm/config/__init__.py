@@ -1,4 +1,4 @@
-"""The only package that imports Hydra: `conf/` and the command line become a `RunConfig`."""
+"""Compose `conf/` and the command line into a `RunConfig`; only this package imports Hydra."""
 
 from hpc_llm.config.compose import (
     as_yaml,

@@ -75,7 +75,7 @@ def refuse_hydra(overrides: Sequence[Override]) -> None:
 
 
 def explain(error: Exception, keys: list[str], stages: Sequence[str]) -> UserError:
-    """Return the `UserError` that names what is wrong with one of the overridden `keys`.
+    """Return the `UserError` for Hydra's error about one of the overridden `keys`.
 
     `stages` are the settings of the recipe's stages.
     """

@@ -53,7 +53,7 @@ def _bad_hostlist(hostlist: str) -> UserError:
     return UserError(
         "node list",
         repr(hostlist),
-        "not of the form node[01-03,7],gpu1",
+        "must be of the form node[01-03,7],gpu1",
         "set MASTER_ADDR to the name of the first node",
     )
 

@@ -102,7 +102,7 @@ def detect_ranks(environment: Mapping[str, str]) -> Ranks:
             raise UserError(
                 name,
                 value,
-                "an MPI launcher that is not known",
+                "set by an unknown MPI launcher",
                 "start with srun or mpirun, or set RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, "
                 "MASTER_ADDR and MASTER_PORT",
             )
@@ -161,7 +161,7 @@ def _check_same_task(environment: Mapping[str, str], rank: int, size: int) -> No
         raise UserError(
             "RANK",
             rank,
-            f"contradicts srun, whose task {task} of {tasks} this is (WORLD_SIZE={size})",
+            f"contradicts srun: this is task {task} of {tasks} (WORLD_SIZE={size})",
             "unset RANK and WORLD_SIZE",
         )
 
@@ -282,7 +282,7 @@ def _integer(environment: Mapping[str, str], name: str, default: int | None = No
         return default
     if text is None:
         fix = "start the ranks with one launcher"
-        raise UserError(name, None, "not set, but its companions are", fix)
+        raise UserError(name, None, "not set, but related variables are", fix)
     try:
         return int(text)
     except ValueError:
@@ -291,7 +291,7 @@ def _integer(environment: Mapping[str, str], name: str, default: int | None = No
 
 def _stale(key: str, value: int, rule: str) -> UserError:
     fix = (
-        "unset RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE and whatever an earlier launcher "
-        "left behind, and start the ranks with one of srun, mpirun or torchrun"
+        "unset RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE and other variables of an earlier "
+        "launcher, and start the ranks with one of srun, mpirun or torchrun"
     )
     return UserError(key, value, rule, fix)

@@ -97,8 +97,8 @@ def _check_stage_text(cfg: RunConfig, name: str) -> None:
     key, value = f"stages.{name}.text", stage.text
     for text in sorted(missing - set(LANGUAGES)):
         known = ", ".join([*LANGUAGES, *cfg.corpus.texts])
-        rule = f"no text is called {text}, there are {known}"
-        fix = f"add it: corpus.texts={{{text}: [FILES]}}"
+        rule = f"unknown text {text}; choose one of {known}"
+        fix = f"or add it: corpus.texts={{{text}: [FILES]}}"
         raise UserError(key, value, rule, fix)
     if "source" in missing:
         if stage.text is None:

@@ -69,7 +69,7 @@ class Report:
 
     def _verdict(self) -> str:
         if self.code == 0:
-            return f"{len(self.hosts)} of {len(self.hosts)} nodes are healthy"
+            return f"{len(self.hosts)} nodes are healthy"
         if self.exclude:
             return f"exclude bad nodes with sbatch --exclude={','.join(self.exclude)}"
         return (

@@ -1,5 +1,5 @@
-"""Where `conf/` lies: inside the installed package, or beside it in a checkout; and the options of
-its groups, with those of plug-in folders."""
+"""Locate `conf/`, inside the installed package or beside it in a checkout, and list the options of
+its groups, including those of plug-in folders."""
 
 from pathlib import Path
 

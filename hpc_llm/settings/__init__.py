@@ -1,7 +1,7 @@
 """Typed settings: one file per group of `conf/`, and `RunConfig`, which has them all.
 
-Nothing but the standard library is imported here, so every package may import its settings.
-Each value that a setting may take is checked in `__post_init__`, and a wrong one is a `UserError`.
+Imports only the standard library, so every package may use its settings. Values are validated in
+`__post_init__`; an invalid one raises `UserError`.
 """
 
 from hpc_llm.settings.accounting import AccountingSettings

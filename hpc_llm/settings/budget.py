@@ -45,6 +45,6 @@ class BudgetSettings:
                 "currency",
                 currency,
                 "has no exchange rate",
-                f"set budget.rates.{currency} (units per US dollar), or choose one of {known}",
+                f"set budget.rates.{currency}=RATE (per US dollar), or choose one of {known}",
             )
         return rate

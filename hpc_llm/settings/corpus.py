@@ -25,10 +25,10 @@ class CorpusSettings:
     target: list[str]
     """Text of the new language."""
     source: list[str]
-    """Text of the language the model knows, to measure forgetting. May be empty."""
+    """Text of the model's own language, to measure forgetting. May be empty."""
     texts: dict[str, list[str]]
-    """More training texts by name, for the shares of `stages.NAME.text`. Nothing is held out of
-    them; documents that are held out from target or source are dropped from them."""
+    """Further training texts by name, for the shares of `stages.NAME.text`. Nothing is held out of
+    them; documents held out from target or source are dropped from them."""
     text_field: str
     """Column or JSON key of the text."""
     hub_split: str
@@ -36,7 +36,7 @@ class CorpusSettings:
     min_characters: int
     """Shorter documents are dropped after cleaning."""
     max_documents: int | None
-    """Documents read of each text at most; null: all."""
+    """Maximum number of documents read per text; null: all."""
     test_documents: int
     """Held-out documents on which bits per byte are reported."""
     tune_documents: int

@@ -94,7 +94,7 @@ def _check_interval(key: str, low: float | None, high: float | None) -> None:
             f"{key}_low",
             "null" if low is None else low,
             f"must be above 0 and at most {key}_high={'null' if high is None else high}",
-            "give both, or leave both null",
+            "set both, or leave both null",
         )
 
 

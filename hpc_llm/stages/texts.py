@@ -12,7 +12,7 @@ __all__ = ["encoder", "first_token", "heldout", "text_file"]
 
 
 def text_file(context: Context, text: str, part: str) -> Path:
-    """The documents of a text (target, source, ...) and part (train, tune, test)."""
+    """Return the file of a text (target, source, ...) and part (train, tune, test)."""
     return context.stage_folder("corpus") / text / f"{part}.jsonl"
 
 

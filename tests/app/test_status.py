@@ -70,7 +70,7 @@ def test_without_slurm_the_run_folder_tells_what_is_done(folder, capsys):
     folder.write_record({"stage": "correct", "started": "2025-12-31T23:59:59+00:00"})
     assert main(["status", str(folder.path), "nothing"]) == 0
     told = capsys.readouterr()
-    assert re.search(r"^ +7 +train +[a-z ]+ +- +1 of 2 ", told.out, re.MULTILINE)
+    assert re.search(r"^ +7 +train +unknown +- +1 of 2 ", told.out, re.MULTILINE)
     assert "older" not in told.out
     assert re.search(r"squeue: .*\bPATH\b", told.err)
     assert re.search(r"sacct: .*\bPATH\b", told.err)

@@ -214,9 +214,7 @@ def test_one_refused_array_leaves_none(slurm_cluster) -> None:
     where = "launch.parts.result.partition=nowhere"
     done = slurm_cluster.run(*HPC_LLM, "adapt", *TINY, *COMMON, *SWEPT, *TWO, where)
     assert done.returncode == 2
-    told = re.search(
-        r"2-result: launch=slurm: invalid partition .* is cancelled \((\d+)\)", done.stdout
-    )
+    told = re.search(r"2-result: launch=slurm: invalid partition .*; cancelled (\d+)", done.stdout)
     assert told, done.stdout
     assert slurm_cluster.output("squeue", "--noheader") == ""
     assert not list(slurm_cluster.folder.glob("runs/four/*/slurm-*.out"))
