@@ -111,7 +111,8 @@ def test_every_log_line_has_cost_and_utilisation(whole):
 def test_the_rows_of_a_start_are_its_wall_time(timed):
     folder, _, wall = timed
     billed = sum(row.seconds for row in rows(folder))
-    assert 0.8 * wall < billed <= wall
+    # the kernel counts starts of processes from a boot time in whole seconds
+    assert 0.8 * wall - 1 < billed <= wall + 1
 
 
 def test_after_50_steps_the_rest_is_projected_and_the_ledger_shows_its_error(timed):
