@@ -196,9 +196,11 @@ def result(task):
         return None
     except (Diverged, UserError, OSError, FirstRankFailed) as error:
         return {"error": str(error), "troubles": troubles, "unsaved": unsaved}
+    if spec.ranks.is_first:
+        keep_branches(spec.folder.parent, spec.branch_steps)
+    process_group.barrier()  # the next task may branch from it
     if not spec.ranks.is_first:
         return {}
-    keep_branches(spec.folder.parent, spec.branch_steps)
     digest = hashlib.sha256()
     for name, value in sorted({**trained.weights, **trained.adapters}.items()):
         digest.update(name.encode())
