@@ -88,7 +88,7 @@ def test_rows_longer_than_the_model_reads(refused, bad_run, tmp_path, text):
         ("communication_data_type=fp12", "", "Invalid communication_data_type"),
     ],
 )
-def test_what_deepspeed_does_not_know_is_told_before_the_first_stage(
+def test_what_deepspeed_does_not_know_is_reported_before_the_first_stage(
     tmp_path, override, key, mention
 ):
     done = hpc_llm("adapt", f"zero.extra.{override}", f"runs_dir={tmp_path}", check=False)

@@ -55,7 +55,7 @@ def ended_by_its_budget(runs, *words):
     return adapt(runs, *words, *LORA, f"budget.pf_days={ENOUGH}", check=False)
 
 
-def test_the_budget_ends_a_run_and_a_larger_one_goes_on(runs, whole):
+def test_the_budget_ends_a_run_and_a_larger_one_continues(runs, whole):
     folder = runs / "ends"
     stopped = ended_by_its_budget(runs, "run=ends")
     assert stopped.returncode == EXIT_BUDGET, stopped.stderr[-2000:]
@@ -129,7 +129,7 @@ def test_after_50_steps_the_rest_is_projected_and_the_ledger_shows_its_error(tim
     assert told[1].split()[-1].startswith("x")
 
 
-def test_a_killed_run_is_billed_for_all_it_did_and_counts_nothing_twice(runs, whole):
+def test_a_killed_run_is_charged_for_all_it_did_and_counts_nothing_twice(runs, whole):
     words = ["adapt", *TINY, *LORA, f"runs_dir={runs}", "run=killed"]
     words += ["train.log_steps=7", "checkpoint.minutes=1e-9"]
     folder = runs / "killed"
@@ -151,7 +151,7 @@ def test_a_killed_run_is_billed_for_all_it_did_and_counts_nothing_twice(runs, wh
     assert model(folder) == model(whole)
 
 
-def test_money_is_told_in_the_currency_of_the_budget(runs, whole):
+def test_money_is_reported_in_the_currency_of_the_budget(runs, whole):
     told = json.loads((whole / "summary.json").read_text())["money"]
     assert told["currency"] == "RUB"
     spent = Ledger(whole / "ledger.jsonl").totals().spent

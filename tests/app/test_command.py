@@ -52,7 +52,7 @@ def test_help_configuration_and_plan_import_nothing_heavy(words):
     assert done.stdout
 
 
-def test_plan_tells_parameters_flops_and_hours(capsys):
+def test_plan_shows_parameters_flops_and_hours(capsys):
     assert main(["plan", "model=solar-10.7b", "cluster=a100_4x8", "recipe=two_stage"]) == 0
     said = capsys.readouterr().out
     for word in ("10,737,815,552 parameters", "PF-days", "14.9", "USD", "embeddings", "lora"):
@@ -96,7 +96,7 @@ def test_a_key_without_its_group_is_found(capsys):
     assert re.search(r"hpc-llm: nodes: .*\bcluster\.nodes\b", capsys.readouterr().err)
 
 
-def test_the_ledger_tells_on_stderr_what_it_passes_over(capsys, tmp_path):
+def test_the_ledger_reports_on_stderr_what_it_skips(capsys, tmp_path):
     assert main(["ledger", str(tmp_path / "a"), str(tmp_path / "b")]) == EXIT_USER
     capsys.readouterr()
     (tmp_path / "a").mkdir()

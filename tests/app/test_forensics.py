@@ -68,7 +68,7 @@ def replay(runs, *words, **options):
     return hpc_llm("train", *TINY, f"runs_dir={runs}", *words, **options)
 
 
-def test_a_step_done_again_has_the_same_bits_and_shows_its_documents(runs):
+def test_a_rerun_step_has_the_same_bits_and_shows_its_documents(runs):
     before = (runs / "one/events.jsonl").read_bytes(), (runs / "one/record.jsonl").read_bytes()
     done = replay(runs, "run=one", "rerun.step=5", "rerun.show=true")
     assert re.search(r"^lora\W+step 5\b.* step 0\b", done.stdout, re.MULTILINE)
@@ -94,7 +94,7 @@ def test_the_step_that_ended_a_run_can_be_looked_at(runs):
     assert "tokens: " in shown.stdout
 
 
-def test_a_step_that_came_out_otherwise_is_told(runs):
+def test_a_step_that_differs_is_reported(runs):
     events = runs / "same/events.jsonl"
     lines = events.read_text().splitlines()
     for number, line in enumerate(lines):

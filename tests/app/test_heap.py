@@ -35,7 +35,7 @@ def start(folder, name, **variables):
     return len(before), settings
 
 
-def test_it_starts_anew_once_as_the_same_process_with_the_same_words(tmp_path):
+def test_it_restarts_once_as_the_same_process_with_the_same_words(tmp_path):
     assert start(tmp_path, "hpc-llm") == (2, TUNABLES)
 
 

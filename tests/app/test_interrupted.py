@@ -75,7 +75,7 @@ def model(folder):
     return hashlib.sha256((folder / "model/model.safetensors").read_bytes()).hexdigest()
 
 
-def test_rate_and_counters_go_on_as_if_nothing_had_happened(runs, whole, copy):
+def test_rate_and_counters_continue_as_if_nothing_had_happened(runs, whole, copy):
     done = adapt(runs, f"run={copy.name}", "checkpoint.keep=5")
     assert "lora: resum" in done.stderr
     expected, found = events(whole), events(copy)
@@ -114,14 +114,14 @@ def test_other_settings_are_refused_before_anything_is_touched(runs, copy):
     assert everything(copy) == before
 
 
-def test_an_earlier_stage_that_changes_is_told_with_the_interrupted_one(runs, copy):
+def test_an_earlier_stage_that_changes_is_reported_with_the_interrupted_one(runs, copy):
     done = adapt(runs, f"run={copy.name}", "stages.embeddings.steps=9", check=False)
     assert done.returncode == 2
     assert "train/lora/checkpoints" in done.stderr
     assert "stages.embeddings.steps: 8 -> 9" in done.stderr
 
 
-def test_asked_to_it_begins_anew_and_keeps_the_earlier_checkpoints(runs, copy):
+def test_asked_to_it_restarts_and_keeps_the_earlier_checkpoints(runs, copy):
     names = [path.name for path in copy.glob("train/lora/checkpoints/step-*")]
     words = ["stages.lora.learning_rate=0.004", "checkpoint.changed=restart"]
     done = adapt(runs, f"run={copy.name}", *words)
@@ -134,7 +134,7 @@ def test_asked_to_it_begins_anew_and_keeps_the_earlier_checkpoints(runs, copy):
     assert totals.useful.flops == json.loads((copy / "train/lora/done.json").read_text())["flops"]
 
 
-def test_a_finished_stage_that_is_done_again_goes_on_when_that_is_interrupted(runs, whole):
+def test_a_finished_stage_that_is_rerun_resumes_when_interrupted(runs, whole):
     folder = runs / "again"
     shutil.copytree(whole, folder)
     words = [f"run={folder.name}", "stages.lora.steps=24", "stages.lora.max_epochs=99"]

@@ -33,7 +33,7 @@ def test_equal_stages_run_once(sweep):
     assert [linked(folder) for folder in folders] == [[], *[SHARED] * (len(ALPHAS) - 1)]
 
 
-def test_linked_stages_give_the_figures_of_a_run_by_itself(sweep):
+def test_linked_stages_give_the_measures_of_a_run_by_itself(sweep):
     words = [f"stages.lora.alpha={ALPHAS[1]}", "cache=false", "run=alone", f"runs_dir={sweep}"]
     hpc_llm("adapt", *TINY, *words)
     alone, trial = summary(sweep / "alone"), summary(sweep / "grid/1")

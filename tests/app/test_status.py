@@ -43,7 +43,7 @@ def submitted(folder, **changed):
     record_jobs(folder.jobs, [SubmittedJob(**(asdict(job) | changed))])
 
 
-def test_what_is_left_is_told_by_the_last_interval_then_by_the_runs_projection(folder, capsys):
+def test_what_is_left_is_reported_by_the_last_interval_then_by_the_runs_projection(folder, capsys):
     trained(folder, 10, 60)
     trained(folder, 20, 40)
     assert main(["status", str(folder.path)]) == 0
@@ -63,7 +63,7 @@ def test_money_is_that_of_the_ledger(folder, capsys):
     assert re.search(r"spent: 8 core-hours, 0\.\d+ USD", capsys.readouterr().out)
 
 
-def test_without_slurm_the_run_folder_tells_what_is_done(folder, capsys):
+def test_without_slurm_the_run_folder_shows_what_is_done(folder, capsys):
     submitted(folder, job="5", chain="5", part="older")
     submitted(folder)
     folder.write_record({"stage": "train/lora", "started": "2026-01-01T00:00:01+00:00"})

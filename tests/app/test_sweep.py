@@ -116,7 +116,7 @@ def test_what_is_done_is_kept_and_new_values_get_new_numbers(tmp_path):
     assert re.search(r"/grid: .*\bcorpus\.max_documents\b.*\bseed\b.*run=NAME", other.stderr)
 
 
-def test_a_sweep_that_is_asked_to_stop_goes_on_later(tmp_path, capsys):
+def test_a_sweep_that_is_asked_to_stop_resumes_later(tmp_path, capsys):
     words = ["adapt", *TINY, f"runs_dir={tmp_path}", *WORDS, "stages.lora.rank=4,8"]
     process = subprocess.Popen(
         [sys.executable, "-m", "hpc_llm.app", *words], stderr=subprocess.PIPE, text=True

@@ -70,7 +70,7 @@ def test_a_named_text_has_no_heldout_document_of_the_others(grown):
     assert encoded["more"]["tokens"] == encoded["target"]["tokens"]
 
 
-def test_grouped_documents_are_billed_with_their_padding(runs):
+def test_grouped_documents_are_charged_with_their_padding(runs):
     adapt(runs, "run=grouped", "train.batching=grouped", "train.replay=0.5")
     tokens, padding, hardware = billed(runs / "grouped", "train/lora")
     assert tokens > 0 < padding

@@ -60,7 +60,7 @@ def test_sizes_of_a_model_may_be_given_on_the_command_line():
         assert cfg.model.architecture == {"model_type": "llama", "hidden_size": 64}
 
 
-def test_a_file_of_another_version_is_told(tmp_path):
+def test_a_file_of_another_version_is_reported(tmp_path):
     (tmp_path / "config.yaml").write_text("modle: {}\n")
     with user_error(str(tmp_path / "config.yaml"), "modle", "run=NAME"):
         config.load(tmp_path / "config.yaml")

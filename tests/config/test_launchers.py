@@ -52,6 +52,6 @@ def test_each_setting_of_the_plugin_has_a_meaning_or_a_reason():
         ([CHOSEN, "hydra.sweep.dir=x"], "runs_dir="),
     ],
 )
-def test_what_has_no_meaning_is_told(words, said):
+def test_what_has_no_meaning_is_reported(words, said):
     with user_error(words[-1], said):
         config.combinations(["seed=1,2", *words])

@@ -22,7 +22,7 @@ def test_hostlist_is_written_out(hostlist: str, hosts: list[str]) -> None:
 
 
 @pytest.mark.parametrize("bad", ["", "n[1-", "n[3-1]", "n[a-b]", "a,,b", "a b", "n[]", "n]1["])
-def test_bad_hostlist_is_told(bad: str) -> None:
+def test_bad_hostlist_is_reported(bad: str) -> None:
     with user_error("node list", "MASTER_ADDR", value=repr(bad)):
         expand_hostlist(bad)
 

@@ -136,12 +136,12 @@ def test_export_is_read_back() -> None:
         ({"PMI_SIZE": "2"}, "PMI_SIZE", 2, ["mpirun", "MASTER_PORT"]),
     ],
 )
-def test_contradictions_are_told(environment, key, value, mentions) -> None:
+def test_contradictions_are_reported(environment, key, value, mentions) -> None:
     with user_error(key, *mentions, value=value):
         detect_ranks(environment)
 
 
-def test_one_gpu_per_task_is_told() -> None:
+def test_one_gpu_per_task_is_reported() -> None:
     ranks = detect_ranks(TORCHRUN)
     check_visible_devices(ranks, {})
     check_visible_devices(ranks, {"CUDA_VISIBLE_DEVICES": "0,1"})

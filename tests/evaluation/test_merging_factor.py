@@ -122,7 +122,7 @@ def test_interval_covers_what_the_mean_optimum_may_be():
 @pytest.mark.parametrize(
     ("optimum", "spread", "end"), [(2.5, 0.0, 1.5), (-1.0, 0.0, 0.25), (1.55, 0.9, 1.5)]
 )
-def test_best_at_the_end_of_the_grid_is_told(optimum, spread, end):
+def test_best_at_the_end_of_the_grid_is_reported(optimum, spread, end):
     valley = Valley(optimum, spread)
     choice = choose_phi(valley, None, valley.bytes, valley.bytes, settings(), 0)
     assert choice.best == end
@@ -130,7 +130,7 @@ def test_best_at_the_end_of_the_grid_is_told(optimum, spread, end):
     assert choice.at_edge
 
 
-def test_choice_at_the_end_of_the_grid_is_told():
+def test_choice_at_the_end_of_the_grid_is_reported():
     valley = Valley(0.8, spread=0.9)
     grid = [0.75, 0.8, 1.0]
     choice = choose_phi(valley, None, valley.bytes, valley.bytes, settings(grid=grid), 0)
@@ -140,7 +140,7 @@ def test_choice_at_the_end_of_the_grid_is_told():
 
 @pytest.mark.parametrize("side", ["target", "source"])
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
-def test_factor_that_breaks_the_model_is_left_out(side, broken):
+def test_factor_that_breaks_the_model_is_excluded(side, broken):
     target, source = Valley(1.3), Valley(1.3)
 
     def breaking(valley):

@@ -56,7 +56,7 @@ def test_text_ends_at_eos_and_at_the_last_position(gpt2):
     assert continue_texts(model, tokenizer, ["one two"], 100) == [""]
 
 
-def test_character_cut_in_the_middle_is_left_out(gpt2):
+def test_character_cut_in_the_middle_is_excluded(gpt2):
     model, tokenizer = gpt2
     model.lm_head.bias = torch.nn.Parameter(torch.zeros(len(tokenizer)))
     first_byte = tokenizer.convert_tokens_to_ids("Ñ")  # how byte-level BPE writes 0xD1

@@ -77,7 +77,7 @@ def test_a_line_break_is_refused() -> None:
         ("launch.name=local launch.qos=a", "launch.qos", "a", "launch=slurm"),
     ],
 )
-def test_wrong_settings_are_told(override: str, key: str, value: object, mention: str) -> None:
+def test_wrong_settings_are_reported(override: str, key: str, value: object, mention: str) -> None:
     with user_error(key, mention, value=value):
         typed(compose([*SLURM, *override.split()]))
 

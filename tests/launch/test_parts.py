@@ -93,7 +93,7 @@ def test_a_part_has_options_of_its_own() -> None:
         ("launch.parts.train.T=9", "launch.parts.train.T", None, "launch.parts.train.mail-type="),
     ],
 )
-def test_wrong_parts_are_told(override: str, key: str, value: object, mention: str) -> None:
+def test_wrong_parts_are_reported(override: str, key: str, value: object, mention: str) -> None:
     with user_error(key, mention, value=value):
         parts(*GPUS, override)
 

@@ -29,7 +29,7 @@ def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_tasks_of_arrays_are_told_apart(answers: Path) -> None:
+def test_tasks_of_arrays_are_distinguished(answers: Path) -> None:
     jobs = [*(f"7_{task}" for task in range(3)), *(f"8_{task}" for task in range(4)), "9"]
     states, remarks = job_states(jobs)
     assert remarks == []

@@ -154,7 +154,7 @@ def report(found, **values) -> Report:
     return Report(hosts=found, problems=problems, **{**usual, **values})
 
 
-def test_exit_code_tells_whether_leaving_nodes_out_helps() -> None:
+def test_exit_code_shows_whether_excluding_nodes_helps() -> None:
     assert report(hosts(600, 600)).code == 0
     assert report(hosts(600, 600, 100)).code == EXIT_NODES
     assert report(hosts(600, 600), failures=["rank 0 on a: timed out"]).code == EXIT_FAILED

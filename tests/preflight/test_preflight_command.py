@@ -18,7 +18,7 @@ QUICK = [
 ]
 
 
-def test_two_ranks_of_one_node_are_measured_and_billed(tmp_path) -> None:
+def test_two_ranks_of_one_node_are_measured_and_charged(tmp_path) -> None:
     done = hpc_llm("preflight", *QUICK, "launch.processes=2", "run=x", f"runs_dir={tmp_path}")
     found = json.loads((tmp_path / "x/preflight.json").read_text())
     (host,) = found["hosts"].values()

@@ -107,7 +107,7 @@ def test_removed_by_hand(log: Path) -> None:
         check_fence(log.parent / "x")
 
 
-def test_torn_lines_are_passed_over(log: Path) -> None:
+def test_torn_lines_are_skipped(log: Path) -> None:
     log.parent.mkdir()
     take_folder(log, Start())
     with log.open("a") as handle:

@@ -82,7 +82,7 @@ def test_one_task_for_each_gpu(slurm_cluster, how: str) -> None:
         (("--export=ALL,PATH=/usr/bin:/bin",), "neither in"),
     ],
 )
-def test_wrong_input_is_told(slurm_cluster, options: tuple[str, ...], words: str) -> None:
+def test_wrong_input_is_reported(slurm_cluster, options: tuple[str, ...], words: str) -> None:
     done = slurm_cluster.run(*WAIT, "-N1", *options, str(SCRIPT))
     assert done.returncode == 2
     assert re.search(words, slurm_cluster.logs())
@@ -198,7 +198,7 @@ def start_adapt(slurm_cluster, *words: str) -> str:
     return job_id(slurm_cluster.output(*submit, **variables))
 
 
-def test_adapt_on_two_nodes_stopped_once_and_billed_as_slurm_bills_it(slurm_cluster) -> None:
+def test_adapt_on_two_nodes_stopped_once_and_charged_as_slurm_charges_it(slurm_cluster) -> None:
     job = start_adapt(slurm_cluster, "--gpus-per-node=1", "--ntasks-per-node=1")
     ledger = Ledger(slurm_cluster.folder / "runs/slurm/ledger.jsonl")
     wait_until(lambda: any(row.stage == "train/lora" for row in ledger.rows()), slurm_cluster)

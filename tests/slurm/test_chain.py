@@ -97,7 +97,7 @@ def test_the_example_is_done_by_a_chain_on_two_nodes(slurm_cluster) -> None:
     assert "runs/one: nothing" in slurm_cluster.output(*HPC_LLM, "adapt", *TINY, *NODES)
 
 
-def test_a_part_that_fails_takes_those_behind_it_along(slurm_cluster) -> None:
+def test_a_part_that_fails_ends_later_parts(slurm_cluster) -> None:
     text = slurm_cluster.folder / "text.txt"
     text.write_text("one\n")
     jobs = submitted(slurm_cluster, HELD, "corpus.target=text.txt")
@@ -130,7 +130,7 @@ def test_a_refused_later_part_leaves_no_job(slurm_cluster) -> None:
     assert not (slurm_cluster.folder / "runs/one/jobs.jsonl").exists()
 
 
-def test_a_requeued_job_keeps_those_behind_it_waiting(slurm_cluster) -> None:
+def test_a_requeued_job_keeps_later_parts_waiting(slurm_cluster) -> None:
     act = "if ranks.restart_count == 0: raise Stopped('later')"
     said = slurm_cluster.output(sys.executable, "-c", TWO, ACT=act).split()
     one, two = said
@@ -217,7 +217,7 @@ def test_a_job_that_waits_runs_the_copy_of_the_program(slurm_cluster) -> None:
     assert (code.parents[1] / "corpus").is_dir()
 
 
-def test_what_is_not_done_yet_is_told_before_a_job_waits(slurm_cluster) -> None:
+def test_what_is_not_done_yet_is_reported_before_a_job_waits(slurm_cluster) -> None:
     done = slurm_cluster.run(*HPC_LLM, "train", "--stages", "train/lora", *TINY, *NODES)
     assert done.returncode == 2
     assert re.search(r"train/lora: .*\btrain/embeddings\b.*hpc-llm adapt", done.stdout)

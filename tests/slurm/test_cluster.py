@@ -27,7 +27,7 @@ def test_accounting_knows_a_failed_job(slurm_cluster) -> None:
     assert "FAILED|3:0" in slurm_cluster.output("timeout", "30", "bash", "-c", wait, job)
 
 
-def test_accounting_tells_a_lost_node_from_what_was_asked_for(slurm_cluster) -> None:
+def test_accounting_distinguishes_a_lost_node_from_what_was_asked_for(slurm_cluster) -> None:
     if not slurm_cluster.accounting:
         pytest.skip("mariadb-server and slurmdbd are not installed")
     submit = ("sbatch", "--parsable", "-plow", "-wnode2", "--requeue", "-o/dev/null")

@@ -138,7 +138,7 @@ def test_ranks_have_logs_of_their_own(slurm_cluster) -> None:
         ({"HPC_LLM_CONTAINER": "a", "HPC_LLM_PYXIS": "b"}, "HPC_LLM_CONTAINER.*HPC_LLM_PYXIS"),
     ],
 )
-def test_wrong_input_is_told(slurm_cluster, variables: dict[str, str], words: str) -> None:
+def test_wrong_input_is_reported(slurm_cluster, variables: dict[str, str], words: str) -> None:
     done = slurm_cluster.run(*WAIT, str(SCRIPTS / "train.sbatch"), **variables)
     assert done.returncode == 2
     assert re.search(words, slurm_cluster.logs())

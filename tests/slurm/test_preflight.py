@@ -117,7 +117,7 @@ def submit(cluster, verb: str, *options: str, words: Sequence[str] = (), **varia
     return cluster.output(*call, HPC_LLM_PREFLIGHT="1", **variables)
 
 
-def test_throttled_node_is_left_out_and_the_job_starts_again_on_another(
+def test_throttled_node_is_excluded_and_the_job_starts_again_on_another(
     cluster, meeting, third_node
 ) -> None:
     job = submit(cluster, "adapt", THROTTLED="node2", **meeting)

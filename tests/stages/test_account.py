@@ -44,7 +44,7 @@ def test_the_first_row_begins_with_the_process_and_the_others_follow_without_a_g
 
 
 @pytest.mark.parametrize(("step", "since"), [("0", 1000), ("1", None)])
-def test_only_the_first_step_of_a_job_is_billed_from_its_start(tmp_path, monkeypatch, step, since):
+def test_only_the_first_step_of_a_job_is_charged_from_its_start(tmp_path, monkeypatch, step, since):
     monkeypatch.setenv("SLURM_JOB_START_TIME", str(int(time.time()) - 1_000_000))
     monkeypatch.setenv("SLURM_STEP_ID", step)
     seconds = account(tmp_path).add("start", reason="start").seconds

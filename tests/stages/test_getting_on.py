@@ -77,7 +77,7 @@ def test_errors_of_jobs_that_were_queued_ahead_count() -> None:
 @pytest.mark.parametrize(
     "other", [{"step": 11}, {"stage": "train/embeddings"}, {"settings": "other"}]
 )
-def test_progress_or_a_change_starts_the_count_anew(other: dict) -> None:
+def test_progress_or_a_change_restarts_the_count(other: dict) -> None:
     first, *rest = starts(FAILED, FAILED, FAILED)
     assert count([replace(first, **other), *rest]) == 2
 

@@ -74,13 +74,13 @@ def test_a_file_counts_by_its_content(tmp_path):
     assert corpus("a.txt", "один") != corpus("a.txt", "два")
 
 
-def test_no_model_and_no_pretraining_is_told():
+def test_no_model_and_no_pretraining_is_reported():
     cfg = config.typed(config.compose(["corpus=sample"]))
     with user_error("model.path", "FOLDER_OR_HUB_ID", value="null"):
         pipeline(cfg)
 
 
-def test_no_source_text_to_replay_is_told():
+def test_no_source_text_to_replay_is_reported():
     overrides = ["train.replay=0.2", "corpus.source=[]", "model.path=somewhere/model"]
     with user_error("train.replay", "corpus.source=", value=0.2):
         pipeline(typed(*overrides))

@@ -51,7 +51,7 @@ def test_neither_ranks_nor_micro_batches_change_the_batches(tmp_path):
     assert len(set(ends.values())) == len(ends)
 
 
-def test_stopped_and_gone_on_from_they_end_with_the_same_bits(tmp_path):
+def test_resumed_they_end_with_the_same_bits(tmp_path):
     whole = [{"train": mode, "folder": tmp_path / name} for name, mode in MODES.items()]
     cut = [{"train": mode, "folder": tmp_path / f"{name} cut"} for name, mode in MODES.items()]
     results = run([*whole, *({**task, "stop_at": 4} for task in cut)])
@@ -85,7 +85,7 @@ def test_four_ranks_then_two_then_four_again_read_the_same_rows(tmp_path):
         assert other["losses"] == pytest.approx(one["losses"][4:], abs=1e-5)
 
 
-def test_an_epoch_ends_within_a_step_and_the_text_goes_on(tmp_path):
+def test_an_epoch_ends_within_a_step_and_the_text_continues(tmp_path):
     steps = {"steps": 12}
     whole, cut = run(
         [

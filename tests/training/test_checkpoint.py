@@ -44,7 +44,7 @@ def test_each_rank_reads_back_what_it_wrote_with_the_same_bits(tmp_path):
         assert after["losses"] == before["losses"][3:], name
 
 
-def test_sharded_ones_go_on_with_2_1_2_ranks_and_at_another_stage(tmp_path):
+def test_sharded_ones_resume_with_2_1_2_ranks_and_at_another_stage(tmp_path):
     kinds = {1: {"zero": 1}, 2: {"zero": 2, "method": "lora"}, 3: {"zero": 3}}
     another = {1: 3, 2: 1, 3: 2}
     whole = [{**kind, "folder": tmp_path / f"{name}-whole"} for name, kind in kinds.items()]
@@ -62,7 +62,7 @@ def test_sharded_ones_go_on_with_2_1_2_ranks_and_at_another_stage(tmp_path):
         assert after["losses"] == pytest.approx(before["losses"][4:], abs=1e-5), name
 
 
-def test_one_layout_goes_on_from_the_other_and_a_conversion_is_kept(tmp_path):
+def test_one_layout_resumes_from_the_other_and_a_conversion_is_kept(tmp_path):
     task = {"zero": 2, "folder": tmp_path / "a"}
     tasks = [{"folder": tmp_path / "whole", "zero": 2}, {**task, **SHARDED, "stop_at": 4}]
     (whole, _), _ = run(tasks)
@@ -145,7 +145,7 @@ def test_a_damaged_newest_one_is_said_and_the_one_before_is_taken(tmp_path, proc
     assert len(re.findall(r"\bbroken-step-00000003\b.*\bstep-00000002$", said, re.MULTILINE)) == 3
 
 
-def test_what_a_killed_writer_left_is_removed_and_nothing_but_damage_begins_anew(tmp_path):
+def test_what_a_killed_writer_left_is_removed_and_nothing_but_damage_restarts(tmp_path):
     run([{"folder": tmp_path / "a", "stop_at": 4}])
     (tmp_path / "a" / ".step-00000005.tmp").mkdir()
     shutil.copytree(tmp_path / "a", tmp_path / "b")
@@ -203,7 +203,7 @@ def test_an_adapters_checkpoint_is_about_as_large_as_the_adapter(tmp_path):
     assert 12 * trained < size <= 1.1 * 12 * trained + 64 * 1024
 
 
-def test_all_that_training_goes_on_from_is_in_the_checkpoint(tmp_path):
+def test_all_that_training_resumes_from_is_in_the_checkpoint(tmp_path):
     run([{"folder": tmp_path / "a", "precision": "fp16", "stop_at": 4}])
     state = json.loads((tmp_path / "a/step-00000003/state.json").read_text())
     tensors = load_file(tmp_path / "a/step-00000003/state.safetensors")

@@ -104,7 +104,7 @@ def test_a_second_checkpoint_of_a_step_does_not_replace_the_first(tmp_path):
     assert names(tmp_path) == ["step-00000005", "step-00000004-2"]
 
 
-def test_checkpoints_of_later_steps_can_be_left_out(tmp_path):
+def test_checkpoints_of_later_steps_can_be_excluded(tmp_path):
     for step in (9, 10, 123456789):
         save(tmp_path, step, keep=9)
     assert names(tmp_path) == ["step-123456789", "step-00000010", "step-00000009"]
@@ -121,7 +121,7 @@ def test_checkpoints_of_later_steps_can_be_left_out(tmp_path):
         (lambda path: (path / "states").write_bytes(b"x" * 10), r"states .*\b10\b.*\b1,000\b"),
     ],
 )
-def test_what_is_not_whole_is_told(tmp_path, damage, said):
+def test_what_is_not_whole_is_reported(tmp_path, damage, said):
     path = save(tmp_path, 3)
     damage(path)
     with pytest.raises(BadCheckpoint, match=said):

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from hpc_llm.training.kernels.compiling import compile_layers
 
 
-def test_a_compiled_stage_is_gone_on_from_with_the_same_bits(tmp_path):
+def test_a_compiled_stage_resumes_with_the_same_bits(tmp_path):
     variants = {"full": {"method": "full"}, "lora": {"method": "lora", "zero": 2}}
     compiled = [{**v, "folder": tmp_path / name, "compile": True} for name, v in variants.items()]
     cut = [{**task, "folder": f"{task['folder']}-cut"} for task in compiled]

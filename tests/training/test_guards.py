@@ -16,7 +16,7 @@ FLAT = [2.0 + 0.01 * (i % 3) for i in range(30)]
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
-def test_what_is_no_number_is_found_and_so_is_the_next_one(loss):
+def test_what_is_nan_is_found_and_so_is_the_next_one(loss):
     history = recent_losses(FLAT, loss, 100)
     assert history == FLAT  # it does not hide the next
     for _ in range(2):
@@ -63,7 +63,7 @@ FAULTS = ("nan_loss", "nan_gradient")
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_step_that_is_no_number_leaves_no_trace(tmp_path, processes):
+def test_a_step_that_is_nan_leaves_no_trace(tmp_path, processes):
     tasks = {
         (zero, policy, fault): {
             "zero": zero,

@@ -187,7 +187,7 @@ def test_order_depends_on_seed_and_epoch_only(unit):
     assert one.fingerprint == same.fingerprint != other.fingerprint
 
 
-def test_the_fingerprint_tells_another_text_and_other_rows_apart():
+def test_the_fingerprint_distinguishes_another_text_and_other_rows():
     lengths = [9, 12, 7, 30] * 40
     readers = [
         numbered(lengths, 32),

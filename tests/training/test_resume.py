@@ -16,7 +16,7 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_stopped_and_gone_on_from_it_ends_with_the_same_bits(tmp_path, processes):
+def test_resumed_it_ends_with_the_same_bits(tmp_path, processes):
     whole = [{**v, "folder": tmp_path / f"{name}-whole"} for name, v in VARIANTS.items()]
     cut = [{**v, "folder": tmp_path / f"{name}-cut"} for name, v in VARIANTS.items()]
     results = run([*whole, *({**task, "stop_at": 4} for task in cut)], processes)
@@ -27,7 +27,7 @@ def test_stopped_and_gone_on_from_it_ends_with_the_same_bits(tmp_path, processes
         assert after["losses"] == before["losses"][3:], name
 
 
-def test_a_checkpoint_goes_on_at_another_stage_and_number_of_ranks(tmp_path):
+def test_a_checkpoint_resumes_at_another_stage_and_number_of_ranks(tmp_path):
     cut = {"folder": tmp_path / "cut", "stop_at": 3}
     whole, _ = run([{"folder": tmp_path / "whole"}, {**cut, "zero": 1}], processes=2)
     run([{**cut, "zero": 3}], processes=1)
@@ -45,7 +45,7 @@ def test_the_division_of_a_step_changes_nothing(tmp_path):
         assert other == pytest.approx(losses[0], abs=1e-5)
 
 
-def test_a_broken_newest_checkpoint_is_passed_over(tmp_path):
+def test_a_broken_newest_checkpoint_is_skipped(tmp_path):
     cut = {"folder": tmp_path / "cut"}
     first = [{"folder": tmp_path / "whole"}, {**cut, "stop_at": 3}, {**cut, "stop_at": 3}]
     whole, *_ = run(first)
@@ -57,7 +57,7 @@ def test_a_broken_newest_checkpoint_is_passed_over(tmp_path):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_loss_that_is_no_number_ends_the_run_and_is_not_saved(tmp_path, processes):
+def test_a_loss_that_is_nan_ends_the_run_and_is_not_saved(tmp_path, processes):
     (result,) = run([{"folder": tmp_path / "nan", "poison": True}], processes)
     assert re.search(r"\bstep 1: .*\bNaN\b", result["error"])
     assert re.search(r"\bstages\.full\.learning_rate .*\b0\.01\b", result["error"])

@@ -89,7 +89,7 @@ def test_an_exponential_decay_halves_in_equal_times():
         ({"name": "polynomial"}, "name", "polynomial", "constant, cosine, inverse_sqrt, linear"),
     ],
 )
-def test_what_cannot_be_is_told(changes, key, value, mention):
+def test_what_cannot_be_is_reported(changes, key, value, mention):
     with user_error(f"schedule.{key}", mention, value=value):
         schedule(**changes)
 

@@ -66,7 +66,7 @@ def test_gradients_are_clipped_at_their_norm(tmp_path, processes):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_the_loss_scale_falls_and_grows_and_goes_on_from_a_checkpoint(tmp_path, processes):
+def test_the_loss_scale_falls_and_grows_and_resumes_from_a_checkpoint(tmp_path, processes):
     scaling = {"fp16": {"initial_scale_power": 24, "loss_scale_window": 3, "hysteresis": 1}}
     tasks = [task(tmp_path, s, "fp16", scaling, steps=14) for s in range(4)]
     cut = [task(tmp_path, s, "fp16", scaling, steps=14) for s in range(4)]
@@ -104,7 +104,7 @@ def test_a_gradient_that_no_loss_scale_helps_is_an_anomaly(tmp_path):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_states_on_the_host_train_alike_and_go_on(tmp_path, processes):
+def test_states_on_the_host_train_alike_and_resume(tmp_path, processes):
     optimizer, parameters = {"offload_optimizer": True}, {"offload_parameters": True}
     settings = [(1, optimizer), (2, optimizer), (3, optimizer), (3, {**optimizer, **parameters})]
     combinations = list(product(settings, TOLERANCE))
