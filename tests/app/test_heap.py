@@ -1,4 +1,4 @@
-"""The process that trains on a CPU gets its heap by starting itself anew."""
+"""The process that trains on a CPU gets its heap by restarting itself."""
 
 import json
 import os

@@ -25,7 +25,7 @@ def test_each_node_meets_each_other_once(count: int) -> None:
 
 
 def slow_wire(seconds: float) -> list[Link]:
-    """Two ends of a wire on which a message is under way for `seconds`; the sender goes on."""
+    """Two ends of a wire on which a message is under way for `seconds`; the sender continues."""
     wires: list[Queue[float]] = [Queue(), Queue()]
 
     def end(rank: int) -> Link:

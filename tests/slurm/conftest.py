@@ -127,7 +127,7 @@ class Cluster:
             time.sleep(0.05)
 
     def wait_for_state(self, job: str, state: str, seconds: float = 120) -> None:
-        """Wait until a job is in `state`, as `state()` tells it."""
+        """Wait until a job is in `state`, as `state()` returns it."""
         deadline = time.monotonic() + seconds
         while (now := self.state(job)) != state:
             assert time.monotonic() < deadline, f"{now}, not {state}: {self.logs()}"

@@ -217,7 +217,7 @@ def test_adapt_on_two_nodes_stopped_once_and_charged_as_slurm_charges_it(slurm_c
     seconds = [int(line.split("|")[0]) for line in starts if "gres/gpu=2" in line]
     assert len(seconds) == 2
     assert billed == pytest.approx(2 * sum(seconds) / 3600, rel=0.01)
-    # Slurm's clock goes on while the processes of each of the two starts end
+    # Slurm's clock runs on while the processes of each of the two starts end
     assert billed - 2 * 2 * 5 / 3600 < own <= billed + 2 * 2 * 1 / 3600
 
 

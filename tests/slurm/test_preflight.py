@@ -102,7 +102,7 @@ def test_healthy_pair_passes(cluster, meeting) -> None:
     assert (table["job"], table["problems"], table["failures"]) == (job, {}, [])
     for host in table["hosts"].values():
         assert host["links"]["gloo"] > 0
-        # one machine, one clock: what is told is the error of the measurement
+        # one machine, one clock: what is printed is the error of the measurement
         assert abs(host["clock_seconds"]) < 1
     assert table["all_reduce"][0]["ranks"] == 2
     (row,) = rows(cluster)

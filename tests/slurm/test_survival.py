@@ -111,7 +111,7 @@ def node_set_down(run: TrainingRun) -> str:
 
 
 def slurmd_killed(run: TrainingRun) -> str:
-    # Its rank goes on as if nothing were: nobody can end it
+    # Its rank continues as if nothing had happened: nobody can end it
     job = run.submit_and_wait()
     left = run.rank(job, 1)
     left.suspend()
@@ -188,7 +188,7 @@ def test_survives(fault: str, run: TrainingRun, reference: TrainingRun) -> None:
     assert_ends_like(run, reference)
     ids, logged = run.logged_steps()
     assert len(ids) == 1
-    assert logged == sorted(set(logged)), "steps that W&B was told twice"
+    assert logged == sorted(set(logged)), "steps logged to W&B twice"
     assert logged[-1] == reference.logged_steps()[1][-1]
 
 

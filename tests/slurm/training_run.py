@@ -115,7 +115,7 @@ class TrainingRun:
         return digest.hexdigest()
 
     def steps(self) -> list[list[Any]]:
-        """What `events.jsonl` tells of each step: number, batch, chain, loss, norm, applied."""
+        """What `events.jsonl` has of each step: number, batch, chain, loss, norm, applied."""
         events = read_events(self.folder / "events.jsonl")
         trained = [e for e in events if e["event"] == "train" and e["stage"] == "lora"]
         return [step for event in trained for step in event["steps"]]

@@ -106,7 +106,7 @@ def test_measured_energy_takes_the_place_of_the_model(tmp_path, monkeypatch):
     opened.measured(counter.joules())
     assert opened.add("lora", step=2, reason="log").joules == 100
     assert opened.spent.energy_kwh(None) == pytest.approx(3700 / 3.6e6)
-    assert counter.joules() == 0  # the driver was loaded anew
+    assert counter.joules() == 0  # the driver was reloaded
 
 
 def test_without_a_driver_nothing_is_measured():

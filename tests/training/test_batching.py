@@ -1,4 +1,4 @@
-"""Every way to make batches, trained for real: any division, stopped and gone on from."""
+"""Every way to make batches, trained for real: any division, stopped and resumed."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""`train.compile`: the same training, gone on from with the same bits, or refused."""
+"""`train.compile`: the same training, resumed with the same bits, or refused."""
 
 from dataclasses import replace
 

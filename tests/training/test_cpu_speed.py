@@ -164,7 +164,7 @@ def test_less_is_kept_for_the_backward_pass(batch):
 
 
 def kept_bytes(model, batch):
-    """Return the bytes of what autograd keeps, weights left out, each storage once."""
+    """Return the bytes of what autograd keeps, weights excluded, each storage once."""
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept = {}
 

@@ -1,4 +1,4 @@
-"""A disk without room for a checkpoint: the run stops, or goes on and saves later."""
+"""A disk without room for a checkpoint: the run stops, or continues and saves later."""
 
 import os
 import subprocess

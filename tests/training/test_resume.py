@@ -1,4 +1,4 @@
-"""Real DeepSpeed: stopped and gone on from, divided in every way, at every ZeRO stage.
+"""Real DeepSpeed: stopped and resumed, divided in every way, at every ZeRO stage.
 
 A process starts in seconds and trains in fractions of one, so each trains several tasks.
 """

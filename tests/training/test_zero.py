@@ -31,7 +31,7 @@ def task(folder, zero, precision="fp32", extra=None, **more):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_every_stage_precision_and_method_trains_alike(tmp_path, processes):
     combinations = list(product(VARIANTS, TOLERANCE, range(4)))
-    calm = {"fp16": {"initial_scale_power": 12}}  # nothing is left out to find a scale
+    calm = {"fp16": {"initial_scale_power": 12}}  # no step is skipped to find a scale
     results = run(
         [task(tmp_path, s, p, calm if p == "fp16" else None, **VARIANTS[m])
          for m, p, s in combinations], processes,

@@ -1,4 +1,4 @@
-"""An interrupted stage from the outside: gone on from, refused with other settings, begun anew."""
+"""An interrupted stage from the outside: resumed, refused with other settings, restarted."""
 
 import hashlib
 import json
