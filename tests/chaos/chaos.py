@@ -32,7 +32,7 @@ from hpc_llm.accounting import Ledger
 # Small enough to be quick, several epochs long, saved at every step
 SETTINGS = [*TINY, "tracking=off", "checkpoint.minutes=1e-9", "stages.lora.steps=40"]
 SETTINGS += ["stages.lora.max_epochs=100", "stages.embeddings.steps=20"]
-SETTINGS += ["zero.extra.memory_breakdown=false"]  # with it one rank, too, takes the stage it is given
+SETTINGS += ["zero.extra.memory_breakdown=false"]  # one rank then uses the given stage, too
 ALL_ALONG = ("time", "save", "one rank", "start-up")
 LATE = ("later epoch", "evaluation")
 TIMED = ("time", "one rank", "start-up")

@@ -31,7 +31,7 @@ def count(made: list[Start], states: tuple[str, ...] = (), most: int = 3) -> int
         pytest.param([{}] * 3, (), 3, id="killed, and nobody was asked"),
         pytest.param([{}] * 3, ("NODE_FAIL",) * 3, 3, id="three lost nodes"),
         pytest.param(
-            [{"asked": "SIGTERM"}] * 3, ("NODE_FAIL",) * 3, 3, id="lost nodes, others were signalled"
+            [{"asked": "SIGTERM"}] * 3, ("NODE_FAIL",) * 3, 3, id="lost nodes, signalled others"
         ),
         pytest.param([FAILED, {}, FAILED], ("FAILED", "NODE_FAIL"), 3, id="mixed"),
         pytest.param([{}] * 3, ("PREEMPTED",) * 3, 0, id="preempted"),
