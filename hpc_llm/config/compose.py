@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from hpc_llm.config.launchers import as_launch
@@ -76,6 +76,9 @@ def compose(overrides: list[str], example: bool = False) -> DictConfig:
             if any(override.is_add() for override in parsed):  # "+" slips past the schema
                 return _through_schema(config)
             return config
+        except YAMLError as error:
+            text = " ".join(str(error).split())
+            raise UserError("conf", None, f"not valid YAML: {text}", "correct the file") from error
         except (HydraException, OmegaConfBaseException) as error:
             raise explain(error, keys, _stage_keys(parsed)) from error
 
@@ -121,7 +124,11 @@ def typed(config: DictConfig) -> RunConfig:
     schema = OmegaConf.merge(OmegaConf.structured(RunConfig), plain)
     assert isinstance(schema, DictConfig)
     schema.stages = stages
-    value = OmegaConf.to_object(schema)
+    try:
+        value = OmegaConf.to_object(schema)
+    except MissingMandatoryValue as error:
+        fix = "add it to the YAML file of the option"
+        raise UserError(str(error.full_key), None, "has no value", fix) from error
     assert isinstance(value, RunConfig)
     check_transplant(value.transplant)
     return value

@@ -1,6 +1,7 @@
 """Hydra's errors as one line, with the nearest existing key."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -46,6 +47,13 @@ def known_keys(settings: Any = RunConfig, prefix: str = "") -> list[str]:
 def nearest(word: str, known: Sequence[str]) -> str:
     """Return `did you mean X or Y?` for the nearest known names; empty if none is near."""
     ends = (f".{word}", f".{word.rsplit('.', 1)[-1]}")
+    parent = f"{word.rpartition('.')[0]}."
+    if word.startswith("stages.") and (own := [key for key in known if key.startswith(parent)]):
+        names = [key.removeprefix(parent) for key in own]
+        found = difflib.get_close_matches(word.removeprefix(parent), names, n=3, cutoff=0.6)
+        elsewhere = [key for key in known if key.endswith(ends[1])][:3]
+        near = [f"{parent}{name}" for name in found] or elsewhere
+        return f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(names)}"
     near = next(filter(None, ([k for k in known if k.endswith(end)][:3] for end in ends)), [])
     near = near or difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(near)}?" if near else ""
@@ -79,13 +87,16 @@ def explain(error: Exception, keys: list[str], stages: Sequence[str]) -> UserErr
 
     `stages` are the settings of the recipe's stages.
     """
-    text = str(error.__cause__ or error).splitlines()[0]
+    lines = str(error.__cause__ or error).splitlines()
+    text = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
+    if missing := re.search(r"Could not find '([\w@./-]+)/([^/']+)'", text):
+        return _unknown_option(missing[1].partition("@")[0], missing[2])
+    if replaced := re.match(r"Could not override '([^']+)'", text):
+        return UserError(replaced[1], None, "is not composed yet", f"add it: +{replaced[1]}=...")
     known = [*known_keys(), *stages]
     for key in keys:
         plain = key.split("@")[0].replace("/", ".")
         options = conf_files(plain.replace(".", "/"))
-        if options and f"'{plain}/" in text:
-            return UserError(key, None, text.rstrip("."), f"choose one of {', '.join(options)}")
         if not options and plain not in known and not plain.startswith(OPEN_ENDED):
             hint = nearest(plain, known)
             return UserError(plain, None, "no such setting", hint or "see hpc-llm adapt --cfg job")
@@ -97,3 +108,11 @@ def explain(error: Exception, keys: list[str], stages: Sequence[str]) -> UserErr
     else:
         fix = "hpc-llm adapt --cfg job shows all settings and their values"
     return UserError(full, None, text, fix)
+
+
+def _unknown_option(group: str, name: str) -> UserError:
+    """Return the error for an option of a config group that has no file."""
+    options = list(conf_files(group))
+    near = difflib.get_close_matches(name, options, n=3, cutoff=0.6)
+    fix = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(options)}"
+    return UserError(group, name, f"there is no conf/{group}/{name}.yaml", fix)

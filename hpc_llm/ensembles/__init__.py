@@ -52,5 +52,5 @@ def ensemble_names() -> list[str]:
 
 def load_ensemble(name: str) -> Ensemble:
     """Return the module of the ensemble `name`. Raises `UserError` for an unknown one."""
-    module: Ensemble = load_choice(sys.modules[__name__], name)
+    module: Ensemble = load_choice(sys.modules[__name__], name, "Settings", "combine")
     return module

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpc_llm.errors import UserError
-from hpc_llm.rundir.choices import choice_names, load_choice
+from hpc_llm.rundir.choices import choice_code, choice_names, load_choice
+from hpc_llm.settings.checks import require_choice
 from hpc_llm.settings.stage import StageSettings
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Adapter",
     "Description",
     "Trains",
+    "code_of",
     "describe",
     "method_names",
     "settings_of",
@@ -45,6 +47,13 @@ class Adapter:
     """Element-wise factors. IA3: ("out",)."""
     targets: tuple[str, ...] = ALL_LAYERS
     """Adapted linear layers, by the last part of their name; ("all",): all of the body."""
+
+    def __post_init__(self) -> None:
+        """Raise `UserError` for a length that is neither a number nor "in" or "out"."""
+        for length in (*(size for factor in self.factors for size in factor), *self.vectors):
+            if length not in ("in", "out") and not (isinstance(length, int) and length > 0):
+                rule = 'a length must be a positive integer, "in" or "out"'
+                raise UserError(f"Adapter {self.label}", length, rule)
 
     def products(self, inputs: int, outputs: int) -> list[tuple[int, int]]:
         """Return the sizes (inputs, outputs) of the extra products of a layer."""
@@ -105,6 +114,10 @@ class Description:
     after_transplant: bool = False
     """Whether it needs the transplanted vocabulary (rows that the base model did not have)."""
 
+    def __post_init__(self) -> None:
+        """Raise `UserError` for an unknown value of `merges`."""
+        require_choice("METHOD.merges", self.merges, ("exact", "never"))
+
 
 def method_names() -> list[str]:
     """Return the names of all methods."""
@@ -113,8 +126,16 @@ def method_names() -> list[str]:
 
 def describe(method: str) -> Description:
     """Return the description of a method. Raises `UserError` for an unknown one."""
-    description: Description = load_choice(sys.modules[__name__], method).METHOD
+    module = load_choice(sys.modules[__name__], method, "METHOD")
+    description = module.METHOD
+    if not isinstance(description, Description):
+        raise UserError(str(module.__file__), None, "METHOD must be a Description", "see Extending")
     return description
+
+
+def code_of(method: str) -> dict[str, str]:
+    """Return what stands for the code of a plug-in method in fingerprints; {} for an own one."""
+    return choice_code(sys.modules[__name__], method)
 
 
 def settings_of(method: str, key: str) -> type[StageSettings]:
@@ -127,4 +148,9 @@ def settings_of(method: str, key: str) -> type[StageSettings]:
 
 def trains(stage: StageSettings) -> Trains:
     """Return the trained parameters of a stage."""
-    return describe(stage.method).trains(stage)
+    found = describe(stage.method).trains(stage)
+    if not isinstance(found, Trains):
+        raise UserError(
+            f"method {stage.method}", None, f"trains() returned {found!r}", "see Trains"
+        )
+    return found

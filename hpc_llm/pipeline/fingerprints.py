@@ -13,6 +13,7 @@ from typing import Any
 
 from hpc_llm.corpus import expand_entries
 from hpc_llm.errors import UserError
+from hpc_llm.methods import code_of as method_code
 from hpc_llm.methods import trains
 from hpc_llm.pipeline.table import Entry, choose_names, outline, point_of, training_texts
 from hpc_llm.rundir import fingerprint, fingerprint_path, flat
@@ -21,6 +22,7 @@ from hpc_llm.settings.corpus import LANGUAGES
 from hpc_llm.settings.stage import SCRATCH
 from hpc_llm.surgery.folders import check_model_folder
 from hpc_llm.training.checkpoints.differences import CONTENT
+from hpc_llm.vocabulary.initial import code_of as initial_code
 
 __all__ = ["Stage", "choose", "pipeline"]
 
@@ -130,7 +132,8 @@ def _tokenizer(cfg: RunConfig, point: str) -> dict[str, Any]:
 
 def _transplant(cfg: RunConfig, point: str) -> dict[str, Any]:
     precision = {"train": {"precision": cfg.train.precision}}
-    return {"transplant": asdict(cfg.transplant), **precision, **_model_key(cfg)}
+    chosen = asdict(cfg.transplant) | initial_code(cfg.transplant)
+    return {"transplant": chosen, **precision, **_model_key(cfg)}
 
 
 def _pretrain(cfg: RunConfig, name: str) -> dict[str, Any]:
@@ -151,6 +154,7 @@ def _train(cfg: RunConfig, name: str) -> dict[str, Any]:
     stage["text"] = cfg.text_of(name)
     if cfg.stages[name].from_stage != SCRATCH:
         stage["from"] = cfg.parent(name)
+    stage |= method_code(cfg.stages[name].method)
     return {
         "train": _shared(own, name),
         "stages": {name: stage},

@@ -27,7 +27,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
         save_model(model, new, folder, DTYPES[cfg.train.precision])
         np.save(folder / "new_rows.npy", np.array(unseen, dtype=np.int64))
     line = (
-        f"{counts['rows']:,} rows: {counts['copied']:,} copied, {counts['mean']:,} mean of tokens, "
+        f"{counts['rows']:,} rows: {counts['copied']:,} copied, {counts['mean']:,} initialised, "
         f"{counts['special']} special, {counts['unknown']} unknown"
     )
     return {**counts, "line": line}

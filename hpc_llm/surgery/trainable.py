@@ -146,7 +146,13 @@ def add_adapters(model: PreTrainedModel, stage: StageSettings, adapter: Adapter)
     build = describe(stage.method).peft
     assert build is not None
     name, arguments = build(stage, targets)
-    config = getattr(peft, name)(task_type="CAUSAL_LM", **arguments)
+    try:
+        config = getattr(peft, name)(task_type="CAUSAL_LM", **arguments)
+    except (AttributeError, TypeError, ValueError) as error:
+        rule = f"peft rejects {name}({', '.join(arguments)}): {error}"
+        raise UserError(
+            f"method {stage.method}", None, rule, "correct the method's file"
+        ) from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return get_peft_model(model, config, autocast_adapter_dtype=False)

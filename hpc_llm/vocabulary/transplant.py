@@ -31,8 +31,22 @@ def new_rows(rows: torch.Tensor, tokens: NewTokens, initial: Initialisation) -> 
         new_ids, old_ids = torch.tensor(tokens.anchors).T
         result[new_ids] = old[old_ids]
     if tokens.ids:
-        result[tokens.ids] = initial(old, tokens)  # (n, d)
+        result[tokens.ids] = _checked(
+            initial(old, tokens), (len(tokens.ids), old.shape[1]), initial
+        )
     return result.to(rows.dtype)
+
+
+def _checked(rows: torch.Tensor, shape: tuple[int, int], initial: Initialisation) -> torch.Tensor:
+    """Return the new rows. Raises `UserError` for another `shape` (n, d), NaN and infinity."""
+    name = str(getattr(initial, "__module__", initial)).rsplit(".", 1)[-1]
+    if tuple(rows.shape) != shape:
+        rule = f"returned rows of shape {tuple(rows.shape)}, must be {shape}"
+        raise UserError("initialisation", name, rule)
+    if not torch.isfinite(rows).all():
+        rule = "returned NaN or infinite values"
+        raise UserError("initialisation", name, rule, "check it, and the base model's embeddings")
+    return rows
 
 
 def transplant(

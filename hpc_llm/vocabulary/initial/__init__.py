@@ -7,7 +7,7 @@ to one by name. Listing them does not import torch.
 import sys
 from typing import TYPE_CHECKING, Protocol
 
-from hpc_llm.rundir.choices import choice_names, load_choice
+from hpc_llm.rundir.choices import choice_code, choice_names, load_choice
 from hpc_llm.settings import TransplantSettings
 from hpc_llm.settings.checks import require_choice
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from hpc_llm.vocabulary.rows import NewTokens
 
-__all__ = ["Initialisation", "check_transplant", "initial_names", "initialisation"]
+__all__ = ["Initialisation", "check_transplant", "code_of", "initial_names", "initialisation"]
 
 
 class Initialisation(Protocol):
@@ -38,8 +38,15 @@ def initial_names() -> list[str]:
 
 def initialisation(name: str) -> Initialisation:
     """Return the function of the initialisation `name`. Raises `UserError` for an unknown one."""
-    function: Initialisation = load_choice(sys.modules[__name__], name).rows
+    function: Initialisation = load_choice(sys.modules[__name__], name, "rows").rows
     return function
+
+
+def code_of(settings: TransplantSettings) -> dict[str, dict[str, str]]:
+    """Return what stands for the code of plug-in initialisations in fingerprints."""
+    sides = {"input": settings.input, "output": settings.output}
+    found = {side: choice_code(sys.modules[__name__], name) for side, name in sides.items()}
+    return {f"{side}_initialisation": code for side, code in found.items() if code}
 
 
 def check_transplant(settings: TransplantSettings) -> None:
