@@ -35,7 +35,7 @@ class Arguments:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError("hpc-llm", None, message, "see hpc-llm --help")
+        raise UserError("command line", None, message, "see hpc-llm --help")
 
 
 def parse(argv: list[str]) -> Arguments:

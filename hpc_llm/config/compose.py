@@ -64,7 +64,7 @@ def compose(overrides: list[str], example: bool = False) -> DictConfig:
     parsed = _parse(overrides)
     refuse_hydra(parsed)
     refuse_old_names(parsed)
-    keys = [override.key_or_group for override in parsed]
+    keys = [override.get_key_element().lstrip("+~") for override in parsed]
     if example and not any(key.split(".")[0] in EXAMPLE_KEYS for key in keys):
         overrides = ["experiment=example", *overrides]
         parsed = _parse(overrides)

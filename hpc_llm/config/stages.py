@@ -46,7 +46,8 @@ def _typed(key: str, values: Any) -> StageSettings:
     except OmegaConfBaseException as error:
         field = _written(str(getattr(error, "full_key", None) or ""))
         text = str(error).splitlines()[0]
-        raise UserError(f"{key}.{field}".rstrip("."), None, text) from error
+        fix = f"see the settings of {key} in hpc-llm adapt --cfg job"
+        raise UserError(f"{key}.{field}".rstrip("."), own.get(field), text, fix) from error
     assert isinstance(stage, StageSettings)
     if stage.from_stage == SCRATCH and describe(stage.method).after_transplant:
         raise UserError(

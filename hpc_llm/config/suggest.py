@@ -34,6 +34,9 @@ OPEN_ENDED = (
 )
 
 
+FEW = 8  # options that an error lists without looking for near ones
+
+
 def known_keys(settings: Any = RunConfig, prefix: str = "") -> list[str]:
     """Return all dotted keys of the settings, including groups."""
     keys: list[str] = []
@@ -93,6 +96,15 @@ def explain(error: Exception, keys: list[str], stages: Sequence[str]) -> UserErr
         return _unknown_option(missing[1].partition("@")[0], missing[2])
     if replaced := re.match(r"Could not override '([^']+)'", text):
         return UserError(replaced[1], None, "is not composed yet", f"add it: +{replaced[1]}=...")
+    for key in keys:
+        group, at, package = key.partition("@")
+        if group == "method" and not re.fullmatch(r"stages\.[^.]+", package):
+            return UserError(
+                key, None, "a method is chosen for a stage", "+method@stages.NAME=METHOD"
+            )
+        if at and f"Multiple values for {key}" in text:
+            fix = f"change it by {key}=..., without +, or use another name"
+            return UserError(key, None, f"{package} exists already", fix)
     known = [*known_keys(), *stages]
     for key in keys:
         plain = key.split("@")[0].replace("/", ".")
@@ -113,6 +125,6 @@ def explain(error: Exception, keys: list[str], stages: Sequence[str]) -> UserErr
 def _unknown_option(group: str, name: str) -> UserError:
     """Return the error for an option of a config group that has no file."""
     options = list(conf_files(group))
-    near = difflib.get_close_matches(name, options, n=3, cutoff=0.6)
+    near = difflib.get_close_matches(name, options, n=3, cutoff=0.6) if options[FEW:] else []
     fix = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(options)}"
     return UserError(group, name, f"there is no conf/{group}/{name}.yaml", fix)

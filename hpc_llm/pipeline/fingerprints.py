@@ -87,7 +87,8 @@ def _check_texts(cfg: RunConfig) -> None:
             "model.path",
             "null",
             "no model to adapt",
-            "set model.path=FOLDER_OR_HUB_ID, or pass no settings for the embedded example",
+            "set model.path=FOLDER_OR_HUB_ID, keep a stage with from=scratch and a "
+            "model.architecture, or pass no settings for the embedded example",
         )
     for name in filter(None, [cfg.pretraining, *cfg.adaptation]):
         _check_stage_text(cfg, name)

@@ -54,7 +54,10 @@ class CorpusSettings:
             require_positive("corpus.max_documents", self.max_documents)
         for name, entries in self.texts.items():
             if not NAME.fullmatch(name) or name in LANGUAGES:
-                rule = f"is named by letters, digits, - and _, and not {', '.join(LANGUAGES)}"
+                rule = (
+                    "a name begins with a letter, has letters, digits, - and _, and is not "
+                    + ", ".join(LANGUAGES)
+                )
                 raise UserError(f"corpus.texts.{name}", None, rule, "give it another name")
             if not entries:
                 raise UserError(f"corpus.texts.{name}", "[]", "has no files", "give one or more")

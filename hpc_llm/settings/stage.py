@@ -74,7 +74,8 @@ class StageSettings:
             raise UserError(
                 key,
                 None,
-                f"a stage name has letters, digits, - and _, and must not be {', '.join(RESERVED)}",
+                "a stage name begins with a letter, has letters, digits, - and _, and is not "
+                + ", ".join(RESERVED),
                 "use another name",
             )
         for field in ("steps", "max_epochs", "learning_rate_times_width"):

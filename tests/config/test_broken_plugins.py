@@ -125,6 +125,10 @@ def test_yaml_that_cannot_be_read_is_one_error(plugins):
         ("hardware=a100_sxm_80g", "hardware", "a100_sxm_80g", "a100_sxm_80gb"),
         ("method@stages.x=lora", "method@stages.x", None, "+method@stages.x="),
         ("stages.lora.target=[k_proj]", "stages.lora.target", None, "stages.lora.targets"),
+        ("+method=lora", "method", None, "+method@stages.NAME=METHOD"),
+        ("+method@stage.x=lora", "method@stage.x", None, "+method@stages.NAME=METHOD"),
+        ("+method@stages.lora=head", "method@stages.lora", None, "stages.lora"),
+        ("stages.lora.steps=abc", "stages.lora.steps", "abc", "stages.lora"),
         ("stages.embeddings.foo=3", "stages.embeddings.foo", None, "learning_rate"),
     ],
 )
