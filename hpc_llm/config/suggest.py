@@ -100,7 +100,7 @@ def explain(error: Exception, keys: list[str], stages: Sequence[str]) -> UserErr
         group, at, package = key.partition("@")
         if group == "method" and not re.fullmatch(r"stages\.[^.]+", package):
             return UserError(
-                key, None, "a method is chosen for a stage", "+method@stages.NAME=METHOD"
+                key, None, "a method is chosen for a stage", "use +method@stages.NAME=METHOD"
             )
         if at and f"Multiple values for {key}" in text:
             fix = f"change it by {key}=..., without +, or use another name"

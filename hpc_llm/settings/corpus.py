@@ -1,16 +1,14 @@
 """Settings of the corpora (`conf/corpus/`)."""
 
-import re
 from dataclasses import dataclass
 
 from hpc_llm.errors import UserError
-from hpc_llm.settings.checks import require_positive
+from hpc_llm.settings.checks import require_name, require_positive
 
 __all__ = ["LANGUAGES", "CorpusSettings"]
 
 LANGUAGES = ("target", "source")
 """Texts with held-out documents; the first is of the language that the model is adapted to."""
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 @dataclass(kw_only=True)
@@ -53,12 +51,7 @@ class CorpusSettings:
         if self.max_documents is not None:
             require_positive("corpus.max_documents", self.max_documents)
         for name, entries in self.texts.items():
-            if not NAME.fullmatch(name) or name in LANGUAGES:
-                rule = (
-                    "a name begins with a letter, has letters, digits, - and _, and is not "
-                    + ", ".join(LANGUAGES)
-                )
-                raise UserError(f"corpus.texts.{name}", None, rule, "give it another name")
+            require_name(f"corpus.texts.{name}", name, LANGUAGES)
             if not entries:
                 raise UserError(f"corpus.texts.{name}", "[]", "has no files", "give one or more")
 

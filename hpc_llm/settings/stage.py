@@ -4,18 +4,16 @@ A recipe is an ordered mapping of named stages. Each is typed by the dataclass o
 subclass of `StageSettings` in `hpc_llm/methods/`, so a stage has no settings without effect.
 """
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from hpc_llm.errors import UserError
-from hpc_llm.settings.checks import require_positive
+from hpc_llm.settings.checks import require_name, require_positive
 
 __all__ = ["RESERVED", "SCRATCH", "StageSettings"]
 
 SCRATCH = "scratch"
 RESERVED = ("base", "transplant", "corrected", SCRATCH)  # points of a run that are not stages
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 @dataclass(kw_only=True)
@@ -69,15 +67,7 @@ class StageSettings:
 
     def check(self, key: str) -> None:
         """Raise `UserError` for wrong values; `key` is `stages.NAME`."""
-        name = key.removeprefix("stages.")
-        if not NAME.fullmatch(name) or name in RESERVED:
-            raise UserError(
-                key,
-                None,
-                "a stage name begins with a letter, has letters, digits, - and _, and is not "
-                + ", ".join(RESERVED),
-                "use another name",
-            )
+        require_name(key, key.removeprefix("stages."), RESERVED)
         for field in ("steps", "max_epochs", "learning_rate_times_width"):
             require_positive(f"{key}.{field}", getattr(self, field))
         optional = ("tokens", "pf_days", "learning_rate", "sequence_length", "batch_tokens")
