@@ -98,6 +98,15 @@ def test_an_interval_that_contains_chance_is_at_chance(low, high, chance, expect
     assert ("chance" in found.as_dict()) == (chance is not None)
 
 
+def test_items_that_all_agree_have_the_bound_of_clopper_and_pearson():
+    right, wrong = (measure([value] * 8, [()] * 8, 0.5, 7) for value in (1.0, 0.0))
+    assert (right.value, right.high, wrong.value, wrong.low) == (1, 1, 0, 0)
+    assert right.low**8 == pytest.approx(0.025)  # eight successes have this chance
+    assert wrong.high == pytest.approx(1 - right.low)
+    assert not right.at_chance
+    assert measure([1.0] * 3, [()] * 3, 0.5, 7).at_chance
+
+
 def test_one_item_has_no_interval():
     found = measure([1.0], [()], 0.5, 7)
     assert (found.value, found.low, found.high, found.at_chance) == (1.0, None, None, True)

@@ -95,6 +95,9 @@ def test_files_of_a_task_are_no_training_text(mine):
 def test_misspelt_settings_are_suggested():
     with user_error("evaluation.task_point", "evaluation.task_points"):
         typed("evaluation.task_point=[base]")
+    for word in ("task=parus", "+task=parus"):
+        with user_error("task", "evaluation.tasks", value="parus"):
+            typed(word)
 
 
 def test_tasks_are_checked_without_torch():

@@ -14,6 +14,9 @@ from hpc_llm.evaluation.tasks.questions import Outcome, Question, Scored
 __all__ = ["group_means", "item_line", "measure", "outcomes", "weights"]
 
 
+TAIL = 0.025  # of a two-sided 95 % interval
+
+
 def item_line(question: Question, nats: Sequence[float], cut: bool, metric: str) -> dict[str, Any]:
     """Return the line of a question in `TASK.jsonl`; `nats` are the scores of its requests."""
     count = len(question.choices)
@@ -47,7 +50,8 @@ def measure(
 
     `values` (items,) in [0, 1]; `groups[i]` are the groups of item i, from outer to inner; `chance`
     is the value of a guess. Items are drawn within their group (strata). Groups of one item are
-    drawn from together: alone they would not vary. One item has no interval.
+    drawn from together: alone they would not vary. Items that all have 0, or all 1, never vary:
+    the other bound is then that of Clopper and Pearson (1934). One item has no interval.
     """
     found, shares = np.array(values, dtype=np.float64), weights(groups)
     low, high = None, None
@@ -58,6 +62,8 @@ def measure(
             for stratum in _strata(groups)
         )
         low, high = map(_exact, percentiles(draws))
+        beyond = TAIL ** (1 / len(found))
+        low, high = (beyond if found.min() == 1 else low), (high if found.max() else 1 - beyond)
     return Measure(
         value=_exact(float(shares @ found)),
         low=low,
