@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_llm.corpus import expand_entries
+from hpc_llm.distributed import say
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import fingerprint_path
 from hpc_llm.settings import EvaluationSettings, RunConfig
@@ -42,8 +43,12 @@ def counting_tasks(settings: EvaluationSettings, point: str) -> dict[str, Any]:
 
 def check_task_points(cfg: RunConfig, points: Iterable[str]) -> None:
     """Raise `UserError` if tasks are to be evaluated at a point that the run does not have."""
-    known = list(points)
-    for point in cfg.evaluation.task_points if cfg.evaluation.tasks else []:
+    known, chosen = list(points), cfg.evaluation.task_points
+    if cfg.evaluation.tasks and not chosen:
+        raise UserError(
+            "evaluation.task_points", "[]", "is empty", f"choose from {', '.join(known)}"
+        )
+    for point in chosen if cfg.evaluation.tasks else []:
         if point not in known:
             fix = f"choose from {', '.join(known)}"
             raise UserError("evaluation.task_points", point, "the run has no such point", fix)
@@ -61,6 +66,9 @@ def check_questions(cfg: RunConfig, points: Iterable[str]) -> None:
     for name in names:
         _refuse_training_text(cfg, name, task_paths(name, settings))
         read_questions(name, settings)
+        language = settings.task(name).language
+        if language is not None and language not in cfg.corpus.names:
+            say(f"task {name} is in the {language} language, of which this run has no text")
 
 
 def _refuse_training_text(cfg: RunConfig, task: str, paths: list[Path]) -> None:

@@ -48,8 +48,8 @@ class TaskSettings:
     """Name and source of the data."""
 
 
-KINDS = {
-    "files": (str, list), "choices": (str, list), "metric": (list,), "group_by": (list,),
+KINDS: dict[str, tuple[Any, ...]] = {
+    "files": (str, list), "choices": (str, list), "metric": (str, list), "group_by": (str, list),
     "gold": (str, type(None)), "neutral_prompt": (str, type(None)), "language": (str, type(None)),
 }  # fmt: skip
 NAMES = {str: "text", list: "a list of texts", type(None): "null"}
@@ -94,8 +94,9 @@ def _typed(name: str, path: Path, content: dict[Any, Any]) -> TaskSettings:
         raise UserError(f"task.{name}.{needed[0]}", None, f"has no value in {path}", "add it")
     for key, value in content.items():
         _check_type(f"task.{name}.{key}", value, KINDS.get(key, (str,)))
-    if isinstance(content["files"], str):
-        content["files"] = [content["files"]]
+    for key in ("files", "metric", "group_by"):
+        if isinstance(content.get(key), str):
+            content[key] = [content[key]]
     for key in ("files", "choices", "metric"):
         if not content[key]:
             raise UserError(f"task.{name}.{key}", content[key], "is empty", "give one or more")
@@ -104,7 +105,7 @@ def _typed(name: str, path: Path, content: dict[Any, Any]) -> TaskSettings:
     return TaskSettings(**content)
 
 
-def _check_type(key: str, value: Any, kinds: tuple[type, ...]) -> None:
+def _check_type(key: str, value: Any, kinds: tuple[Any, ...]) -> None:
     """Raise `UserError` unless `value` has one of the types; lists hold texts."""
     fits = isinstance(value, kinds)
     if fits and isinstance(value, list):

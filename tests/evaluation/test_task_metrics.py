@@ -107,6 +107,16 @@ def test_items_that_all_agree_have_the_bound_of_clopper_and_pearson():
     assert measure([1.0] * 3, [()] * 3, 0.5, 7).at_chance
 
 
+def test_a_score_that_is_nan_makes_the_metric_nan_and_not_a_guess():
+    question = Question(id="a:1", prompt="?", choices=("a", "b"), gold=0)
+    line = item_line(question, [-1.0, np.nan], False, "acc")
+    assert (line["scores"], line["prediction"]) == ([-1.0, None], None)
+    (outcome,) = outcomes("acc", [line])
+    found = measure([outcome.value, 1.0], [(), ()], 0.5, 7)
+    assert np.isnan(found.value)
+    assert (found.low, found.high, found.at_chance) == (None, None, True)
+
+
 def test_one_item_has_no_interval():
     found = measure([1.0], [()], 0.5, 7)
     assert (found.value, found.low, found.high, found.at_chance) == (1.0, None, None, True)

@@ -96,6 +96,13 @@ def test_gold_is_an_index_or_the_text_of_a_choice(mine, label):
     assert question.gold == 1
 
 
+def test_a_field_of_any_name_is_in_the_record_and_a_single_value_is_a_list(mine):
+    task = TASK.replace("{{ text }}", "{{ record['1-text'] }}").replace("[acc_bytes, acc]", "acc")
+    (question,) = read_questions("mine", mine(GOOD | {"1-text": "x"}, task=task))
+    assert question.prompt == "x"
+    assert load_task("mine").metric == ["acc"]
+
+
 def test_a_limit_takes_evenly_spaced_records_and_files_are_read_in_order(mine, tmp_path):
     given = mine(*[GOOD | {"text": str(i)} for i in range(10)], task_limit=4)
     assert [q.prompt for q in read_questions("mine", given)] == ["0", "2", "5", "7"]
@@ -110,6 +117,7 @@ def test_a_limit_takes_evenly_spaced_records_and_files_are_read_in_order(mine, t
     [
         ({"text": "x", "label": 0}, ["options", "text, label"]),
         ({"options": ["a", "b"], "label": 0}, ["text", "options, label"]),
+        ({"text": "x", "options": ["a", "b"], "label": 0}, ["subject", "text, options, label"]),
         (GOOD | {"label": 2}, [2, "синее, круглое"]),
         (GOOD | {"label": -1}, [-1]),
         (GOOD | {"label": None}, ["None"]),
@@ -120,12 +128,14 @@ def test_a_limit_takes_evenly_spaced_records_and_files_are_read_in_order(mine, t
         (GOOD | {"options": ["a"]}, [1]),
         (GOOD | {"options": []}, []),
         (GOOD | {"options": ["a", " "]}, [1]),
+        (GOOD | {"text": None}, ["prompt"]),
+        (GOOD | {"subject": None}, ["group_by", "subject"]),
         (GOOD | {"text": "\ud800"}, []),
         ([1, 2], []),
     ],
 )
 def test_a_bad_record_is_an_error_of_its_line(mine, record, mentions):
-    given = mine(GOOD, record)
+    given = mine(GOOD, record, task=TASK + "group_by: subject\n")
     with user_error("mine.jsonl:2", *mentions):
         read_questions("mine", given)
 
@@ -168,7 +178,8 @@ def test_templates_cannot_leave_the_sandbox_and_their_errors_are_one_line(mine, 
         ({"task": TASK.replace("kind:", "knid:")}, "task.mine.knid", None),
         ({"task": TASK.replace("kind: choice", "")}, "task.mine.kind", None),
         ({"task": TASK.replace("options", "[no, yes]")}, "task.mine.choices", [False, True]),
-        ({"task": TASK.replace("[acc_bytes, acc]", "acc")}, "task.mine.metric", "acc"),
+        ({"task": TASK.replace("[acc_bytes, acc]", "{acc: 1}")}, "task.mine.metric", {"acc": 1}),
+        ({"task": TASK.replace("[acc_bytes, acc]", "[acc, 1]")}, "task.mine.metric", ["acc", 1]),
         ({"task": TASK.replace("[acc_bytes, acc]", "[]")}, "task.mine.metric", []),
         ({"task": TASK + "language: russian"}, "task.mine.language", "russian"),
         ({"task": TASK + "prompt_: [x"}, ..., None),
@@ -222,10 +233,15 @@ def test_only_plug_in_code_counts(mine, tmp_path):
     (tmp_path / "metrics").mkdir()
     file = tmp_path / "metrics" / "own.py"
     file.write_text("def outcome(scored):\n    return 3\n")
-    given = mine(GOOD, task=TASK.replace("acc_bytes", "own"))
+    own_metric = TASK.replace("acc_bytes", "own")
+    given = mine(GOOD, task=own_metric)
     before = task_code("mine", given.task("mine"))
     assert list(before) == ["metric.own"]
     with user_error("task.mine.metric", value="own"):
         read_questions("mine", given)
+    (tmp_path / "kinds").mkdir()
+    (tmp_path / "kinds" / "odd.py").write_text("def ask(record):\n    return record.nothing\n")
+    with user_error("mine.jsonl:1", "odd"):
+        read_questions("mine", mine(GOOD, task=TASK.replace("kind: choice", "kind: odd")))
     file.write_text(file.read_text() + "\n")
     assert task_code("mine", given.task("mine")) != before

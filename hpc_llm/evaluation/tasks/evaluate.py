@@ -17,6 +17,7 @@ from hpc_llm.evaluation.tasks.results import group_means, item_line, measure, ou
 from hpc_llm.evaluation.tasks.scorer import Scorer
 from hpc_llm.rundir import append_line, read_jsonl, write_json, write_text
 from hpc_llm.settings.task import TaskSettings
+from hpc_llm.tracking.events import plain
 
 __all__ = ["Place", "evaluate_task", "partial_file"]
 
@@ -36,8 +37,11 @@ class Place:
 
 
 def partial_file(place: Place, name: str) -> Path:
-    """Return the file of the scores of a task until its stage is finished."""
-    return place.folder / f".{name}.partial.jsonl"
+    """Return the file of the scores of a task until its stage is finished.
+
+    Beside the folder, which is moved aside when a stage reruns with other settings.
+    """
+    return place.folder.parent / f".{place.folder.name}.{name}.partial.jsonl"
 
 
 def evaluate_task(name: str, scorer: Scorer, place: Place, seed: int) -> Measure:
@@ -58,16 +62,17 @@ def evaluate_task(name: str, scorer: Scorer, place: Place, seed: int) -> Measure
         values = [outcome.value for outcome in outcomes(metric, lines)]
         found[metric] = measure(values, groups, chance, seed)
     first = [outcome.value for outcome in outcomes(task.metric[0], lines)]
-    result = {
+    result: dict[str, Any] = {
         "task": name,
         "metrics": {metric: _with_chance(value) for metric, value in found.items()},
         "groups": group_means(first, groups),
         "cut_prompts": sum(line["cut"] for line in lines),
         "settings": asdict(task),
     }
-    write_json(place.folder / f"{name}.json", result)
+    write_json(place.folder / f"{name}.json", plain(result))  # NaN becomes null
     main = found[task.metric[0]]
-    say(f"  {place.folder.name}: task {name}, {task.metric[0]} {_text(main)}")
+    cut = f", {result['cut_prompts']} prompts cut" if result["cut_prompts"] else ""
+    say(f"  {place.folder.name}: task {name}, {task.metric[0]} {_text(main)}{cut}")
     return main
 
 

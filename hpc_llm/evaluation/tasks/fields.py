@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
+from jinja2 import StrictUndefined, TemplateError, TemplateRuntimeError, TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hpc_llm.errors import UserError
@@ -24,7 +24,7 @@ class Templates:
         """Compile them."""
         self.name, self.task = name, task
         self._environment = ImmutableSandboxedEnvironment(
-            undefined=StrictUndefined, keep_trailing_newline=True
+            undefined=StrictUndefined, keep_trailing_newline=True, finalize=_not_null
         )
         self._environment.globals.clear()  # else a field that is missing could be a function
         self.prompt = self._template("prompt", task.prompt)
@@ -47,6 +47,13 @@ class Templates:
         return with_errors.compiled(
             lambda: self._environment.compile_expression(text, undefined_to_none=False)
         )
+
+
+def _not_null(value: Any) -> Any:
+    """Refuse to print null, which would read `None` in a prompt."""
+    if value is None:
+        raise TemplateRuntimeError("it prints a value that is null")
+    return value
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,10 @@ class Fields:
 
     def groups(self) -> tuple[str, ...]:
         """Return the groups of the record, from outer to inner."""
-        return tuple(str(self._value("group_by", function)) for function in self.templates.groups)
+        found = [self._value("group_by", function) for function in self.templates.groups]
+        if None in found:
+            raise self.bad(f"group_by: {self.task.group_by[found.index(None)]} is null")
+        return tuple(map(str, found))
 
     def bad(self, rule: str) -> UserError:
         """Return an error about the record."""
@@ -139,7 +149,7 @@ class Fields:
 
     def _value(self, key: str, function: Callable[[Mapping[str, Any]], Any]) -> Any:
         try:
-            found = function(self.record)
+            found = function({"record": self.record, **self.record})
             if isinstance(found, StrictUndefined):
                 str(found)  # raises the error that names the field
         except TemplateError as error:

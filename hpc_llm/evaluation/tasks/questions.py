@@ -63,8 +63,8 @@ class Outcome:
 
     value: float
     """In [0, 1]; a guess has 1 / choices on average."""
-    prediction: int
-    """Index of the predicted choice."""
+    prediction: int | None
+    """Index of the predicted choice; None: none, since a score is NaN."""
 
 
 def by_highest(values: Sequence[float], gold: int) -> Outcome:

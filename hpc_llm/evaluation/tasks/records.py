@@ -1,6 +1,6 @@
 """Read the questions of a task from its files, with all checks that need no model."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from hpc_llm.errors import UserError
 from hpc_llm.evaluation.tasks.fields import Fields, Templates
 from hpc_llm.evaluation.tasks.kinds import kind_code, kind_names, load_kind
 from hpc_llm.evaluation.tasks.metrics import load_metric, metric_code, metric_names
-from hpc_llm.evaluation.tasks.questions import Asked, Outcome, Question, Scored
+from hpc_llm.evaluation.tasks.questions import Asked, Question, Scored
 from hpc_llm.settings import EvaluationSettings
 from hpc_llm.settings.task import TaskSettings
 
@@ -59,7 +59,7 @@ def read_questions(name: str, settings: EvaluationSettings) -> list[Question]:
     if not questions:
         raise UserError(f"task.{name}.files", ", ".join(task.files), "hold no records")
     for metric in task.metric:
-        _try_metric(name, metric, questions[0])
+        _try_metric(name, metric, questions)
     return _spaced(questions, settings.task_limit)
 
 
@@ -70,11 +70,25 @@ def _questions(name: str, settings: EvaluationSettings, task: TaskSettings) -> I
             if not isinstance(record, dict):
                 raise UserError(where, None, "not a JSON object", "write one object on each line")
             fields = Fields(templates, record, where)
-            asked = ask(fields)
+            asked = _asked(ask, fields)
             _check(asked, fields)
             own = {key: getattr(asked, key) for key in Asked.__dataclass_fields__}
             place = f"{path.name}:{where.rsplit(':', 1)[1]}"
             yield Question(id=place, groups=fields.groups(), **own)
+
+
+def _asked(ask: Callable[[Fields], Asked], fields: Fields) -> Asked:
+    """Return the question of a record. Raises `UserError` for a plug-in that fails."""
+    try:
+        found = ask(fields)
+        if not isinstance(found, Asked):
+            raise TypeError(f"it returned {found!r}, not Asked")
+    except UserError:
+        raise
+    except Exception as error:
+        kind, rule = fields.task.kind, f"{type(error).__name__}: {error}"
+        raise fields.bad(f"kind {kind} fails: {rule}") from error
+    return found
 
 
 def _check(asked: Asked, fields: Fields) -> None:
@@ -83,6 +97,8 @@ def _check(asked: Asked, fields: Fields) -> None:
         raise fields.bad(f"has {len(asked.choices)} choices; two or more are needed")
     if not all(choice.strip() for choice in asked.choices):
         raise fields.bad(f"choice {[c.strip() for c in asked.choices].index('')} is empty")
+    if not 0 <= asked.gold < len(asked.choices):
+        raise fields.bad(f"gold is {asked.gold}, but there are {len(asked.choices)} choices")
     try:
         "".join((asked.prompt, *asked.choices)).encode()
     except UnicodeEncodeError as error:
@@ -100,24 +116,17 @@ def _check_names(name: str, task: TaskSettings) -> None:
                 raise UserError(f"task.{name}.{key}", word, "unknown", fix)
 
 
-def _try_metric(name: str, metric: str, question: Question) -> None:
+def _try_metric(name: str, metric: str, questions: list[Question]) -> None:
     """Raise `UserError` if a metric does not accept the questions of a task."""
-    scores = [-1.0] * len(question.choices)
-    scored = Scored(
-        scores=scores,
-        neutral=None if question.neutral_prompt is None else scores,
-        bytes=[len(choice.encode()) for choice in question.choices],
-        gold=question.gold,
-    )
+    outcome = load_metric(metric)
     try:
-        found = load_metric(metric)(scored)
-        if not isinstance(found, Outcome) or not 0 <= found.value <= 1:
-            raise TypeError(f"returned {found!r}, not an Outcome with a value in [0, 1]")
+        for question in questions:
+            scores = [-1.0] * len(question.choices)
+            neutral = None if question.neutral_prompt is None else scores
+            sizes = [len(choice.encode()) for choice in question.choices]
+            outcome(Scored(scores=scores, neutral=neutral, bytes=sizes, gold=question.gold))
     except UserError as error:
         raise UserError(f"task.{name}.metric", metric, error.rule, error.fix) from error
-    except Exception as error:  # of a plug-in
-        rule = f"{type(error).__name__}: {error}"
-        raise UserError(f"task.{name}.metric", metric, rule, "correct the metric") from error
 
 
 def _spaced(questions: list[Question], limit: int | None) -> list[Question]:

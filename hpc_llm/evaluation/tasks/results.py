@@ -1,5 +1,6 @@
 """Metrics of a task with their intervals, from the scores of its questions."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,24 +24,29 @@ def item_line(question: Question, nats: Sequence[float], cut: bool, metric: str)
     line = {
         "id": question.id,
         "groups": list(question.groups),
-        "scores": list(nats[:count]),
-        "neutral": list(nats[count:]) or None,
+        "scores": [_or_null(value) for value in nats[:count]],
+        "neutral": [_or_null(value) for value in nats[count:]] or None,
         "bytes": [len(choice.encode()) for choice in question.choices],
         "gold": question.gold,
         "cut": cut,
     }
-    return line | {"prediction": load_metric(metric)(_scored(line)).prediction}
+    (outcome,) = outcomes(metric, [line])
+    return line | {"prediction": outcome.prediction}
+
+
+def _or_null(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def outcomes(metric: str, lines: Sequence[Mapping[str, Any]]) -> list[Outcome]:
-    """Return the outcome of a metric for each line of `TASK.jsonl`."""
+    """Return the outcome of a metric for each line of `TASK.jsonl`; NaN where a score is null."""
     function = load_metric(metric)
-    return [function(_scored(line)) for line in lines]
-
-
-def _scored(line: Mapping[str, Any]) -> Scored:
-    keys = ("scores", "neutral", "bytes", "gold")
-    return Scored(**{key: line[key] for key in keys})
+    return [
+        function(Scored(**{key: line[key] for key in ("scores", "neutral", "bytes", "gold")}))
+        if None not in (*line["scores"], *(line["neutral"] or ()))
+        else Outcome(value=math.nan, prediction=None)
+        for line in lines
+    ]
 
 
 def measure(
@@ -51,11 +57,12 @@ def measure(
     `values` (items,) in [0, 1]; `groups[i]` are the groups of item i, from outer to inner; `chance`
     is the value of a guess. Items are drawn within their group (strata). Groups of one item are
     drawn from together: alone they would not vary. Items that all have 0, or all 1, never vary:
-    the other bound is then that of Clopper and Pearson (1934). One item has no interval.
+    the other bound is then that of Clopper and Pearson (1934). One item has no interval, nor
+    has NaN.
     """
     found, shares = np.array(values, dtype=np.float64), weights(groups)
     low, high = None, None
-    if len(found) > 1:
+    if len(found) > 1 and not np.isnan(found).any():
         random = np.random.default_rng(seed)
         draws = sum(
             shares[stratum] @ found[random.choice(stratum, (len(stratum), SAMPLES))]

@@ -23,13 +23,15 @@ from hpc_llm.vocabulary.surfaces import Surface, surfaces
 
 __all__ = ["Score", "Scorer"]
 
+IMPOSSIBLE = 1e30  # nats of a choice with probability 0; JSON has no infinity
+
 
 @dataclass(frozen=True)
 class Score:
     """The score of a continuation."""
 
     nats: float
-    """S(c), at most 0."""
+    """S(c), at most 0; NaN if the model's output is."""
     cut: bool
     """Whether its prompt was cut to fit into the window."""
 
@@ -60,7 +62,7 @@ class Scorer:
             cut.append(dropped > 0)
         nll = windows_nll(self.model, sequences, windows, self.settings.batch_tokens)
         found = {
-            request: Score(-float(nats), was_cut)
+            request: Score(-min(float(nats), IMPOSSIBLE), was_cut)
             for request, nats, was_cut in zip(unique, nll, cut, strict=True)
         }
         return [found[request] for request in requests]
@@ -94,7 +96,7 @@ class Scorer:
         whole, size = (prompt + text).encode(), len(text.encode())
         pieces = [s.text for i in ids if i < len(self._surfaces) and (s := self._surfaces[i])]
         if len(pieces) != len(ids) or b"".join(pieces) not in (whole, b" " + whole):
-            return self._start_by_offsets(prompt, text)
+            return self._start_by_offsets(ids, prompt, text)
         after = 0
         for index in reversed(range(len(ids))):
             if after >= size:
@@ -102,14 +104,15 @@ class Scorer:
             after += len(pieces[index])
         return 0
 
-    def _start_by_offsets(self, prompt: str, text: str) -> int:
-        if not self.tokenizer.is_fast:
-            (before,) = self.encode([prompt])
-            (both,) = self.encode([prompt + text])
-            same = [a == b for a, b in zip(before, both, strict=False)]
-            return same.index(False) if False in same else len(same)
-        found = self.tokenizer(
-            prompt + text, add_special_tokens=False, return_offsets_mapping=True
-        )["offset_mapping"]
-        reaching = [index for index, (_, end) in enumerate(found) if end > len(prompt)]
-        return reaching[0] if reaching else len(found)
+    def _start_by_offsets(self, ids: list[int], prompt: str, text: str) -> int:
+        """Return the same by offsets; without any, the first token that the prompt alone lacks."""
+        if self.tokenizer.is_fast:
+            found = self.tokenizer(
+                prompt + text, add_special_tokens=False, return_offsets_mapping=True
+            )
+            if found["input_ids"] == ids:
+                ends = [end for _, end in found["offset_mapping"]]
+                return next((i for i, end in enumerate(ends) if end > len(prompt)), len(ids))
+        (before,) = self.encode([prompt])
+        same = [a == b for a, b in zip(before, ids, strict=False)]
+        return same.index(False) if False in same else len(same)

@@ -6,7 +6,10 @@ over questions. No other code refers to a metric by name. No torch here.
 
 import sys
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
+from hpc_llm.errors import UserError
 from hpc_llm.evaluation.tasks.questions import Outcome, Scored
 from hpc_llm.rundir.choices import choice_code, choice_names, load_choice
 
@@ -19,10 +22,25 @@ def metric_names() -> list[str]:
 
 
 def load_metric(name: str) -> Callable[[Scored], Outcome]:
-    """Return the function of the metric `name`. Raises `UserError` for an unknown one."""
-    module = load_choice(sys.modules[__name__], name, "outcome")
-    function: Callable[[Scored], Outcome] = module.outcome
-    return function
+    """Return the function of the metric `name`. Raises `UserError` for an unknown one.
+
+    Called, it raises `UserError` about `metric` if the code of a plug-in fails.
+    """
+    function = load_choice(sys.modules[__name__], name, "outcome").outcome
+    return partial(_checked, name, function)
+
+
+def _checked(name: str, function: Callable[[Scored], Any], scored: Scored) -> Outcome:
+    try:
+        found = function(scored)
+        if not isinstance(found, Outcome) or not 0 <= found.value <= 1:
+            raise TypeError(f"it returned {found!r}, not an Outcome with a value from 0 to 1")
+    except UserError:
+        raise
+    except Exception as error:
+        rule = f"{type(error).__name__}: {error}"
+        raise UserError("metric", name, " ".join(rule.split()), "correct its file") from error
+    return found
 
 
 def metric_code(name: str) -> dict[str, str]:
