@@ -39,14 +39,19 @@ class Templates:
         self.groups = [self._expression("group_by", text) for text in task.group_by]
 
     def _template(self, key: str, text: str) -> Callable[[Mapping[str, Any]], str]:
-        with_errors = _SyntaxErrors(self.name, key, text)
-        return with_errors.compiled(lambda: self._environment.from_string(text).render)
+        return self._compiled(key, text, lambda: self._environment.from_string(text).render)
 
     def _expression(self, key: str, text: str) -> Callable[[Mapping[str, Any]], Any]:
-        with_errors = _SyntaxErrors(self.name, key, text)
-        return with_errors.compiled(
-            lambda: self._environment.compile_expression(text, undefined_to_none=False)
-        )
+        compile_it = self._environment.compile_expression
+        return self._compiled(key, text, lambda: compile_it(text, undefined_to_none=False))
+
+    def _compiled(self, key: str, text: str, compile_it: Callable[[], Any]) -> Any:
+        try:
+            return compile_it()
+        except TemplateSyntaxError as error:
+            place, fix = f"task.{self.name}.{key}", "correct the task's file"
+            rule = f"not valid jinja2: line {error.lineno}: {error.message}"
+            raise UserError(place, " ".join(text.split()), rule, fix) from error
 
 
 def _not_null(value: Any) -> Any:
@@ -54,22 +59,6 @@ def _not_null(value: Any) -> Any:
     if value is None:
         raise TemplateRuntimeError("it prints a value that is null")
     return value
-
-
-@dataclass(frozen=True)
-class _SyntaxErrors:
-    name: str
-    key: str
-    text: str
-
-    def compiled(self, compile_it: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
-        try:
-            return compile_it()
-        except TemplateSyntaxError as error:
-            rule = f"not valid jinja2: line {error.lineno}: {error.message}"
-            raise UserError(
-                f"task.{self.name}.{self.key}", self.text.strip(), rule, "correct the task's file"
-            ) from error
 
 
 @dataclass(frozen=True)
