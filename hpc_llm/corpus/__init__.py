@@ -1,7 +1,7 @@
 """Corpora: read from many file formats, cleaned, deduplicated and split into train, tune, test."""
 
 from hpc_llm.corpus.clean import clean
-from hpc_llm.corpus.documents import expand_entries, read_documents, read_json_lines
+from hpc_llm.corpus.documents import expand_entries, read_documents
 from hpc_llm.corpus.split import CorpusCounts, build_corpus, load_texts, read_texts
 
 __all__ = [
@@ -11,6 +11,5 @@ __all__ = [
     "expand_entries",
     "load_texts",
     "read_documents",
-    "read_json_lines",
     "read_texts",
 ]

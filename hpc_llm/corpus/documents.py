@@ -17,7 +17,7 @@ from hpc_llm.corpus.streams import read_lines
 from hpc_llm.errors import UserError
 from hpc_llm.settings import CorpusSettings
 
-__all__ = ["ENDINGS", "expand_entries", "read_documents", "read_json_lines"]
+__all__ = ["ENDINGS", "expand_entries", "read_documents"]
 
 ENDINGS = (
     *(".jsonl", ".jsonl.gz", ".jsonl.zst"),
@@ -85,12 +85,7 @@ def _text_of(record: Any, field: str, where: str) -> str:
     return text or ""
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the place (`FILE:LINE`) and the value of each line of a JSON Lines file.
-
-    `.gz` and `.zst` are decompressed, empty lines skipped. Raises `UserError` about the line that
-    is not JSON.
-    """
+def _read_jsonl(path: Path, field: str) -> Iterator[str]:
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
@@ -99,12 +94,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, Any]]:
         except json.JSONDecodeError as error:
             rule = f"invalid JSON ({error.msg} at character {error.pos + 1})"
             raise UserError(f"{path}:{number}", None, rule, "fix or remove the line") from error
-        yield f"{path}:{number}", record
-
-
-def _read_jsonl(path: Path, field: str) -> Iterator[str]:
-    for where, record in read_json_lines(path):
-        yield _text_of(record, field, where)
+        yield _text_of(record, field, f"{path}:{number}")
 
 
 def _read_txt(path: Path) -> Iterator[str]:

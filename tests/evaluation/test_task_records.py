@@ -140,9 +140,10 @@ def test_a_bad_record_is_an_error_of_its_line(mine, record, mentions):
         read_questions("mine", given)
 
 
-def test_a_line_that_is_not_json_is_an_error_of_its_line(mine):
+@pytest.mark.parametrize("line", ["{", "1" * 5000, "[" * 100_000])
+def test_a_line_that_is_not_json_is_an_error_of_its_line(mine, line):
     with user_error("mine.jsonl:2"):
-        read_questions("mine", mine(GOOD, "{"))
+        read_questions("mine", mine(GOOD, line))
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Read the questions of a task from its files, with all checks that need no model."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hpc_llm.corpus import expand_entries, read_json_lines
+from hpc_llm.corpus import expand_entries
+from hpc_llm.corpus.streams import read_lines
 from hpc_llm.errors import UserError
 from hpc_llm.evaluation.tasks.fields import Fields, Templates
 from hpc_llm.evaluation.tasks.kinds import kind_code, kind_names, load_kind
@@ -66,15 +68,29 @@ def read_questions(name: str, settings: EvaluationSettings) -> list[Question]:
 def _questions(name: str, settings: EvaluationSettings, task: TaskSettings) -> Iterator[Question]:
     templates, ask = Templates(name, task), load_kind(task.kind)
     for path in task_paths(name, settings):
-        for where, record in read_json_lines(path):
-            if not isinstance(record, dict):
-                raise UserError(where, None, "not a JSON object", "write one object on each line")
+        for where, record in _records(path):
             fields = Fields(templates, record, where)
             asked = _asked(ask, fields)
             _check(asked, fields)
             own = {key: getattr(asked, key) for key in Asked.__dataclass_fields__}
             place = f"{path.name}:{where.rsplit(':', 1)[1]}"
             yield Question(id=place, groups=fields.groups(), **own)
+
+
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the place (`FILE:LINE`) and the record of each line that is not empty."""
+    for number, line in enumerate(read_lines(path), 1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            rule = f"invalid JSON ({error})"
+            raise UserError(where, None, rule, "fix or remove the line") from error
+        if not isinstance(record, dict):
+            raise UserError(where, None, "not a JSON object", "write one object on each line")
+        yield where, record
 
 
 def _asked(ask: Callable[[Fields], Asked], fields: Fields) -> Asked:
