@@ -15,6 +15,7 @@ from hpc_llm.methods import ALL_LAYERS, describe, trains
 from hpc_llm.pipeline.changed import refuse_changed
 from hpc_llm.pipeline.fingerprints import Stage
 from hpc_llm.pipeline.table import point_of
+from hpc_llm.pipeline.tasks import check_questions
 from hpc_llm.pipeline.todo import refuse_missing, unfinished
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
@@ -42,6 +43,8 @@ def check_start(
     refuse_missing(todo, {stage.name for stage in unfinished(folder, stages, "adapt")})
     _refuse_unmerged(cfg, {stage.name for stage in todo})
     _check_model(cfg, todo)
+    points = (point_of(stage.name) for stage in todo if stage.row.module == "evaluate")
+    check_questions(cfg, points)
     if any(stage.all_ranks for stage in todo):
         longest = context_length(_model_config(cfg))
         for stage in todo:
