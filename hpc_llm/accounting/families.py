@@ -262,9 +262,11 @@ def fields_from_config(config: Config) -> Fields:
 
     Raises `UserError` for an unknown family, a missing size and a value of the wrong type.
     """
-    family = str(config.get("model_type"))
+    family = config.get("model_type")
+    fix = f"choose one of {', '.join(FAMILIES)}"
+    if not isinstance(family, str):
+        raise UserError("model_type", str(family), "must be the name of a model family", fix)
     if family not in FAMILIES:
-        fix = f"choose one of {', '.join(FAMILIES)}"
         raise NoFormula("model_type", family, "unknown model family", fix)
     check_values(config)
     return FAMILIES[family](config)

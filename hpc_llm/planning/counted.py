@@ -19,7 +19,7 @@ from hpc_llm.settings import StageSettings
 __all__ = ["CountedStage", "count_stages"]
 
 PROGRAM = "hpc_llm.training.counted_plan"
-FULL = "full training"  # no name of a stage: it has a space
+FULL = "full training of {} rows"  # no name of a stage: it has spaces
 COEFFICIENTS = ("per_token", "per_square", "per_position", "per_squared_width")
 
 
@@ -56,7 +56,7 @@ def count_stages(
     asked: dict[str, Any] = {
         name: (size, stage.method, asdict(stage)) for name, (size, stage) in stages.items()
     }
-    asked[FULL] = (max(size for size, _ in stages.values()), None, {})
+    asked |= {FULL.format(size): (size, None, {}) for size, _ in stages.values()}
     request = {"config": dict(config), "stages": asked, "length": length}
     command = [sys.executable, "-P", "-m", PROGRAM]
     done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True)
@@ -67,11 +67,13 @@ def count_stages(
     answer = json.loads(done.stdout)
     if "error" in answer:
         raise UserError(*answer["error"])
-    full = _flops(answer[FULL]["plain"], answer[FULL]["sizes"]["active"], length)
-    return {name: _stage(answer[name], full, length) for name in stages}
+    return {
+        name: _stage(answer[name], answer[FULL.format(size)], length)
+        for name, (size, _) in stages.items()
+    }
 
 
-def _stage(found: Mapping[str, Any], full: StageFlops, length: int) -> CountedStage:
+def _stage(found: Mapping[str, Any], full: Mapping[str, Any], length: int) -> CountedStage:
     sizes = found["sizes"]
     body = sizes["total"] - sizes["embedding"] - sizes["head"]
     return CountedStage(
@@ -80,7 +82,7 @@ def _stage(found: Mapping[str, Any], full: StageFlops, length: int) -> CountedSt
         without_adapters=tuple(found["without_adapters"]),
         plain=_flops(found["plain"], sizes["active"], length),
         recomputed=_flops(found["recomputed"], sizes["active"], length),
-        full=full,
+        full=_flops(full["plain"], sizes["active"], length),
     )
 
 
