@@ -195,7 +195,8 @@ def _schedule(schedule: ScheduleSettings) -> dict[str, Any]:
 
 
 def _evaluate(cfg: RunConfig, point: str) -> dict[str, Any]:
-    return {"evaluation": asdict(cfg.evaluation)}
+    special = {"special_strings": cfg.tokenizer.special_strings}
+    return {"evaluation": asdict(cfg.evaluation), "tokenizer": special}
 
 
 def _correct(cfg: RunConfig, point: str) -> dict[str, Any]:

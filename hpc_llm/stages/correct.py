@@ -40,7 +40,8 @@ def run(context: Context, name: str) -> dict[str, Any]:
 
 def _choose(context: Context, model: Any, tokenizer: Any) -> PhiChoice:
     """Search for phi on the tune documents by scaling the LoRA layers."""
-    cfg, encode, first = context.cfg, encoder(tokenizer), first_token(tokenizer)
+    cfg, first = context.cfg, first_token(tokenizer)
+    encode = encoder(tokenizer, cfg.tokenizer.special_strings)
     losses, sizes = [], []
     for language in LANGUAGES:
         texts = heldout(context, language, "tune")

@@ -1,12 +1,11 @@
 """Paths of texts in a run folder, and reading them for evaluation."""
 
-from collections.abc import Callable
 from pathlib import Path
-
-from transformers import PreTrainedTokenizerBase
 
 from hpc_llm.corpus import load_texts
 from hpc_llm.pipeline.context import Context
+from hpc_llm.tokenizer.text import first_token
+from hpc_llm.tokenizer.text import text_encoder as encoder
 
 __all__ = ["encoder", "first_token", "heldout", "text_file"]
 
@@ -31,20 +30,3 @@ def heldout(context: Context, language: str, part: str) -> list[str]:
             break
         texts.append(text)
     return texts
-
-
-def encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[str]], list[list[int]]]:
-    """Return a function from texts to ids without special tokens."""
-
-    def encode(texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return ids
-
-    return encode
-
-
-def first_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Return the token before a document: BOS, or EOS if the vocabulary has no BOS."""
-    if tokenizer.bos_token_id is not None:
-        return int(tokenizer.bos_token_id)
-    return None if tokenizer.eos_token_id is None else int(tokenizer.eos_token_id)

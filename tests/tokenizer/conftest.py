@@ -53,6 +53,7 @@ def settings() -> Callable[..., TokenizerSettings]:
             "source_share": 0.2,
             "max_characters": 10_000_000,
             "threads": 2,
+            "special_strings": "text",
         }
         return TokenizerSettings(**values | changes)
 
