@@ -20,6 +20,7 @@ import numpy as np
 from hpc_llm.errors import UserError
 from hpc_llm.tokenizer.sample import chunks_of
 from hpc_llm.tokenizer.shard_files import ENDINGS, describe_shards, part
+from hpc_llm.tokenizer.specials import ONE_PIECE
 from hpc_llm.tokenizer.text import Encode, special_strings, text_encoder
 
 __all__ = ["ShardCounts", "encode_shards", "frame_ids", "open_shards"]
@@ -41,9 +42,18 @@ class ShardCounts:
 
 
 def frame_ids(processor: Any) -> tuple[int, int]:
-    """Return the ids (BOS, EOS) around a document; without a BOS token, EOS is used for both."""
-    eos = processor.eos_id()
-    bos = processor.bos_id()
+    """Return the ids (BOS, EOS) around a document; without a BOS token, EOS is used for both.
+
+    Sentencepiece reports -1 for a role that is a piece of text: that piece is looked up.
+    """
+    from sentencepiece import sentencepiece_model_pb2
+
+    model = sentencepiece_model_pb2.ModelProto.FromString(processor.serialized_model_proto())
+    pieces = (model.trainer_spec.bos_piece, model.trainer_spec.eos_piece)
+    bos, eos = (
+        processor.piece_to_id(piece) if index < 0 and ONE_PIECE.fullmatch(piece) else index
+        for index, piece in zip((processor.bos_id(), processor.eos_id()), pieces, strict=True)
+    )
     return (eos if bos < 0 else bos), eos
 
 

@@ -87,16 +87,16 @@ def _framing(base_tokenizer: Any | None, specials: SpecialTokens) -> tuple[bool,
 def _post_processor(tokenizer: Any, specials: SpecialTokens, framing: tuple[bool, bool]) -> Any:
     from tokenizers.processors import TemplateProcessing
 
-    front = f"{specials.bos} " if framing[0] else ""
-    end = f" {specials.eos}" if framing[1] else ""
+    front = [specials.bos] if framing[0] else []
+    end = [specials.eos] if framing[1] else []
     used = {
         token
         for token, is_used in zip((specials.bos, specials.eos), framing, strict=True)
         if is_used and token is not None
     }
     return TemplateProcessing(
-        single=f"{front}$A{end}",
-        pair=f"{front}$A{end} {front}$B{end}",
+        single=[*front, "$A", *end],
+        pair=[*front, "$A", *end, *front, "$B", *end],
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in sorted(used)],
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hpc_llm.errors import UserError
-from hpc_llm.tokenizer.specials import special_tokens_of
+from hpc_llm.tokenizer.specials import is_text, special_tokens_of
 
 __all__ = ["Encode", "first_token", "special_strings", "text_encoder"]
 
@@ -22,9 +22,10 @@ HIDDEN = "\0{}\0"  # the name of a token that no text contains: NUL is not text
 
 
 def special_strings(tokenizer: Any) -> set[str]:
-    """Return the strings of the special tokens, without those that are plain text (a newline)."""
+    """Return the strings of the special tokens, without white space and digits, which are text."""
     tokens = special_tokens_of(tokenizer)
     strings = {tokens.unk, tokens.bos, tokens.eos, tokens.pad, *tokens.additional}
+    strings |= {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     return {string for string in strings if string and string.strip() and not string.isdigit()}
 
 
@@ -52,7 +53,7 @@ def _fast(backend: Any, letters: set[str]) -> Encode:
     from tokenizers import Tokenizer
 
     parts = json.loads(backend.to_str())
-    hidden = _hide(parts["model"], letters)
+    hidden = _hide(parts["model"], {string for string in letters if not is_text(string)})
     parts["added_tokens"] = [
         {**token, "special": token["content"] in letters}
         for token in parts["added_tokens"]
