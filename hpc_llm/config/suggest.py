@@ -25,6 +25,7 @@ __all__ = [
 OPEN_ENDED = (
     "zero.extra.",
     "corpus.texts.",
+    "corpus.text_fields.",
     "model.architecture.",
     "budget.rates.",
     "hardware.peak_tflops.",

@@ -64,8 +64,8 @@ def test_a_name_with_brackets_is_a_file_first(tmp_path: Path) -> None:
     [
         ("missing.txt", "path"),
         ("*.nothing", "pattern"),
-        ("folder", "folder/*.jsonl.gz"),
-        ("table.csv", ".jsonl, .jsonl.gz"),
+        ("folder", ".jsonl, .jsonl.gz"),
+        ("table.xlsx", ".jsonl, .jsonl.gz"),
         ("sample:de", "sample:en, sample:ru"),
     ],
 )
@@ -74,7 +74,8 @@ def test_wrong_entries(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
-    (tmp_path / "table.csv").write_text("a,b")
+    (tmp_path / "folder" / "table.xlsx").write_text("a,b")
+    (tmp_path / "table.xlsx").write_text("a,b")
     with user_error("corpus.target", mention) as error:
         expand_entries([entry], "corpus.target")
     assert str(error.value.value) == entry

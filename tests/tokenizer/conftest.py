@@ -13,6 +13,7 @@ CORPUS = CorpusSettings(
     source=[],
     texts={},
     text_field="text",
+    text_fields={},
     hub_split="train",
     min_characters=1,
     max_documents=None,
