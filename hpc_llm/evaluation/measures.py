@@ -71,6 +71,8 @@ class Evaluated:
     """Losses of the base model on the same documents; None at the base model itself."""
     seed: int
     """Seed of the bootstrap."""
+    note: str = ""
+    """What of the documents was cut, for the log line."""
 
 
 def bits_per_byte_measures(evaluated: Evaluated) -> dict[str, Measure]:

@@ -19,7 +19,7 @@ from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import write_json
 from hpc_llm.settings.corpus import LANGUAGES
 from hpc_llm.stages.assemble import model_after
-from hpc_llm.stages.texts import encoder, first_token, heldout
+from hpc_llm.stages.texts import encoder, first_token, heldout, heldout_note
 from hpc_llm.surgery.loading import load_tokenizer
 from hpc_llm.tokenizer.text import Encode
 from hpc_llm.tracking.events import plain
@@ -47,7 +47,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
     if point == "corrected":
         special = context.cfg.tokenizer.special_strings
         result["samples"] = _samples(evaluated, encoder(evaluated.tokenizer, special))
-    result["line"] = _line(measures)
+    result["line"] = _line(measures) + evaluated.note
     result = plain(result)  # NaN becomes null
     save_losses(context.folder.path / f"{name}.npz", evaluated.losses)
     write_json(context.folder.path / f"{name}.json", result)
@@ -77,6 +77,7 @@ def _evaluate(context: Context, point: str) -> Evaluated:
         },
         base=base,
         seed=cfg.seed,
+        note=heldout_note(context, "test"),
     )
 
 
