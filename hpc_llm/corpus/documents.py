@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from hpc_llm.corpus.records import READERS, text_of
+from hpc_llm.corpus.records import READERS, printable, text_of
 from hpc_llm.corpus.streams import read_lines
 from hpc_llm.errors import UserError
 from hpc_llm.settings import CorpusSettings
@@ -130,17 +131,23 @@ def _read_hub(entry: str, settings: CorpusSettings, field: str) -> Iterator[str]
     from datasets import load_dataset
 
     _, name, *config = entry.split(":")
-    try:
-        rows = load_dataset(name, *config, split=settings.hub_split, streaming=True)
-        first = next(iter(rows), None)
-    except Exception as error:  # the library raises its own, the hub's and the network's kinds
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        rule = f"cannot read split {settings.hub_split!r} from the hub ({reason})"
-        fix = "check the name, corpus.hub_split and the network, or use files"
-        raise UserError(entry, None, rule, fix) from error
-    if first is not None:
-        for row in rows:
-            yield text_of(row, field, entry)
+
+    def stream() -> Iterator[Any]:
+        yield from load_dataset(name, *config, split=settings.hub_split, streaming=True)
+
+    rows, number = stream(), 0
+    while True:
+        number += 1
+        try:
+            row = next(rows, None)
+        except Exception as error:  # the library raises its own, the hub's and the network's kinds
+            reason = printable(str(error).strip().split("\n")[0]) or type(error).__name__
+            rule = f"cannot read split {settings.hub_split!r} from the hub ({reason})"
+            fix = "check the name, corpus.hub_split and the network, or use files"
+            raise UserError(entry, None, f"row {number}: {rule}", fix) from error
+        if row is None:
+            return
+        yield text_of(row, field, entry)
 
 
 def read_documents(entry: str, settings: CorpusSettings, field: str | None = None) -> Iterator[str]:

@@ -13,11 +13,12 @@ from typing import Any
 from hpc_llm.corpus.streams import LONGEST_LINE, read_lines, read_text
 from hpc_llm.errors import UserError
 
-__all__ = ["READERS", "text_of"]
+__all__ = ["READERS", "printable", "text_of"]
 
 DELIMITERS = (",", ";", "\t")
 BATCH_ROWS = 1024
-NAMES = 300  # characters of field names in an error
+CHOOSE = "choose the field that holds the text, or name one for this text in corpus.text_fields"
+NAMES = 300  # characters of field names, or of a parser, in an error
 
 
 def text_of(record: Any, field: str, where: str) -> str:
@@ -26,9 +27,9 @@ def text_of(record: Any, field: str, where: str) -> str:
         rule, fix = "not a JSON object", "write one object with a text on each line"
         raise UserError(where, rule=rule, fix=fix)
     if field not in record:
-        names = ", ".join(map(str, record))[:NAMES] or "none"
+        names = printable(", ".join(map(str, record)))[:NAMES] or "none"
         rule = f"{where} has no such field; its fields are {names}"
-        raise UserError("corpus.text_field", field, " ".join(rule.split()), CHOOSE)
+        raise UserError("corpus.text_field", field, rule, CHOOSE)
     text = record[field]
     if text is not None and not isinstance(text, str):
         rule = f"{where} holds {type(text).__name__}, not text"
@@ -36,33 +37,34 @@ def text_of(record: Any, field: str, where: str) -> str:
     return text or ""
 
 
-CHOOSE = "choose the field that holds the text, or name one for this text in corpus.text_fields"
+def printable(text: str) -> str:
+    """Return `text` with characters escaped that a terminal would obey or cannot show."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 @contextmanager
 def _record(where: str | Callable[[], str], fix: str, place: str = "") -> Iterator[None]:
     """Turn any error of a parser inside the block into a `UserError` about `where`.
 
-    `place` begins its rule. Errors of the disk stay what they are.
+    `place` begins its rule.
     """
-
-    def wrapped(rule: str) -> UserError:
-        return UserError(where if isinstance(where, str) else where(), None, place + rule, fix)
-
     try:
         yield
-    except UserError:
-        raise
-    except json.JSONDecodeError as error:
-        rule = f"invalid JSON ({error.msg} at character {error.pos + 1})"
-        raise wrapped(rule) from error
-    except RecursionError as error:
-        raise wrapped("is nested too deeply to be read") from error
     except Exception as error:  # parsers raise many kinds: of values, overflow, memory, Arrow's own
-        if isinstance(error, OSError) and error.errno is not None:  # the disk, not the data
-            raise
-        first = " ".join(str(error).split())[:200]
-        raise wrapped(f"cannot be read ({first})") from error
+        raise _wrong(error, where if isinstance(where, str) else where(), fix, place) from error
+
+
+def _wrong(error: Exception, where: str, fix: str, place: str = "") -> Exception:
+    """Return the `UserError` for an error of a parser; raise errors of the disk and user errors."""
+    if isinstance(error, UserError) or getattr(error, "errno", None) is not None:
+        raise error
+    if isinstance(error, json.JSONDecodeError):
+        rule = f"invalid JSON ({error.msg} at character {error.pos + 1})"
+    elif isinstance(error, RecursionError):
+        rule = "is nested too deeply to be read"
+    else:
+        rule = f"cannot be read ({printable(' '.join(str(error).split()))[:NAMES]})"
+    return UserError(where, None, place + rule, fix)
 
 
 def _read_jsonl(path: Path, field: str) -> Iterator[str]:
@@ -73,10 +75,11 @@ def _of_lines(lines: Iterable[str], path: Path, field: str) -> Iterator[str]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        place = f"{path}:{number}"
-        with _record(place, "fix or remove the line"):
+        try:
             record = json.loads(line)
-        yield text_of(record, field, place)
+        except Exception as error:
+            raise _wrong(error, f"{path}:{number}", "fix or remove the line") from error
+        yield text_of(record, field, f"{path}:{number}")
 
 
 def _read_json(path: Path, field: str) -> Iterator[str]:

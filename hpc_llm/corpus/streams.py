@@ -114,8 +114,9 @@ class _Text:
 
     def _count(self, data: bytes) -> None:
         self.bytes += len(data)
-        self.controls += len(data) - len(data.translate(None, CONTROLS))
-        self.nuls += data.count(0)
+        if found := len(data) - len(data.translate(None, CONTROLS)):
+            self.controls += found
+            self.nuls += data.count(0)
 
     def _check_size(self, line: bytes, number: int) -> None:
         if len(line) > LONGEST_LINE:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from hpc_llm.errors import UserError
-from hpc_llm.tokenizer.sample import chunks_of
+from hpc_llm.tokenizer.sample import as_sentencepiece, chunks_of
 from hpc_llm.tokenizer.shard_files import ENDINGS, describe_shards, part
 from hpc_llm.tokenizer.specials import ONE_PIECE
 from hpc_llm.tokenizer.text import Encode, special_strings, text_encoder
@@ -63,7 +63,7 @@ def _encode_batch(processor: Any, texts: list[str], threads: int) -> Iterator[li
     Sentencepiece sums scores in 32-bit floats, which are exact only up to 65,536 (see
     `unigram.SCORE_STEPS`): some tens of thousands of characters. Chunks give the same ids.
     """
-    chunks = [list(chunks_of(text)) for text in texts]
+    chunks = [list(chunks_of(as_sentencepiece(text))) for text in texts]
     encoded = iter(processor.encode([c for parts in chunks for c in parts], num_threads=threads))
     for parts in chunks:
         yield [token for ids in islice(encoded, len(parts)) for token in ids]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_llm.tokenizer.autoload import keep_class
+from hpc_llm.tokenizer.sample import LITERAL, SPACE
 from hpc_llm.tokenizer.specials import SpecialTokens
 
 __all__ = ["SENTENCEPIECE_NAME", "export_fast"]
@@ -51,10 +52,17 @@ def _assemble(proto: Any) -> Any:
     from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 
     tokenizer = Tokenizer(_model_of(proto))
-    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Replace(SPACE, LITERAL), normalizers.Replace(" ", SPACE)]
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(CUTS), behavior="isolated")
     tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+        [
+            decoders.Replace(SPACE, " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Replace(LITERAL, SPACE),
+        ]
     )
     return tokenizer
 

@@ -3,8 +3,8 @@
 Settings that would lose text are not options. The text is not normalised; spaces are kept, single
 or in runs; no space is prepended; newline and tab are tokens of their own that no other token
 spans; digits are split; and characters without a token fall back to bytes. So
-`decode(encode(text)) == text` for every text, except for U+2581 itself, sentencepiece's sign for a
-space, which decodes to a space.
+`decode(encode(text)) == text` for every text, with the exported tokenizer also for U+2581,
+sentencepiece's sign for a space (see `sample.LITERAL`).
 """
 
 import io
@@ -18,7 +18,7 @@ from typing import Any
 from hpc_llm.errors import UserError
 from hpc_llm.settings import TokenizerSettings
 from hpc_llm.settings.tokenizer import SMALLEST_VOCABULARY
-from hpc_llm.tokenizer.sample import CHUNK_CHARACTERS, draw
+from hpc_llm.tokenizer.sample import CHUNK_CHARACTERS, as_sentencepiece, draw
 from hpc_llm.tokenizer.specials import ONE_PIECE, SpecialTokens
 
 __all__ = ["MODEL_NAME", "train_vocabulary"]
@@ -139,6 +139,10 @@ def _finish(model: bytes, specials: SpecialTokens) -> bytes:
     return proto.SerializeToString(deterministic=True)
 
 
+def _trainable(chunk: str) -> str:
+    return as_sentencepiece(chunk).replace(RESERVED, STAND_IN)
+
+
 def _training_text(
     target_texts: Iterable[str], source_texts: Iterable[str], settings: TokenizerSettings, seed: int
 ) -> list[str]:
@@ -175,7 +179,7 @@ def train_vocabulary(
     try:
         with _on_cores(settings.threads):
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=(chunk.replace(RESERVED, STAND_IN) for chunk in chunks),
+                sentence_iterator=map(_trainable, chunks),
                 model_writer=model,
                 model_type=settings.model_type,
                 vocab_size=settings.vocab_size,
