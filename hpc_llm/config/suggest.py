@@ -26,6 +26,7 @@ OPEN_ENDED = (
     "zero.extra.",
     "corpus.texts.",
     "evaluation.task_files.",
+    "corpus.text_fields.",
     "model.architecture.",
     "budget.rates.",
     "hardware.peak_tflops.",

@@ -89,6 +89,8 @@ class Evaluated:
     """Seed of the bootstrap."""
     tasks: Mapping[str, Measure] = field(default_factory=dict)
     """The first metric of each benchmark task; empty at points without tasks."""
+    note: str = ""
+    """What of the documents was cut, for the log line."""
 
 
 def bits_per_byte_measures(evaluated: Evaluated) -> dict[str, Measure]:

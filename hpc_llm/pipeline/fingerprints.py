@@ -202,7 +202,9 @@ def _schedule(schedule: ScheduleSettings) -> dict[str, Any]:
 
 
 def _evaluate(cfg: RunConfig, point: str) -> dict[str, Any]:
-    return {"evaluation": without_tasks(cfg.evaluation), **counting_tasks(cfg.evaluation, point)}
+    special = {"special_strings": cfg.tokenizer.special_strings}
+    tasks = counting_tasks(cfg.evaluation, point)
+    return {"evaluation": without_tasks(cfg.evaluation), "tokenizer": special, **tasks}
 
 
 def _correct(cfg: RunConfig, point: str) -> dict[str, Any]:

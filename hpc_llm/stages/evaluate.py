@@ -21,8 +21,9 @@ from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import write_json
 from hpc_llm.settings.corpus import LANGUAGES
 from hpc_llm.stages.assemble import model_after
-from hpc_llm.stages.texts import encoder, first_token, heldout
+from hpc_llm.stages.texts import encoder, first_token, heldout, heldout_note
 from hpc_llm.surgery.loading import load_tokenizer
+from hpc_llm.tokenizer.text import Encode
 from hpc_llm.tracking.events import plain
 
 __all__ = ["MEASURES", "run"]
@@ -47,8 +48,9 @@ def run(context: Context, name: str) -> dict[str, Any]:
         measures |= {key: measure.as_dict() for key, measure in function(evaluated).items()}
     result: dict[str, Any] = {"measures": measures, **language_view(evaluated.losses)}
     if point == "corrected":
-        result["samples"] = _samples(evaluated)
-    result["line"] = _line(measures)
+        special = context.cfg.tokenizer.special_strings
+        result["samples"] = _samples(evaluated, encoder(evaluated.tokenizer, special))
+    result["line"] = _line(measures) + evaluated.note
     result = plain(result)  # NaN becomes null
     save_losses(context.folder.path / f"{name}.npz", evaluated.losses)
     write_json(context.folder.path / f"{name}.json", result)
@@ -64,7 +66,9 @@ def _evaluate(context: Context, point: str) -> Evaluated:
     tokenizer = load_tokenizer(where, cfg.model)
     texts = {language: heldout(context, language, "test") for language in LANGUAGES}
     texts = {language: documents for language, documents in texts.items() if documents}
-    encode, first = encoder(tokenizer), first_token(tokenizer)
+    rows = model.get_input_embeddings().weight.shape[0]
+    encode = encoder(tokenizer, cfg.tokenizer.special_strings, rows)
+    first = first_token(tokenizer, rows)
     scorer = Scorer(model, tokenizer, encode, first, cfg.evaluation)
     base = None if point == "base" else load_losses(context.folder.path / "evaluate/base.npz")
     return Evaluated(
@@ -78,6 +82,7 @@ def _evaluate(context: Context, point: str) -> Evaluated:
         base=base,
         seed=cfg.seed,
         tasks=_tasks(context, point, scorer),
+        note=heldout_note(context, "test"),
     )
 
 
@@ -116,11 +121,12 @@ def _metrics(measures: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return metrics
 
 
-def _samples(evaluated: Evaluated) -> list[dict[str, str]]:
+def _samples(evaluated: Evaluated, encode: Encode) -> list[dict[str, str]]:
     """Continue the first words of a few test documents of the target language."""
     texts = evaluated.texts[LANGUAGES[0]][:PROMPTS]
     prompts = [" ".join(text.split()[:PROMPT_WORDS]) for text in texts]
-    continued = continue_texts(evaluated.model, evaluated.tokenizer, prompts, SAMPLE_TOKENS)
+    model, tokenizer = evaluated.model, evaluated.tokenizer
+    continued = continue_texts(model, tokenizer, prompts, SAMPLE_TOKENS, encode)
     return [
         {"prompt": prompt, "text": text, "stage": "corrected"}
         for prompt, text in zip(prompts, continued, strict=True)

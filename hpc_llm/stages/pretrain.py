@@ -81,8 +81,9 @@ def _vocabulary(
         model_file = train_vocabulary(read_texts(main), [], settings, specials, cfg.seed, folder)
         positions = context_length(architecture)
         kind = architecture["model_type"]
-        export_fast(model_file, None, specials, positions, folder, kind)
+        fast = export_fast(model_file, None, specials, positions, folder, kind)
+        tokens = fast if settings.special_strings == "tokens" else None
         threads = cfg.tokenizer.threads
         for text in texts:
             file = text_file(context, text, "train")
-            encode_shards(read_texts(file), model_file, folder / text, threads)
+            encode_shards(read_texts(file), model_file, folder / text, threads, tokens)
