@@ -208,7 +208,11 @@ def _evaluate(cfg: RunConfig, point: str) -> dict[str, Any]:
 
 
 def _correct(cfg: RunConfig, point: str) -> dict[str, Any]:
-    return {"correct": asdict(cfg.correct), "evaluation": without_tasks(cfg.evaluation)}
+    correct, special = asdict(cfg.correct), {"special_strings": cfg.tokenizer.special_strings}
+    if cfg.correct.rule != "weighted":
+        del correct["beta"]
+    evaluation = without_tasks(cfg.evaluation)
+    return {"correct": correct, "evaluation": evaluation, "tokenizer": special}
 
 
 def _report(cfg: RunConfig, point: str) -> dict[str, Any]:
