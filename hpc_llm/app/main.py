@@ -15,6 +15,7 @@ import hpc_llm
 from hpc_llm.app.arguments import parse
 from hpc_llm.app.help import help_text
 from hpc_llm.app.verbs import VERBS
+from hpc_llm.distributed import SAFE_PATH
 from hpc_llm.errors import (
     EXIT_USER,
     BudgetSpent,
@@ -39,6 +40,7 @@ DISK_ERRORS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    os.environ.update(SAFE_PATH)  # for every child process, also those of libraries
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
         if arguments.help or arguments.version or arguments.verb is None:

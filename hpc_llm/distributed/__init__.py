@@ -3,6 +3,7 @@
 Nothing here needs torch, so verbs that never train start fast.
 """
 
+from hpc_llm.distributed.children import SAFE_PATH, child_environment, python_module
 from hpc_llm.distributed.hostlist import expand_hostlist, expand_tasks_per_node
 from hpc_llm.distributed.logging import say, set_up_console
 from hpc_llm.distributed.network import join_network
@@ -11,14 +12,17 @@ from hpc_llm.distributed.signals import HELD_BACK, StopFlag, unreached
 
 __all__ = [
     "HELD_BACK",
+    "SAFE_PATH",
     "Ranks",
     "StopFlag",
     "check_visible_devices",
+    "child_environment",
     "detect_ranks",
     "expand_hostlist",
     "expand_tasks_per_node",
     "export",
     "join_network",
+    "python_module",
     "say",
     "set_up_console",
     "unreached",

@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,12 +16,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import IO
 
-from hpc_llm.distributed import HELD_BACK, Ranks, export
+from hpc_llm.distributed import HELD_BACK, Ranks, child_environment, export, python_module
 from hpc_llm.errors import EXIT_REQUEUE
 
 __all__ = ["run_ranks"]
 
-RANK_COMMAND = (sys.executable, "-m", "hpc_llm.app")
+RANK_COMMAND = python_module("hpc_llm.app")
 FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL
 POLL_SECONDS = 0.05
@@ -84,7 +83,7 @@ def _start(command: list[str], environment: dict[str, str]) -> subprocess.Popen[
     first = environment["RANK"] == "0"
     return subprocess.Popen(
         command,
-        env=environment,
+        env=child_environment(environment),
         stdin=None if first else subprocess.DEVNULL,
         stdout=None if first else subprocess.PIPE,
         stderr=None if first else subprocess.PIPE,
