@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hpc_llm.distributed import Ranks, say
 from hpc_llm.errors import UserError
-from hpc_llm.rundir import RunFolder, SweepFolder
+from hpc_llm.rundir import RunFolder, SweepFolder, refuse_foreign
 from hpc_llm.settings import RunConfig
 
 __all__ = ["is_to_be_submitted", "known_folder", "last_words", "open_folder"]
@@ -26,7 +26,7 @@ def open_folder(cfg: RunConfig, ranks: Ranks) -> RunFolder:
     if not ranks.is_first:
         return folder
     try:
-        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.path.mkdir(mode=0o775, parents=True, exist_ok=True)
     except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
         raise UserError(
             "runs_dir",
@@ -34,6 +34,7 @@ def open_folder(cfg: RunConfig, ranks: Ranks) -> RunFolder:
             f"cannot create {folder.path} ({error.strerror})",
             "use another runs_dir",
         ) from error
+    refuse_foreign(folder.path)
     if folder.config.exists():
         for line in config.differences(folder.config, cfg):
             say(f"{folder.path}: changed {line}")

@@ -13,8 +13,10 @@ from hpc_llm.rundir.atomic import (
 )
 from hpc_llm.rundir.confdir import conf_dir, conf_files
 from hpc_llm.rundir.fence import check_fence, start_number
+from hpc_llm.rundir.files import open_regular, temporary_beside
 from hpc_llm.rundir.fingerprint import fingerprint, fingerprint_path, flat
 from hpc_llm.rundir.folder import RunFolder
+from hpc_llm.rundir.owner import refuse_foreign
 from hpc_llm.rundir.starts import Start, join_start, note_start, read_starts, take_folder
 from hpc_llm.rundir.sweep import Sweep, SweepFolder, Trial
 
@@ -33,15 +35,18 @@ __all__ = [
     "flat",
     "join_start",
     "note_start",
+    "open_regular",
     "publish",
     "read_json",
     "read_jsonl",
     "read_starts",
+    "refuse_foreign",
     "replaced_folder",
     "start_number",
     "sync_folder",
     "system_errors",
     "take_folder",
+    "temporary_beside",
     "write_json",
     "write_text",
 ]
