@@ -15,7 +15,7 @@ from pathlib import Path
 from hpc_llm.app.arguments import Arguments
 from hpc_llm.app.run_folders import is_to_be_submitted, open_folder
 from hpc_llm.app.trials import PlannedTrial, plan_sweep
-from hpc_llm.distributed import Ranks, say
+from hpc_llm.distributed import STOP_SIGNALS, Ranks, say
 from hpc_llm.errors import EXIT_REQUEUE, UserError
 from hpc_llm.launch import run_ranks
 from hpc_llm.rundir import Sweep, SweepFolder, append_line, refuse_foreign
@@ -25,7 +25,7 @@ __all__ = ["run_sweep"]
 # Exit codes of a trial that end the sweep: stopped on request, or interrupted
 STOPPED = (
     EXIT_REQUEUE,
-    *(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)),
+    *(128 + number for number in (signal.SIGINT, *STOP_SIGNALS)),
 )
 
 

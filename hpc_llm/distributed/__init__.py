@@ -8,13 +8,22 @@ from hpc_llm.distributed.hostlist import expand_hostlist, expand_tasks_per_node
 from hpc_llm.distributed.logging import say, set_up_console
 from hpc_llm.distributed.network import join_network
 from hpc_llm.distributed.ranks import Ranks, check_visible_devices, detect_ranks, export
-from hpc_llm.distributed.signals import HELD_BACK, StopFlag, unreached
+from hpc_llm.distributed.signals import (
+    HELD_BACK,
+    STOP_SIGNALS,
+    StopFlag,
+    caught,
+    leave_closed_terminal,
+    unreached,
+)
 
 __all__ = [
     "HELD_BACK",
     "SAFE_PATH",
+    "STOP_SIGNALS",
     "Ranks",
     "StopFlag",
+    "caught",
     "check_visible_devices",
     "child_environment",
     "detect_ranks",
@@ -22,6 +31,7 @@ __all__ = [
     "expand_tasks_per_node",
     "export",
     "join_network",
+    "leave_closed_terminal",
     "python_module",
     "say",
     "set_up_console",

@@ -12,17 +12,26 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import IO
 
-from hpc_llm.distributed import HELD_BACK, Ranks, child_environment, export, python_module
+from hpc_llm.distributed import (
+    HELD_BACK,
+    STOP_SIGNALS,
+    Ranks,
+    caught,
+    child_environment,
+    export,
+    leave_closed_terminal,
+    python_module,
+)
 from hpc_llm.errors import EXIT_REQUEUE
 
 __all__ = ["run_ranks"]
 
 RANK_COMMAND = python_module("hpc_llm.app")
-FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+FORWARDED = (*STOP_SIGNALS, signal.SIGINT)
 GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL
 POLL_SECONDS = 0.05
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -118,11 +127,14 @@ def _start_copiers(ranks: list[subprocess.Popen[bytes]]) -> Iterator[threading.T
 
 
 def _copy(stream: IO[bytes], target: int, prefix: bytes) -> None:
-    """Copy lines to a file descriptor, each with `prefix` in a single write."""
-    with stream, open(target, "wb", closefd=False) as out:
+    """Copy lines to a file descriptor, each with `prefix` in a single write.
+
+    Lines that cannot be written (a closed terminal) are dropped: the rank must not wait for them.
+    """
+    with stream:
         for line in stream:
-            out.write(prefix + line.removesuffix(b"\n") + b"\n")
-            out.flush()
+            with suppress(OSError):
+                os.write(target, prefix + line.removesuffix(b"\n") + b"\n")
 
 
 @contextmanager
@@ -130,10 +142,12 @@ def _forward_signals(ranks: list[subprocess.Popen[bytes]]) -> Iterator[None]:
     """Inside the block, forward signals of this process to all of `ranks`."""
 
     def forward(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            leave_closed_terminal()
         for process in ranks:
             process.send_signal(number)
 
-    before = {number: signal.signal(number, forward) for number in FORWARDED}
+    before = {number: signal.signal(number, forward) for number in caught(FORWARDED)}
     try:
         yield
     finally:

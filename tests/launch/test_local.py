@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_llm.distributed import Ranks, detect_ranks
+from hpc_llm.distributed import STOP_SIGNALS, Ranks, detect_ranks
 from hpc_llm.launch import run_ranks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -131,7 +131,7 @@ def start_caller(folder: Path, text: str) -> tuple[subprocess.Popen[bytes], list
     return caller, [int(file.read_text()) for file in files]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
+@pytest.mark.parametrize("number", [*STOP_SIGNALS, signal.SIGINT])
 def test_signals_reach_all_ranks(tmp_path: Path, number: signal.Signals) -> None:
     note = (
         "def note(number, frame):\n"
