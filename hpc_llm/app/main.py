@@ -41,6 +41,7 @@ DISK_ERRORS = {
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     os.environ.update(SAFE_PATH)  # for every child process, also those of libraries
+    os.environ.setdefault("USE_HUB_KERNELS", "NO")  # transformers would fetch code and run it
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
         if arguments.help or arguments.version or arguments.verb is None:

@@ -17,6 +17,7 @@ from hpc_llm.pipeline.table import point_of
 from hpc_llm.pipeline.todo import refuse_missing, unfinished
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
+from hpc_llm.surgery.trust import check_model_files
 from hpc_llm.training.data.batches import plan_batches
 
 __all__ = ["check_start"]
@@ -37,6 +38,8 @@ def check_start(
         refuse_changed(folder, todo)
     refuse_missing(todo, {stage.name for stage in unfinished(folder, stages, "adapt")})
     _refuse_unmerged(cfg, {stage.name for stage in todo})
+    if todo and cfg.model.path is not None:
+        check_model_files(cfg.model.path, cfg.model)
     if any(stage.all_ranks for stage in todo):
         longest = context_length(_model_config(cfg))
         for stage in todo:

@@ -11,6 +11,7 @@ from hpc_llm.rundir.atomic import (
     write_json,
     write_text,
 )
+from hpc_llm.rundir.bounded import bounded_json, check_yaml
 from hpc_llm.rundir.confdir import conf_dir, conf_files
 from hpc_llm.rundir.fence import check_fence, start_number
 from hpc_llm.rundir.files import open_regular, temporary_beside
@@ -27,7 +28,9 @@ __all__ = [
     "SweepFolder",
     "Trial",
     "append_line",
+    "bounded_json",
     "check_fence",
+    "check_yaml",
     "conf_dir",
     "conf_files",
     "fingerprint",

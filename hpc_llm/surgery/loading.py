@@ -10,10 +10,11 @@ For ZeRO-3 a model is partitioned across ranks during construction, so no rank e
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -27,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 from hpc_llm.errors import UserError
 from hpc_llm.settings import ModelSettings
 from hpc_llm.surgery.folders import check_model_folder
+from hpc_llm.surgery.trust import check_model_files
 
 __all__ = [
     "DTYPES",
@@ -115,17 +117,21 @@ def load_model(
     """Load a causal language model in `precision`, ready for packed batches (no KV cache)."""
     quiet_transformers()
     check_model_folder(str(path))
+    check_model_files(str(path), settings, fetch=True)
     try:
+        own = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
+        config = AutoConfig.from_pretrained(path, **own)
         with _divided(division):
             model = AutoModelForCausalLM.from_pretrained(
                 path,
+                config=config,  # given, so that the folder does not choose the attention
                 revision=settings.revision,
                 dtype=DTYPES[precision],
                 attn_implementation=settings.attention,
                 trust_remote_code=settings.trust_remote_code,
                 use_safetensors=True,
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError, UnpicklingError) as error:
         first = str(error).splitlines()[0]
         raise UserError(
             "model.path",
@@ -140,6 +146,7 @@ def load_model(
 def load_tokenizer(path: str | Path, settings: ModelSettings) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model folder."""
     quiet_transformers()
+    check_model_files(str(path), settings, fetch=True)
     try:
         return AutoTokenizer.from_pretrained(
             path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
