@@ -15,7 +15,7 @@ import hpc_llm
 from hpc_llm.app.arguments import parse
 from hpc_llm.app.help import help_text
 from hpc_llm.app.verbs import VERBS
-from hpc_llm.distributed import SAFE_PATH
+from hpc_llm.distributed import SAFE_PATH, visible
 from hpc_llm.errors import (
     EXIT_USER,
     BudgetSpent,
@@ -73,7 +73,7 @@ def _report(message: str, code: int) -> int:
     if os.environ.get("HPC_LLM_DEBUG"):
         traceback.print_exc()
     logging.getLogger("hpc_llm").handlers.clear()
-    print(f"hpc-llm: {' '.join(message.split())}", file=sys.stderr)
+    print(f"hpc-llm: {' '.join(visible(message).split())}", file=sys.stderr)
     return code
 
 

@@ -16,6 +16,7 @@ from hpc_llm.distributed.signals import (
     leave_closed_terminal,
     unreached,
 )
+from hpc_llm.distributed.terminal import visible
 
 __all__ = [
     "HELD_BACK",
@@ -36,4 +37,5 @@ __all__ = [
     "say",
     "set_up_console",
     "unreached",
+    "visible",
 ]
