@@ -5,6 +5,7 @@ Python's parser with a `RecursionError`.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +52,31 @@ def check_yaml(path: Path, fix: str = "use the original file") -> None:
     if not path.is_file():
         return
     _refuse_large(path, YAML_BYTES, fix)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        count, depth = (0, 0) if root is None else _expanded(root, {}, 0)
+        text = path.read_text(encoding="utf-8")
+        if _depth(yaml.parse(text, Loader=loader)) > YAML_DEPTH:
+            raise UserError(str(path), None, "is nested too deeply", fix)
+        root = yaml.compose(text, Loader=loader)
+        count = 0 if root is None else _expanded(root, {})
     except (yaml.YAMLError, UnicodeDecodeError):
         return
-    except RecursionError:
-        count, depth = 0, YAML_DEPTH + 1
-    if depth > YAML_DEPTH:
-        raise UserError(str(path), None, "is nested too deeply", fix)
     if count > YAML_VALUES:
-        rule = f"its aliases expand to {count:,} values, more than {YAML_VALUES:,}"
+        rule = f"its aliases expand to more than {YAML_VALUES:,} values"
         raise UserError(str(path), None, rule, fix)
+
+
+def _depth(events: Iterable[Any]) -> int:
+    """Return the depth of a YAML document from its events; it ends above `YAML_DEPTH`."""
+    level = most = 0
+    for event in events:
+        kind = type(event).__name__
+        level += kind.endswith(("MappingStartEvent", "SequenceStartEvent"))
+        level -= kind.endswith(("MappingEndEvent", "SequenceEndEvent"))
+        most = max(most, level)
+        if most > YAML_DEPTH:
+            break
+    return most
 
 
 def _refuse_large(path: Path, most: int, fix: str) -> None:
@@ -71,16 +85,11 @@ def _refuse_large(path: Path, most: int, fix: str) -> None:
         raise UserError(str(path), None, rule, fix)
 
 
-def _expanded(node: Any, known: dict[int, tuple[int, int]], level: int) -> tuple[int, int]:
-    """Return the number of values below a YAML node, aliases expanded, and the depth."""
-    if level > YAML_DEPTH:  # an alias to a node that contains it never ends
-        return 0, level
+def _expanded(node: Any, known: dict[int, int]) -> int:
+    """Return the number of values below a YAML node, with aliases expanded."""
     if id(node) not in known:
+        known[id(node)] = YAML_VALUES + 1  # for an alias to a node that contains it
         value = node.value if isinstance(node.value, list) else []
         parts = [part for pair in value for part in (pair if isinstance(pair, tuple) else (pair,))]
-        found = [_expanded(part, known, level + 1) for part in parts]
-        known[id(node)] = (
-            1 + sum(count for count, _ in found),
-            max((d for _, d in found), default=level),
-        )
+        known[id(node)] = 1 + sum(_expanded(part, known) for part in parts)
     return known[id(node)]
