@@ -29,6 +29,7 @@ from hpc_llm.methods import describe, method_names
 from hpc_llm.rundir import check_yaml, conf_dir, flat, write_text
 from hpc_llm.rundir.choices import plugin_folders
 from hpc_llm.settings import RunConfig
+from hpc_llm.settings.secrets import refuse_secrets
 from hpc_llm.vocabulary.initial import check_transplant
 
 __all__ = [
@@ -122,6 +123,7 @@ def typed(config: DictConfig) -> RunConfig:
     """
     plain = OmegaConf.to_container(config)
     assert isinstance(plain, dict)
+    refuse_secrets(flat({str(key): value for key, value in plain.items()}))
     stages = typed_stages(plain.pop("stages", None) or {})
     schema = OmegaConf.merge(OmegaConf.structured(RunConfig), plain)
     assert isinstance(schema, DictConfig)

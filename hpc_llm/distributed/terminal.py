@@ -16,7 +16,14 @@ OBEYED = re.compile(
 )
 
 
+IN_URL = re.compile(r"(://[^\s/:@]*):[^\s/@]+@")  # the password of a proxy in a library's error
+
+
 def visible(text: str) -> str:
-    r"""Return `text` with control characters as escapes, `\x1b`; a carriage return ends a line."""
+    r"""Return `text` with control characters as escapes, `\x1b`; a carriage return ends a line.
+
+    The password of a URL is replaced by `***`.
+    """
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = IN_URL.sub(r"\1:***@", lines)
     return OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), lines)

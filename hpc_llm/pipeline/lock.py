@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 import hpc_llm
-from hpc_llm.distributed import Ranks, say
+from hpc_llm.distributed import Ranks, say, visible
 from hpc_llm.errors import CrashLoop, UserError, exit_code
 from hpc_llm.pipeline.context import commit
 from hpc_llm.pipeline.fingerprints import Stage
@@ -78,7 +78,7 @@ def begun_here(cfg: RunConfig, folder: RunFolder, ranks: Ranks, todo: Sequence[S
 def _end(error: BaseException) -> dict[str, object]:
     if not isinstance(error, Exception):
         return {"code": EXIT_INTERRUPTED, "why": type(error).__name__}
-    why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    why = visible(f"{type(error).__name__}: {error}").splitlines()[0][:200]
     end: dict[str, object] = {"code": exit_code(error), "why": why}
     return end | {"refused": True} if isinstance(error, CrashLoop) else end
 
