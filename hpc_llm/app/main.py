@@ -15,7 +15,7 @@ import hpc_llm
 from hpc_llm.app.arguments import parse
 from hpc_llm.app.help import help_text
 from hpc_llm.app.verbs import VERBS
-from hpc_llm.distributed import SAFE_PATH, visible
+from hpc_llm.distributed import SAFE_PATH, explain_limit, visible
 from hpc_llm.errors import (
     EXIT_USER,
     BudgetSpent,
@@ -59,8 +59,10 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has exited: hpc-llm --help | head
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - its flush at exit has a place
         return 0
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
+    except (OSError, MemoryError, RuntimeError, ImportError) as error:
+        if (line := explain_limit(error)) is not None:
+            return _report(line, EXIT_USER)
+        if not isinstance(error, OSError) or error.errno not in DISK_ERRORS:
             raise
         return _report(f"{error.filename or 'write'}: {DISK_ERRORS[error.errno]}", EXIT_USER)
     except KeyboardInterrupt:

@@ -25,6 +25,7 @@ from hpc_llm.distributed import (
     export,
     leave_closed_terminal,
     python_module,
+    say,
 )
 from hpc_llm.errors import EXIT_REQUEUE
 
@@ -159,12 +160,26 @@ def _wait(ranks: list[subprocess.Popen[bytes]]) -> int:
     """Wait until all ranks have ended cleanly or one has failed; return the exit code."""
     while True:
         codes = [code for process in ranks if (code := process.poll()) is not None]
-        for code in codes:
-            if code not in (0, EXIT_REQUEUE):
+        for rank, process in enumerate(ranks):
+            code = process.returncode
+            if code not in (None, 0, EXIT_REQUEUE):
+                _say_killed(rank, code)
                 return code if code > 0 else 128 - code
         if len(codes) == len(ranks):
             return max(codes)
         time.sleep(POLL_SECONDS)
+
+
+def _say_killed(rank: int, code: int) -> None:
+    """Report a rank that a signal has ended: it could not say why itself."""
+    if code >= 0:
+        return
+    why = {
+        -signal.SIGKILL: ", as the kernel does for lack of memory",
+        -signal.SIGABRT: ": native code aborted, often for lack of memory or threads (ulimit -a)",
+        -signal.SIGBUS: ", as for a full disk or a truncated file that is mapped",
+    }
+    say(f"rank {rank} was ended by {signal.Signals(-code).name}{why.get(code, '')}")
 
 
 def _end(ranks: list[subprocess.Popen[bytes]]) -> None:

@@ -1,6 +1,7 @@
 """Ranks on this machine, with small Python programs in their place."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -88,6 +89,20 @@ def test_output_of_other_ranks_is_marked(capfd: pytest.CaptureFixture[str]) -> N
 )
 def test_exit_code(text: str, code: int) -> None:
     assert run_ranks([], 2, os.environ, command=program(text)) == code
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGABRT", "SIGSEGV"])
+def test_a_rank_that_a_signal_ended_is_named(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    number = signal.Signals[name]
+    text = f"os.kill(os.getpid(), {int(number)}) if rank == '1' else time.sleep(600)"
+    logger = logging.getLogger("hpc_llm")
+    logger.addHandler(caplog.handler)
+    try:
+        with caplog.at_level(logging.INFO, "hpc_llm"):
+            assert run_ranks([], 2, os.environ, command=program(text)) == 128 + number
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert any("rank 1" in line and name in line for line in caplog.messages)
 
 
 def test_rank_that_ignores_sigterm_is_killed_with_its_children(
