@@ -22,6 +22,7 @@ from hpc_llm.evaluation.bootstrap import (
     percentiles,
     resampled_bpb,
 )
+from hpc_llm.evaluation.segments import FEW_DOCUMENTS
 from hpc_llm.settings import CorrectSettings
 
 __all__ = ["Losses", "PhiChoice", "choose_phi"]
@@ -38,9 +39,11 @@ class PhiChoice:
     value: float
     """The smallest factor within one standard error of the best."""
     low: float
-    """95 % interval of the best factor, lower bound; never above `value`."""
+    """95 % interval of the best factor, lower bound. It need not contain `value`."""
     high: float
-    """95 % interval of the best factor, upper bound; never below `value`."""
+    """95 % interval of the best factor, upper bound."""
+    has_interval: bool
+    """Whether there are documents enough for the interval; else it is the whole grid."""
     best: float
     """The factor with the lowest objective."""
     beta: float
@@ -64,6 +67,7 @@ class PhiChoice:
             "best": self.best,
             "beta": self.beta,
             "objective": f"J = {objective}",
+            "has_interval": self.has_interval,
             "at_edge": self.at_edge,
             "source_base_bpb": self.source_base_bpb,
             "curve": self.curve,
@@ -151,10 +155,12 @@ def choose_phi(
         )
     best = min(finite, key=finite.__getitem__)
     value, low, high = _decide(objective, finite, best)
+    enough = int(np.count_nonzero(target.byte_counts)) >= FEW_DOCUMENTS
     return PhiChoice(
         value=value,
-        low=low,
-        high=high,
+        low=low if enough else settings.grid[0],
+        high=high if enough else settings.grid[-1],
+        has_interval=enough,
         best=best,
         beta=settings.beta,
         at_edge=bool({value, best} & {settings.grid[0], settings.grid[-1]}),
@@ -202,7 +208,7 @@ def _decide(
     errors = (resampled - resampled[list(tried).index(best)]).std(1)  # (factors,)
     excess = np.array(list(tried.values())) - tried[best]
     value = float(phis[np.flatnonzero(excess <= errors)[0]])
-    return value, min(low, value), max(high, value)
+    return value, low, high
 
 
 def _point(objective: _Objective, phi: float, grid: list[float]) -> dict[str, Any]:

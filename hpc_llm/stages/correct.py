@@ -12,7 +12,7 @@ from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import replaced_folder, write_json
 from hpc_llm.settings.corpus import LANGUAGES
 from hpc_llm.stages.assemble import open_adapter
-from hpc_llm.stages.texts import encoder, first_token, heldout
+from hpc_llm.stages.texts import encoder, first_token, heldout, heldout_note
 from hpc_llm.surgery.loading import DTYPES, load_tokenizer
 from hpc_llm.surgery.merge import merge_adapter, save_model
 
@@ -33,14 +33,17 @@ def run(context: Context, name: str) -> dict[str, Any]:
     write_json(context.stage_folder(name) / "phi.json", value)
     line = "no adapter in the recipe: nothing to choose"
     if choice:
-        line = f"phi {choice.value:.3g} [{choice.low:.3g}, {choice.high:.3g}]"
+        line = f"phi {choice.value:.3g}, best factor [{choice.low:.3g}, {choice.high:.3g}]"
         line += " at the edge of correct.grid: try a wider grid" * choice.at_edge
+        line += heldout_note(context, "tune")
+        line += "; too little tune text for an interval" * (not choice.has_interval)
     return {"phi": value["phi"], "line": line}
 
 
 def _choose(context: Context, model: Any, tokenizer: Any) -> PhiChoice:
     """Search for phi on the tune documents by scaling the LoRA layers."""
-    cfg, encode, first = context.cfg, encoder(tokenizer), first_token(tokenizer)
+    cfg, first = context.cfg, first_token(tokenizer)
+    encode = encoder(tokenizer, cfg.tokenizer.special_strings)
     losses, sizes = [], []
     for language in LANGUAGES:
         texts = heldout(context, language, "tune")

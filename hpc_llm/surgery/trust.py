@@ -16,6 +16,7 @@ from typing import Any
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import bounded_json
 from hpc_llm.settings import ModelSettings
+from hpc_llm.surgery.families import causal_families
 
 __all__ = ["check_model_files"]
 
@@ -157,7 +158,7 @@ def _check_shipped_code(folder: Path) -> None:
         bounded_json(folder / name) for name in (CONFIG, TOKENIZER) if (folder / name).is_file()
     ]
     codes = list(dict.fromkeys(code for config in configs for code in _named_code(config)))
-    if not codes or _is_known(configs[0].get("model_type")):
+    if not codes or configs[0].get("model_type") in causal_families():
         return  # transformers uses its own code
     rule = f"needs code that is shipped with it ({', '.join(codes)}), which is not run by default"
     places = ", ".join(_place(folder, code) for code in codes)
@@ -178,12 +179,6 @@ def _place(folder: Path, code: str) -> str:
     """Return where to read a file of code; `OWNER/NAME--FILE` is in another repository."""
     repository, dashes, file = code.rpartition("--")
     return f"{file} of https://huggingface.co/{repository}" if dashes else str(folder / code)
-
-
-def _is_known(model_type: Any) -> bool:
-    from transformers.models.auto.auto_mappings import CONFIG_MAPPING_NAMES
-
-    return model_type in CONFIG_MAPPING_NAMES
 
 
 def _pairs(tree: Any) -> Iterator[tuple[str, Any]]:

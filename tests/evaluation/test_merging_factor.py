@@ -93,10 +93,10 @@ def test_smallest_factor_within_one_standard_error():
         if excess.mean() <= excess.std() / math.sqrt(DOCUMENTS):
             within.append(point["phi"])
     assert choice.value == min(within) < choice.best
-    assert choice.low <= choice.value
+    assert choice.low <= choice.best <= choice.high
 
 
-def test_interval_is_widened_to_the_chosen_factor():
+def test_interval_is_not_widened_to_the_chosen_factor():
     """0.6 is always a little better than 0.5, so 0.5 never wins a resample; yet it is chosen."""
     noise = np.random.default_rng(0).standard_normal(DOCUMENTS)
     noise += 0.3 * noise.std() / math.sqrt(DOCUMENTS) - noise.mean()  # 0.3 standard errors worse
@@ -105,7 +105,19 @@ def test_interval_is_widened_to_the_chosen_factor():
     chosen = settings(grid=list(table), tolerance=1.0)
     choice = choose_phi(table.__getitem__, None, sizes, sizes, chosen, 0)
     assert (choice.value, choice.best) == (0.5, 1.0)
-    assert (choice.low, choice.high) == (0.5, 1.0)
+    assert (choice.low, choice.high) == (0.6, 1.0)
+
+
+@pytest.mark.parametrize("count", [1, 4, 5])
+def test_few_documents_give_no_interval(count):
+    """Without an interval every factor of the grid may be the best one."""
+    valley = Valley(0.7)
+    sizes = np.where(np.arange(DOCUMENTS) < count, 100, 0)
+    choice = choose_phi(lambda phi: valley(phi) * sizes / 100, None, sizes, sizes, settings(), 0)
+    assert choice.best == pytest.approx(0.7, abs=0.02)
+    assert choice.has_interval == choice.to_json()["has_interval"] == (count == 5)
+    if not choice.has_interval:
+        assert (choice.low, choice.high) == (GRID[0], GRID[-1])
 
 
 def test_interval_covers_what_the_mean_optimum_may_be():
