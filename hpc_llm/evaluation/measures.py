@@ -15,7 +15,7 @@ import numpy as np
 
 from hpc_llm.evaluation.bootstrap import DocumentLosses
 from hpc_llm.evaluation.forgetting import delta_bpb
-from hpc_llm.rundir import publish
+from hpc_llm.rundir import publish, temporary_beside
 from hpc_llm.settings.corpus import LANGUAGES
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def save_losses(path: Path, losses: Mapping[str, DocumentLosses]) -> None:
     for language, found in losses.items():
         arrays |= {f"{language}.nll": found.nll, f"{language}.bytes": found.byte_counts}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_beside(path)
     with temporary.open("wb") as handle:
         np.savez(handle, allow_pickle=False, **arrays)
     publish(temporary, path)

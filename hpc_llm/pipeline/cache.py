@@ -24,7 +24,16 @@ from typing import IO, Any
 from hpc_llm.distributed import say
 from hpc_llm.errors import Stopped
 from hpc_llm.pipeline.fingerprints import Stage
-from hpc_llm.rundir import RunFolder, append_line, publish, read_json, read_jsonl, replaced_folder
+from hpc_llm.rundir import (
+    RunFolder,
+    append_line,
+    open_regular,
+    publish,
+    read_json,
+    read_jsonl,
+    replaced_folder,
+    temporary_beside,
+)
 
 __all__ = ["CacheEntry", "SharedCache"]
 
@@ -102,7 +111,7 @@ class SharedCache:
         self.path.mkdir(parents=True, exist_ok=True)
         lock = self.path / f".{self.entry(stage).path.name}.lock"
         waiting = False
-        with lock.open("a+", encoding="utf-8") as handle:
+        with open(open_regular(lock, os.O_RDWR | os.O_APPEND | os.O_CREAT), "a+") as handle:
             while not _locked(handle):
                 if not waiting:
                     say(f"{stage.name}: waiting for another run that computes the same stage")
@@ -129,7 +138,7 @@ class SharedCache:
                     _link_tree(source, temporary)
             else:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+                temporary = temporary_beside(target)
                 _link(source, temporary)
                 publish(temporary, target)
         append_line(entry.path / "users.jsonl", {"run": str(folder.path.resolve())})

@@ -20,6 +20,7 @@ from hpc_llm.pipeline.todo import refuse_missing, unfinished
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
 from hpc_llm.surgery.folders import check_base, linear_names
+from hpc_llm.surgery.trust import check_model_files
 from hpc_llm.training.data.batches import plan_batches
 
 __all__ = ["check_start"]
@@ -59,6 +60,7 @@ def _check_model(cfg: RunConfig, todo: Sequence[Stage]) -> None:
     """
     if cfg.model.path is None or not any(stage.name in READERS for stage in todo):
         return
+    check_model_files(cfg.model.path, cfg.model)
     known = linear_names(check_base(cfg.model.path))
     for name in cfg.adaptation if known else ():
         adapter = trains(cfg.stages[name]).adapter

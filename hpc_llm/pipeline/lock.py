@@ -13,11 +13,20 @@ from pathlib import Path
 from typing import IO
 
 import hpc_llm
-from hpc_llm.distributed import Ranks, say
+from hpc_llm.distributed import Ranks, say, visible
 from hpc_llm.errors import CrashLoop, UserError, exit_code
 from hpc_llm.pipeline.context import commit
 from hpc_llm.pipeline.fingerprints import Stage
-from hpc_llm.rundir import RunFolder, Start, fingerprint, note_start, read_starts, take_folder
+from hpc_llm.rundir import (
+    RunFolder,
+    Start,
+    fingerprint,
+    note_start,
+    open_regular,
+    read_starts,
+    refuse_foreign,
+    take_folder,
+)
 from hpc_llm.rundir.fence import release
 from hpc_llm.scheduler import is_running
 from hpc_llm.settings import RunConfig
@@ -69,7 +78,7 @@ def begun_here(cfg: RunConfig, folder: RunFolder, ranks: Ranks, todo: Sequence[S
 def _end(error: BaseException) -> dict[str, object]:
     if not isinstance(error, Exception):
         return {"code": EXIT_INTERRUPTED, "why": type(error).__name__}
-    why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    why = visible(f"{type(error).__name__}: {error}").splitlines()[0][:200]
     end: dict[str, object] = {"code": exit_code(error), "why": why}
     return end | {"refused": True} if isinstance(error, CrashLoop) else end
 
@@ -78,6 +87,7 @@ def _end(error: BaseException) -> dict[str, object]:
 def _locked(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
     """Lock the run folder against a second process."""
     path = folder.path / ".lock"
+    refuse_foreign(folder.path)
     handle = _lock(path)
     if handle is None and _was_this_job(folder, ranks):
         say(f"{folder.path}: took over the lock from an earlier start of this job")
@@ -113,7 +123,8 @@ def _refuse_running(folder: RunFolder, ranks: Ranks) -> None:
 
 def _lock(path: Path) -> IO[str] | None:
     """Return the open, locked file; None if another process holds the lock."""
-    handle = path.open("a+", encoding="utf-8")
+    number = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+    handle = os.fdopen(number, "a+", encoding="utf-8")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

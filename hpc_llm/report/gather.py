@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from hpc_llm.report.measures import Measures, summary_measures
-from hpc_llm.rundir import RunFolder, read_json, read_jsonl
+from hpc_llm.rundir import RunFolder, check_yaml, read_json, read_jsonl
 from hpc_llm.tracking import read_events
 
 __all__ = ["RunData", "gather", "training"]
@@ -51,6 +51,7 @@ def gather(folder: RunFolder) -> RunData:
             records[entry["stage"]] = entry  # a rerun stage keeps its position
     curve = folder.path / "correct" / "phi.json"
     summary = read_json(folder.summary) if folder.summary.exists() else {}
+    check_yaml(folder.config)
     text = folder.config.read_text(encoding="utf-8") if folder.config.exists() else ""
     return RunData(
         name=summary.get("run") or folder.path.name,

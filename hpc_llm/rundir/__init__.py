@@ -11,10 +11,13 @@ from hpc_llm.rundir.atomic import (
     write_json,
     write_text,
 )
+from hpc_llm.rundir.bounded import bounded_json, check_yaml
 from hpc_llm.rundir.confdir import conf_dir, conf_files
 from hpc_llm.rundir.fence import check_fence, start_number
+from hpc_llm.rundir.files import open_regular, temporary_beside
 from hpc_llm.rundir.fingerprint import fingerprint, fingerprint_path, flat
 from hpc_llm.rundir.folder import RunFolder
+from hpc_llm.rundir.owner import refuse_foreign
 from hpc_llm.rundir.starts import Start, join_start, note_start, read_starts, take_folder
 from hpc_llm.rundir.sweep import Sweep, SweepFolder, Trial
 
@@ -25,7 +28,9 @@ __all__ = [
     "SweepFolder",
     "Trial",
     "append_line",
+    "bounded_json",
     "check_fence",
+    "check_yaml",
     "conf_dir",
     "conf_files",
     "fingerprint",
@@ -33,15 +38,18 @@ __all__ = [
     "flat",
     "join_start",
     "note_start",
+    "open_regular",
     "publish",
     "read_json",
     "read_jsonl",
     "read_starts",
+    "refuse_foreign",
     "replaced_folder",
     "start_number",
     "sync_folder",
     "system_errors",
     "take_folder",
+    "temporary_beside",
     "write_json",
     "write_text",
 ]

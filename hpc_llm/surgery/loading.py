@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 from hpc_llm.errors import UserError
 from hpc_llm.settings import ModelSettings
 from hpc_llm.surgery.folders import check_model_folder
+from hpc_llm.surgery.trust import check_model_files
 
 __all__ = [
     "DTYPES",
@@ -118,6 +120,7 @@ def load_model(
     """Load a causal language model in `precision`, ready for packed batches (no KV cache)."""
     quiet_transformers()
     check_model_folder(str(path))
+    check_model_files(str(path), settings, fetch=True)
     with _readable(path):
         config = AutoConfig.from_pretrained(
             path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
@@ -126,7 +129,7 @@ def load_model(
         with _divided(division):
             model, found = AutoModelForCausalLM.from_pretrained(
                 path,
-                config=config,
+                config=config,  # given, so that the folder does not choose the attention
                 revision=settings.revision,
                 dtype=DTYPES[precision],
                 attn_implementation=attention,
@@ -148,12 +151,12 @@ def _readable(path: str | Path) -> Iterator[None]:
     local = Path(path).expanduser().is_dir()
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         fix = "use a folder or a reachable hub id"
         if local:
             fix = "compare its config.json with the model's own file"
         raise UserError("model.path", path, _first_line(error), fix) from error
-    except (RuntimeError, SafetensorError) as error:
+    except (RuntimeError, SafetensorError, UnpicklingError) as error:
         rule = f"its weights cannot be read: {_first_line(error)}"
         raise UserError("model.path", path, rule, "copy or download the model again") from error
 
@@ -190,6 +193,7 @@ def takes_positions(model: torch.nn.Module) -> bool:
 def load_tokenizer(path: str | Path, settings: ModelSettings) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model folder."""
     quiet_transformers()
+    check_model_files(str(path), settings, fetch=True)
     try:
         return AutoTokenizer.from_pretrained(
             path, revision=settings.revision, trust_remote_code=settings.trust_remote_code

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hpc_llm.distributed import available_bytes
 from hpc_llm.errors import UserError
 from hpc_llm.settings import TokenizerSettings
 from hpc_llm.settings.tokenizer import SMALLEST_VOCABULARY
@@ -53,30 +54,20 @@ BYTES_PER_CHARACTER = 40
 4 M characters, 37 at 16 M. Sentencepiece issue 702 reports 70 GB for 10 M sentences."""
 
 
-def _available_bytes() -> int | None:
-    """Return the memory available to this process; None where Linux does not report it."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    kib = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
-    available = None if kib is None else int(kib) * 1024
-    job_mib = os.environ.get("SLURM_MEM_PER_NODE", "")  # 0: the whole node
-    if available is not None and job_mib.isdigit() and int(job_mib) > 0:
-        return min(available, int(job_mib) * 2**20)
-    return available
+def _require_memory(characters: int, available: int | None, cause: str = "free memory") -> None:
+    """Raise `UserError` when training on `characters` would be killed for lack of memory.
 
-
-def _require_memory(characters: int, available: int | None) -> None:
-    """Raise `UserError` when training on `characters` would be killed for lack of memory."""
+    `cause` is what limits `available`.
+    """
     needed = characters * BYTES_PER_CHARACTER
     if available is not None and needed > available:
         most = available // BYTES_PER_CHARACTER
         rule = (
             f"{characters:,} characters need about {needed / 2**30:.1f} GiB of memory, "
-            f"{available / 2**30:.1f} GiB are available"
+            f"{available / 2**30:.1f} GiB are available ({cause})"
         )
-        fix = f"use tokenizer.max_characters={most} or less, or a node with more memory"
+        less = f"use tokenizer.max_characters={most} or less, or " if most else "use "
+        fix = f"{less}a node with more memory or a higher limit"
         raise UserError("tokenizer.max_characters", None, rule, fix)
 
 
@@ -174,7 +165,7 @@ def train_vocabulary(
     if not characters:
         rule = "there is no text to train a vocabulary on"
         raise UserError("tokenizer", None, rule, "set corpus.target")
-    _require_memory(characters, _available_bytes())
+    _require_memory(characters, *available_bytes(os.environ, threads=PARTS))
     model = io.BytesIO()
     try:
         with _on_cores(settings.threads):
