@@ -36,6 +36,7 @@ REFUSED: dict[str, str] = {
     "prophetnet": "it predicts several tokens at once",
     "reformer": FIXED,
     "xlm": "its attention looks ahead",
+    "xlnet": "its attention looks ahead",
 }
 """Reasons by `model_type`."""
 ENCODERS = (

@@ -38,7 +38,8 @@ class Packing:
 
 def keeps_apart(model: PreTrainedModel, rows: int = 1) -> bool:
     """Whether packed documents of `model` do not see each other (collective under ZeRO-3)."""
-    return takes_positions(model) and probe_packing(model, rows).apart
+    packing = probe_packing(model, rows)  # also refuses a model that looks ahead
+    return takes_positions(model) and packing.apart
 
 
 @torch.no_grad()
