@@ -5,11 +5,12 @@ The folder comes first, because training loads it.
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hpc_llm.accounting.config_keys import check_names
-from hpc_llm.accounting.families import fields_from_config
+from hpc_llm.accounting.families import NoFormula, fields_from_config
 from hpc_llm.errors import UserError
 from hpc_llm.settings import ModelSettings
 
@@ -54,7 +55,8 @@ def model_config(model: ModelSettings) -> tuple[Mapping[str, Any], list[str]]:
         )
         return config, [remark] if other else []
     if architecture:
-        check_names(fields_from_config, architecture)
+        with suppress(NoFormula):  # transformers knows the keys of other families
+            check_names(fields_from_config, architecture)
         if file is None or not _looks_local(str(model.path)):
             return architecture, []
         place = "has no config.json" if file.parent.is_dir() else "no such folder"

@@ -7,7 +7,7 @@ measure that the files hold.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ __all__ = [
     "language_view",
     "load_losses",
     "save_losses",
+    "task_measures",
 ]
 
 
@@ -48,11 +49,26 @@ class Measure:
     """Unit, as on the axis of a plot: bits per byte."""
     better: str
     """lower | higher."""
+    chance: float | None = None
+    """Value of a random guess; None: there is none."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a direction other than lower or higher."""
         if self.better not in ("lower", "higher"):
             raise ValueError(f"better={self.better}: must be lower or higher")
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether its interval contains `chance`; without an interval it is not above it."""
+        if self.chance is None:
+            return False
+        if self.low is None or self.high is None:
+            return True
+        return self.low <= self.chance <= self.high
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return its fields as written to files; `chance` only if there is one."""
+        return {key: v for key, v in asdict(self).items() if key != "chance" or v is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +87,8 @@ class Evaluated:
     """Losses of the base model on the same documents; None at the base model itself."""
     seed: int
     """Seed of the bootstrap."""
+    tasks: Mapping[str, Measure] = field(default_factory=dict)
+    """The first metric of each benchmark task; empty at points without tasks."""
     note: str = ""
     """What of the documents was cut, for the log line."""
 
@@ -97,6 +115,11 @@ def forgetting_measures(evaluated: Evaluated) -> dict[str, Measure]:
             change = delta_bpb(base[language], after, evaluated.seed)
             found[f"forgetting/{language}"] = _measure(change, len(after.nll))
     return found
+
+
+def task_measures(evaluated: Evaluated) -> dict[str, Measure]:
+    """Return `task/NAME`: the first metric of each benchmark task."""
+    return {f"task/{name}": measure for name, measure in evaluated.tasks.items()}
 
 
 def _measure(interval: Any, documents: int) -> Measure:

@@ -1,7 +1,6 @@
 """Stage `evaluate/POINT`: measures on held-out text at one point of the recipe."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 from hpc_llm.evaluation.bits_per_byte import measure_bpb
@@ -13,8 +12,11 @@ from hpc_llm.evaluation.measures import (
     language_view,
     load_losses,
     save_losses,
+    task_measures,
 )
 from hpc_llm.evaluation.samples import continue_texts
+from hpc_llm.evaluation.tasks.evaluate import Place, evaluate_task, partial_file
+from hpc_llm.evaluation.tasks.scorer import Scorer
 from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import write_json
 from hpc_llm.settings.corpus import LANGUAGES
@@ -29,6 +31,7 @@ __all__ = ["MEASURES", "run"]
 MEASURES: tuple[Callable[[Evaluated], dict[str, Measure]], ...] = (
     bits_per_byte_measures,
     forgetting_measures,
+    task_measures,
 )
 """Measures computed at every point; views show them in this order."""
 
@@ -37,12 +40,12 @@ LINE_MEASURES = 3  # in the log line of the stage
 
 
 def run(context: Context, name: str) -> dict[str, Any]:
-    """Write evaluate/POINT.json (measures) and .npz (loss per test document)."""
+    """Write evaluate/POINT.json (measures), .npz (loss per test document) and tasks' results."""
     point = name.split("/")[1]
     evaluated = _evaluate(context, point)
     measures: dict[str, dict[str, Any]] = {}
     for function in MEASURES:
-        measures |= {key: asdict(measure) for key, measure in function(evaluated).items()}
+        measures |= {key: measure.as_dict() for key, measure in function(evaluated).items()}
     result: dict[str, Any] = {"measures": measures, **language_view(evaluated.losses)}
     if point == "corrected":
         special = context.cfg.tokenizer.special_strings
@@ -66,6 +69,7 @@ def _evaluate(context: Context, point: str) -> Evaluated:
     rows = model.get_input_embeddings().weight.shape[0]
     encode = encoder(tokenizer, cfg.tokenizer.special_strings, rows)
     first = first_token(tokenizer, rows)
+    scorer = Scorer(model, tokenizer, encode, first, cfg.evaluation)
     base = None if point == "base" else load_losses(context.folder.path / "evaluate/base.npz")
     return Evaluated(
         model=model,
@@ -77,8 +81,24 @@ def _evaluate(context: Context, point: str) -> Evaluated:
         },
         base=base,
         seed=cfg.seed,
+        tasks=_tasks(context, point, scorer),
         note=heldout_note(context, "test"),
     )
+
+
+def _tasks(context: Context, point: str, scorer: Scorer) -> dict[str, Measure]:
+    """Evaluate the tasks of a point; their scores survive an interruption."""
+    settings, stage = context.cfg.evaluation, context.stage(f"evaluate/{point}")
+    names = settings.tasks_at(point)
+    place = Place(
+        folder=context.stage_folder(stage.name),
+        fingerprint=stage.fingerprint,
+        stop_reason=context.stop_reason,
+    )
+    found = {name: evaluate_task(name, scorer, place, context.cfg.seed) for name in names}
+    for name in names:
+        partial_file(place, name).unlink(missing_ok=True)
+    return found
 
 
 def _line(measures: dict[str, dict[str, Any]]) -> str:

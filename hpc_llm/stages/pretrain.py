@@ -53,7 +53,7 @@ def _pretrain(context: Context, name: str, folder: Path) -> dict[str, Any]:
     model = build_model(architecture, len(tokenizer), cfg.seed, divided)
     shares = {work / text: share for text, share in cfg.text_of(name).items()}
     text = TrainingText(vocabulary=work / MODEL_NAME, shares=shares)
-    trained, spec = train_stage(context, name, model, text, folder)
+    trained, spec, flops = train_stage(context, name, model, text, folder)
     if context.ranks.is_first:
         # load the gathered weights into an empty model: under ZeRO-3 the trained one has no weights
         with torch.device("meta"):
@@ -66,7 +66,7 @@ def _pretrain(context: Context, name: str, folder: Path) -> dict[str, Any]:
             save_model(model, tokenizer, result, DTYPES[cfg.train.precision])
         drop_all_but_best(folder / "checkpoints")
     process_group.barrier()
-    return training_result(spec, trained)
+    return training_result(spec, flops, trained)
 
 
 def _vocabulary(

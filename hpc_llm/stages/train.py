@@ -26,8 +26,8 @@ def run(context: Context, name: str) -> dict[str, Any]:
     stage = point_of(name)
     folder = context.stage_folder(name)
     model, text = starting_point(context, stage)
-    trained, spec = train_stage(context, stage, model, text, folder)
-    result = training_result(spec, trained)
+    trained, spec, flops = train_stage(context, stage, model, text, folder)
+    result = training_result(spec, flops, trained)
     if context.ranks.is_first:
         _write(folder, trained, spec)
         keep_branches(folder, spec.branch_steps)

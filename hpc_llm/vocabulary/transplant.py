@@ -16,6 +16,7 @@ from hpc_llm.settings import TransplantSettings
 from hpc_llm.vocabulary.anchors import match_rows
 from hpc_llm.vocabulary.initial import Initialisation, initialisation
 from hpc_llm.vocabulary.rows import NewTokens, mean_of_pieces
+from hpc_llm.vocabulary.tables import check_replaced, check_tables
 from hpc_llm.vocabulary.token_ids import move_token_ids
 
 __all__ = ["new_rows", "transplant"]
@@ -64,7 +65,8 @@ def transplant(
     initialisation); moves the token ids in the model's and the generation configuration. Raises
     `UserError` for an unknown initialisation, and for two different ones on a tied model.
     """
-    tied = bool(model.config.get_text_config().tie_word_embeddings)
+    check_tables(model)
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     if tied and settings.input != settings.output:
         raise UserError(
             "transplant.output",
@@ -88,6 +90,7 @@ def transplant(
         if new_bias is not None:
             model.get_output_embeddings().bias.copy_(new_bias)
     model.tie_weights()
+    check_replaced(model)
     configs = {"config": model.config, "generation_config": model.generation_config}
     dropped = move_token_ids(configs, old, new, tokens.anchors)
     chosen = {"tied": tied, "input": settings.input, "output": settings.output}
