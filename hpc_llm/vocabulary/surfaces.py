@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from hpc_llm.tokenizer.sample import LITERAL, SPACE
 from hpc_llm.tokenizer.text import Encode, text_encoder
 
 __all__ = ["Surface", "pieces_of", "surfaces"]
@@ -57,7 +58,7 @@ def _surface(token: str, byte_level: bool) -> Surface:
         return Surface(token.encode(), False)
     if match := BYTE_PIECE.fullmatch(token):
         return Surface(bytes([int(match.group(1), 16)]), True)
-    return Surface(token.replace("▁", " ").encode(), False)
+    return Surface(token.replace(SPACE, " ").replace(LITERAL, SPACE).encode(), False)
 
 
 def surfaces(tokenizer: PreTrainedTokenizerBase) -> list[Surface | None]:

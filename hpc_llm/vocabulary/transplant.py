@@ -90,8 +90,8 @@ def transplant(
         if new_bias is not None:
             model.get_output_embeddings().bias.copy_(new_bias)
     model.tie_weights()
-    check_replaced(model)
     configs = {"config": model.config, "generation_config": model.generation_config}
     dropped = move_token_ids(configs, old, new, tokens.anchors)
+    check_replaced(model)  # after the ids: an old padding id may be beyond the new rows
     chosen = {"tied": tied, "input": settings.input, "output": settings.output}
     return {**asdict(counts), **chosen, "dropped_token_ids": dropped}, tokens.ids

@@ -96,6 +96,20 @@ def test_published_model_knows_its_own_domain(shared):
     assert bpb(books) > 1.5  # children's books are beyond it
 
 
+def test_text_with_tokens_that_have_no_embedding(shared):
+    """Tokens added without resizing the model are read as the letters that they are."""
+    folder = shared / "data/models/stories260K-hf"
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    texts = ["Tom saw a big dog <pad>", "<pad> and a big dog"]
+    plain = measure_bpb(model, text_encoder(tokenizer), texts, SETTINGS, 1, 0)
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    tokenizer.add_tokens(["big dog"])
+    for special in ("text", "tokens"):
+        encode = text_encoder(tokenizer, special, model.get_input_embeddings().num_embeddings)
+        assert measure_bpb(model, encode, texts, SETTINGS, 1, 0).value == plain.value
+
+
 @pytest.mark.parametrize("special", ["text", "tokens"])
 def test_literal_special_strings_are_scored_as_they_are_trained(shared, special):
     """The nats of the ids that sentencepiece, which encodes training text, gives."""

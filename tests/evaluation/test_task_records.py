@@ -208,7 +208,7 @@ def test_unknown_and_repeated_tasks_are_refused():
         (["no.jsonl"], "no.jsonl"),
         (["no*.jsonl"], "no*.jsonl"),
         (["mine.txt"], "mine.txt"),
-        (["."], "."),
+        (["."], "mine.txt"),  # a folder is its files, and this one is no .jsonl
     ],
 )
 def test_files_that_cannot_be_read_are_refused(mine, tmp_path, files, value):

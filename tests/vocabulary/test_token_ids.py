@@ -5,7 +5,8 @@ import torch
 from tokenizers import AddedToken
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from hpc_llm.settings import TransplantSettings
+from hpc_llm.settings import TokenizerSettings, TransplantSettings
+from hpc_llm.tokenizer import export_fast, special_tokens_of, train_vocabulary
 from hpc_llm.tokenizer.text import text_encoder
 from hpc_llm.vocabulary.anchors import match_rows
 from hpc_llm.vocabulary.transplant import transplant
@@ -60,6 +61,26 @@ def test_tokens_without_a_row_get_the_mean(shared):
     assert len(spelled) > 1
     assert max(spelled) < 512
     assert not torch.allclose(after[plain], before.mean(0))
+
+
+@pytest.mark.parametrize("token", ["\n", "\t", "7", "<0x0A>"])
+def test_a_special_token_that_is_text_keeps_its_row(shared, token, tmp_path):
+    """The base flags it as special; in the new vocabulary it is an ordinary token."""
+    old = changed(shared, *special(token, "<role>"))
+    texts = [" ".join(word for word in old.get_vocab() if word.isalpha())] * 2
+    plan = TokenizerSettings(
+        model_type="bpe", vocab_size=384, source_share=0, max_characters=10**6, threads=1,
+        special_strings="text",
+    )  # fmt: skip
+    specials = special_tokens_of(old)
+    assert specials.additional == ("<role>",)
+    new = export_fast(
+        train_vocabulary(texts, [], plan, specials, 1, tmp_path), old, specials, None, tmp_path
+    )
+    tokens, _ = match_rows(old, new, 1, 514)
+    index = new.convert_tokens_to_ids(token)
+    assert index not in new.all_special_ids
+    assert dict(tokens.anchors)[index] == old.convert_tokens_to_ids(token)
 
 
 def test_a_padded_embedding_has_no_token_without_a_row(shared):
