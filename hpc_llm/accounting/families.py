@@ -88,13 +88,29 @@ def _mixtral(config: Config) -> Fields:
     }
 
 
+def _layer_types(config: Config, fields: Fields) -> Fields:
+    """Take the layers with a sliding window from `layer_types`, if the configuration has them."""
+    types = config.get("layer_types")
+    if types is None:
+        return fields
+    unknown = sorted({str(kind) for kind in types} - {"full_attention", "sliding_attention"})
+    if unknown:
+        raise NoFormula("config.json: layer_types", unknown[0], "has no closed form")
+    if len(types) != fields["num_layers"]:
+        rule = f"has {len(types)} entries for {fields['num_layers']} layers"
+        raise UserError("config.json: layer_types", None, rule, "give one for each layer")
+    sliding = tuple(i for i, kind in enumerate(types) if kind == "sliding_attention")
+    window = _need(config, "sliding_window") if sliding else 0
+    return fields | {"sliding_window": window, "sliding_layers": sliding}
+
+
 def _qwen2(config: Config) -> Fields:
     fields = _llama(config) | {"qkv_bias": True, "output_bias": False}
     if config.get("use_sliding_window"):
         first = config.get("max_window_layers", 28)
         fields["sliding_window"] = _need(config, "sliding_window")
         fields["sliding_layers"] = tuple(range(first, fields["num_layers"]))
-    return fields
+    return _layer_types(config, fields)
 
 
 def _qwen3(config: Config) -> Fields:
@@ -112,7 +128,9 @@ def _gemma2(config: Config) -> Fields:
     fields = _gemma(config) | {"norms_per_layer": 4}
     window = config.get("sliding_window", 4096) or 0
     layers = range(0, fields["num_layers"] if window else 0, 2)  # every other one, the first too
-    return fields | {"sliding_window": window, "sliding_layers": tuple(layers)}
+    return _layer_types(
+        config, fields | {"sliding_window": window, "sliding_layers": tuple(layers)}
+    )
 
 
 def _layer_norm(config: Config, fields: Fields, *, tied: bool) -> Fields:

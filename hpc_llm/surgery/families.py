@@ -22,7 +22,6 @@ REFUSED: dict[str, str] = {
     "blt": "it reads bytes and has no vocabulary",
     "cpmant": FIXED,
     "deepseek_v4": PER_TOKEN,
-    "dots3_note": PER_TOKEN,
     "fuyu": "it is multimodal",
     "gemma3n_text": PER_TOKEN,
     "gemma4_text": PER_TOKEN,

@@ -177,3 +177,26 @@ def test_an_error_about_an_unknown_family_lists_the_known_ones() -> None:
         Architecture.from_config({"model_type": "mamba"})
     with user_error("config.json", "hidden_size"):
         Architecture.from_config({"model_type": "llama", "num_attention_heads": 2})
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "gemma2"])
+@pytest.mark.parametrize("types", [["full"] * 4, ["sliding"] * 4, ["sliding", "full"] * 2])
+def test_the_layers_with_a_window_are_those_of_layer_types(family, types):
+    """transformers builds the masks by `layer_types`, whatever the other keys say."""
+    import transformers
+
+    kinds = [f"{kind}_attention" for kind in types]
+    config = transformers.AutoConfig.for_model(
+        family, vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, layer_types=kinds,
+        sliding_window=16, use_sliding_window=True,
+    )  # fmt: skip
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    slides = [
+        number
+        for number, layer in enumerate(model.model.layers)
+        if getattr(layer.self_attn, "sliding_window", None)
+    ]
+    arch = Architecture.from_config(config.to_dict())
+    assert list(arch.sliding_layers) == slides
+    assert arch.sliding_window == (16 if slides else 0)

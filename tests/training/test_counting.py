@@ -6,9 +6,9 @@ import transformers
 from errors import user_error
 from tiny import stage_of
 
-from hpc_llm.accounting import Architecture, stage_method, step_flops
+from hpc_llm.accounting import Architecture, StageFlops, stage_method, step_flops
 from hpc_llm.surgery.trainable import make_trainable
-from hpc_llm.training.counting import counted_flops, verify_flops
+from hpc_llm.training.counting import counted_flops, known_costs, verify_flops
 from hpc_llm.training.data.batches import BatchPlan
 
 LLAMA = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -75,3 +75,30 @@ def test_a_frozen_part_that_trains_all_the_same_is_noticed():
     next(p for n, p in model.named_parameters() if "q_proj" in n).requires_grad_(True)
     with user_error("accounting.verify", "(x1.0"):
         verify_flops(model, architecture, method, PLAN)
+
+
+def test_a_model_whose_forward_reads_numbers_is_not_verified_but_trains():
+    stage = stage_of("lora")
+    config = transformers.AutoConfig.for_model(
+        "llama", vocab_size=200, max_position_embeddings=64, **LLAMA,
+        rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0},
+    )  # fmt: skip
+    model = transformers.AutoModelForCausalLM.from_config(config).train()
+    trainable = make_trainable(model, stage, False, 1)
+    architecture, method = Architecture.from_config(config.to_dict()), stage_method(stage)
+    warnings: list[str] = []
+    costs = known_costs(
+        trainable.model, architecture, method, PLAN, verify=True, warn=warnings.append
+    )
+    assert costs == StageFlops.of(architecture, method, PLAN.sequence_length)
+    assert len(warnings) == 1
+
+
+def test_costs_of_a_model_that_its_formula_misses_are_counted():
+    model, architecture, method = build("llama", "embeddings")
+    next(p for n, p in model.named_parameters() if "q_proj" in n).requires_grad_(True)
+    warnings: list[str] = []
+    costs = known_costs(model, architecture, method, PLAN, verify=True, warn=warnings.append)
+    assert costs.source == "counted"
+    assert costs.hardware_per_sequence * 2 == counted_flops(model, 2, 32)
+    assert "x1.0" in warnings[0]
