@@ -151,6 +151,8 @@ def _readable(path: str | Path) -> Iterator[None]:
     local = Path(path).expanduser().is_dir()
     try:
         yield
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, ImportError) as error:
         fix = "use a folder or a reachable hub id"
         if local:
