@@ -1,5 +1,6 @@
 """Stage `correct`: choose the merging factor phi on held-out text, then merge the model."""
 
+import shutil
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from hpc_llm.stages.assemble import model_after, open_adapter
 from hpc_llm.stages.texts import encoder, first_token, heldout, heldout_note
 from hpc_llm.surgery.loading import DTYPES, load_tokenizer
 from hpc_llm.surgery.merge import merge_adapter, save_model
+from hpc_llm.tokenizer.export import SENTENCEPIECE_NAME
 
 __all__ = ["run"]
 
@@ -29,6 +31,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
         model = merge_adapter(model, choice.value)
     with replaced_folder(context.folder.model) as folder:
         save_model(model, tokenizer, folder, DTYPES[cfg.train.precision])
+        shutil.copy(context.stage_folder("tokenizer") / SENTENCEPIECE_NAME, folder)
     value = choice.to_json() if choice else {"phi": None}
     write_json(context.stage_folder(name) / "phi.json", value)
     line = "no adapter in the recipe: nothing to choose"

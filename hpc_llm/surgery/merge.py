@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hpc_llm.surgery.adapters import adapted_weight, mergeable_layers
 from hpc_llm.surgery.loading import gathered
+from hpc_llm.surgery.portable import make_portable
 
 __all__ = ["attach_adapter", "merge_adapter", "save_model"]
 
@@ -44,3 +45,4 @@ def save_model(
     model.save_pretrained(folder)
     model.config.use_cache = False
     tokenizer.save_pretrained(folder)
+    make_portable(folder)
