@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hpc_llm.errors import UserError
-from hpc_llm.settings.checks import require_positive
+from hpc_llm.settings.checks import check_fields, count, number
 
 __all__ = ["CorrectSettings"]
 
@@ -12,22 +12,18 @@ __all__ = ["CorrectSettings"]
 class CorrectSettings:
     """How the merging factor phi of `W = W0 + phi * (alpha / r) * B A` is chosen."""
 
-    grid: list[float]
+    grid: list[float] = number(0, 100)
     """Grid of phi values; golden-section search refines between them."""
-    beta: float
+    beta: float = number(0, 1e6)
     """Weight of forgetting: J = BPB_target + beta * max(0, BPB_source(phi) - BPB_source(0))."""
-    tolerance: float
+    tolerance: float = number(1e-9, 10)
     """Tolerance of phi at which the search ends."""
-    bootstrap_samples: int
+    bootstrap_samples: int = count(10**6)
     """Bootstrap samples of the held-out documents for the confidence interval of phi."""
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_fields(self, "correct")
         if len(self.grid) < 3 or sorted(set(self.grid)) != self.grid or self.grid[0] < 0:
             rule = "must be three or more increasing values, each 0 or above"
             raise UserError("correct.grid", self.grid, rule, "for example correct.grid=[0.5,1,1.5]")
-        if self.beta < 0:
-            rule, fix = "must be 0 or above", "0 ignores forgetting"
-            raise UserError("correct.beta", self.beta, rule, fix)
-        require_positive("correct.tolerance", self.tolerance)
-        require_positive("correct.bootstrap_samples", self.bootstrap_samples)

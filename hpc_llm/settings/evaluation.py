@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hpc_llm.settings.checks import require_positive
+from hpc_llm.settings.checks import check_fields, require_positive
 
 __all__ = ["EvaluationSettings"]
 
@@ -24,5 +24,6 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_fields(self, "evaluation")
         for key in ("window", "stride", "batch_tokens", "test_bytes", "tune_bytes"):
             require_positive(f"evaluation.{key}", getattr(self, key))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hpc_llm.errors import UserError
-from hpc_llm.settings.checks import require_choice, require_fraction, require_positive
+from hpc_llm.settings.checks import check_fields, require_choice, require_fraction, require_positive
 
 __all__ = ["SMALLEST_VOCABULARY", "TokenizerSettings"]
 
@@ -27,6 +27,7 @@ class TokenizerSettings:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_fields(self, "tokenizer")
         require_choice("tokenizer.model_type", self.model_type, ("unigram", "bpe"))
         require_positive("tokenizer.max_characters", self.max_characters)
         require_positive("tokenizer.threads", self.threads)
