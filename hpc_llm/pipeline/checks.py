@@ -17,9 +17,12 @@ from hpc_llm.pipeline.table import point_of
 from hpc_llm.pipeline.todo import refuse_missing, unfinished
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
+from hpc_llm.surgery.folders import check_hub_id
 from hpc_llm.training.data.batches import plan_batches
 
 __all__ = ["check_start"]
+
+READ_BASE = ("tokenizer", "transplant")  # parts whose stages read the base model
 
 
 def check_start(
@@ -35,8 +38,10 @@ def check_start(
     """
     if cfg.checkpoint.changed == "refuse":
         refuse_changed(folder, todo)
-    refuse_missing(todo, {stage.name for stage in unfinished(folder, stages, "adapt")})
+    refuse_missing(todo, unfinished(folder, stages, "adapt"))
     _refuse_unmerged(cfg, {stage.name for stage in todo})
+    if any(stage.row.part in READ_BASE for stage in todo):
+        check_hub_id(cfg.model)
     if any(stage.all_ranks for stage in todo):
         longest = context_length(_model_config(cfg))
         for stage in todo:
