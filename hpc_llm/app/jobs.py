@@ -73,7 +73,7 @@ def run_logs(arguments: Arguments) -> int:
         ended = _have_ended(jobs)
         for _ in range(round(ASK_SECONDS / LOOK_SECONDS)):
             printer.look()
-            if ended:
+            if ended or getattr(sys.stdout, "ended", False):  # or the reader has gone away
                 return 0
             time.sleep(LOOK_SECONDS)
     return 0

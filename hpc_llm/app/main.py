@@ -14,6 +14,7 @@ import traceback
 import hpc_llm
 from hpc_llm.app.arguments import parse
 from hpc_llm.app.help import help_text
+from hpc_llm.app.output import lasting_output
 from hpc_llm.app.verbs import VERBS
 from hpc_llm.distributed import SAFE_PATH, explain_limit, visible
 from hpc_llm.errors import (
@@ -29,19 +30,26 @@ from hpc_llm.errors import (
 
 __all__ = ["main"]
 
+SHOWN = 200  # letters of a text that the locale lacks
 DISK_ERRORS = {
     errno.ENOSPC: "the disk is full; free space there or use another runs_dir",
     errno.EDQUOT: "disk quota exceeded; free space there or use another runs_dir",
     errno.EROFS: "the file system is read-only; use a writable runs_dir",
     errno.EACCES: "permission denied; use a path with read and write permission",
+    errno.ENAMETOOLONG: "the name is too long; use a shorter one",
     errno.EPERM: "permission denied; use a path with read and write permission",
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
+    """Run the command line and return its exit code, whatever becomes of its output."""
     os.environ.update(SAFE_PATH)  # for every child process, also those of libraries
     os.environ.setdefault("USE_HUB_KERNELS", "NO")  # transformers would fetch code and run it
+    with lasting_output():
+        return _run(argv)
+
+
+def _run(argv: list[str] | None) -> int:
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
         if arguments.help or arguments.version or arguments.verb is None:
@@ -56,9 +64,10 @@ def main(argv: list[str] | None = None) -> int:
         return _report(f"stopped ({error}); rerun the same command to resume", exit_code(error))
     except FirstRankFailed as error:
         return error.code
-    except BrokenPipeError:  # the reader of a pipe has exited: hpc-llm --help | head
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - its flush at exit has a place
-        return 0
+    except UnicodeEncodeError as error:  # a path
+        text = error.object.encode("ascii", "backslashreplace").decode()
+        rule = f"has letters that the locale ({error.encoding}) lacks; set LC_ALL=C.UTF-8"
+        return _report(f"{text[:SHOWN]}: {rule}", EXIT_USER)
     except (OSError, MemoryError, RuntimeError, ImportError) as error:
         if (line := explain_limit(error)) is not None:
             return _report(line, EXIT_USER)

@@ -32,7 +32,7 @@ def run_recipe(arguments: Arguments) -> int:
         from hpc_llm.app.sweep import run_sweep
 
         return run_sweep(arguments, ranks)
-    if arguments.config:
+    if arguments.config is not None:
         cfg = config.load(Path(arguments.config))
     else:
         composed = config.compose(arguments.overrides, example=arguments.verb == "adapt")
@@ -40,6 +40,8 @@ def run_recipe(arguments: Arguments) -> int:
             print(config.as_yaml(composed), end="")
             return 0
         cfg = config.typed(composed)
+        if arguments.verb in ("adapt", "train") and cfg.rerun.step is None:
+            config.refuse_laptop_defaults(arguments.overrides, cfg, os.environ)
     ranks = join_network(ranks, cfg.cluster.address_suffix, cfg.cluster.environment, os.environ)
     if arguments.verb == "train" and cfg.rerun.step is not None:
         return _rerun(cfg, ranks)

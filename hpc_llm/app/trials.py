@@ -1,5 +1,6 @@
 """Trials of a sweep: compose, number and validate them before any starts."""
 
+import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -95,6 +96,8 @@ def _compose(arguments: Arguments) -> list[Composed]:
         try:
             example = arguments.verb == "adapt"
             cfg = config.typed(config.compose(overrides, example=example))
+            if arguments.verb in ("adapt", "train"):
+                config.refuse_laptop_defaults(overrides, cfg, os.environ)
         except UserError as error:
             raise _of_trial(values, error) from error
         composed.append((values, overrides, cfg))

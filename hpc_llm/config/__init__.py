@@ -10,6 +10,7 @@ from hpc_llm.config.compose import (
     typed,
     write,
 )
+from hpc_llm.config.laptop import refuse_laptop_defaults
 
 __all__ = [
     "as_yaml",
@@ -17,6 +18,7 @@ __all__ = [
     "compose",
     "differences",
     "load",
+    "refuse_laptop_defaults",
     "swept_keys",
     "typed",
     "write",

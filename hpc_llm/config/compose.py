@@ -8,12 +8,11 @@ import os
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -22,10 +21,10 @@ from yaml import YAMLError
 
 from hpc_llm.config.launchers import as_launch
 from hpc_llm.config.old_names import new_form, refuse_old_names
-from hpc_llm.config.stages import as_written, typed_stages
-from hpc_llm.config.suggest import OPEN_ENDED, explain, refuse_hydra
+from hpc_llm.config.stages import as_written, recipe_name, typed_stages
+from hpc_llm.config.suggest import OPEN_ENDED, explain, refuse_groups, refuse_hydra, wrong_value
+from hpc_llm.config.words import holds_list, in_hydra_syntax, parse_override
 from hpc_llm.errors import UserError
-from hpc_llm.methods import describe, method_names
 from hpc_llm.rundir import check_yaml, conf_dir, flat, write_text
 from hpc_llm.rundir.choices import plugin_folders
 from hpc_llm.settings import RunConfig
@@ -65,6 +64,7 @@ def compose(overrides: list[str], example: bool = False) -> DictConfig:
     parsed = _parse(overrides)
     refuse_hydra(parsed)
     refuse_old_names(parsed)
+    refuse_groups(parsed)
     keys = [override.get_key_element().lstrip("+~") for override in parsed]
     if example and not any(key.split(".")[0] in EXAMPLE_KEYS for key in keys):
         overrides = ["experiment=example", *overrides]
@@ -74,13 +74,18 @@ def compose(overrides: list[str], example: bool = False) -> DictConfig:
             words = [_as_meant(override) for override in parsed]
             config = hydra_compose("config", [*_search_path(), *words])
             OmegaConf.resolve(config)
+            stages = OmegaConf.to_container(config.stages) if config.stages else {}
+            assert isinstance(stages, dict)
+            config.recipe.name = recipe_name(config.recipe.name, stages)
             if any(override.is_add() for override in parsed):  # "+" slips past the schema
                 return _through_schema(config)
             return config
         except YAMLError as error:
             text = " ".join(str(error).split())
             raise UserError("conf", None, f"not valid YAML: {text}", "correct the file") from error
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, ValueError, RecursionError) as error:
+            if isinstance(error, UserError):
+                raise
             raise explain(error, keys, _stage_keys(parsed)) from error
 
 
@@ -121,6 +126,16 @@ def typed(config: DictConfig) -> RunConfig:
     Raises `UserError` for an invalid value, for a setting that a stage's method does not have, and
     for an unknown initialisation.
     """
+    try:
+        return _typed(config)
+    except MissingMandatoryValue as error:
+        fix = "add it to the YAML file of the option"
+        raise UserError(str(error.full_key), None, "has no value", fix) from error
+    except OmegaConfBaseException as error:
+        raise wrong_value(error, "settings") from error
+
+
+def _typed(config: DictConfig) -> RunConfig:
     plain = OmegaConf.to_container(config)
     assert isinstance(plain, dict)
     refuse_secrets(flat({str(key): value for key, value in plain.items()}))
@@ -128,11 +143,7 @@ def typed(config: DictConfig) -> RunConfig:
     schema = OmegaConf.merge(OmegaConf.structured(RunConfig), plain)
     assert isinstance(schema, DictConfig)
     schema.stages = stages
-    try:
-        value = OmegaConf.to_object(schema)
-    except MissingMandatoryValue as error:
-        fix = "add it to the YAML file of the option"
-        raise UserError(str(error.full_key), None, "has no value", fix) from error
+    value = OmegaConf.to_object(schema)
     assert isinstance(value, RunConfig)
     check_transplant(value.transplant)
     return value
@@ -150,7 +161,7 @@ def load(path: Path) -> RunConfig:
         loaded = OmegaConf.load(path)
         if (old := OmegaConf.select(loaded, "recipe.stages")) is not None:
             raise new_form(old)
-        return typed(loaded)  # type: ignore[arg-type]
+        return _typed(loaded)  # type: ignore[arg-type]
     except FileNotFoundError as error:
         raise UserError(
             str(path),
@@ -158,8 +169,12 @@ def load(path: Path) -> RunConfig:
             f"no such file on {os.uname().nodename}; all nodes of a job must see its run folder",
             "put runs_dir on a shared file system",
         ) from error
-    except OmegaConfBaseException as error:
-        first = str(error).splitlines()[0]
+    except (OSError, YAMLError, UnicodeDecodeError) as error:
+        text = " ".join(str(error).split())
+        fix = "pass the config.yaml of a run folder"
+        raise UserError(str(path), None, f"cannot be read: {text}", fix) from error
+    except (OmegaConfBaseException, AssertionError, AttributeError) as error:
+        first = str(error).splitlines()[0] if str(error) else "not a configuration"
         raise UserError(
             str(path), None, f"written by another version: {first}", "start a new run=NAME"
         ) from error
@@ -189,7 +204,7 @@ def _plain(path: Path) -> dict[str, Any]:
     check_yaml(path)
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path))
-    except (OmegaConfBaseException, YAMLError) as error:
+    except (OmegaConfBaseException, YAMLError, OSError, UnicodeDecodeError) as error:
         text = " ".join(str(error).split())
         raise UserError(
             str(path), None, f"cannot be read: {text}", "start a new run=NAME"
@@ -218,21 +233,17 @@ def swept_keys(overrides: list[str]) -> list[str]:
 
 
 def _parse_sweep(overrides: list[str]) -> list[Override]:
-    parsed = _parse(as_launch(_parse(overrides)))
+    words = (in_hydra_syntax(word, sweep=True) for word in overrides)
+    parsed = [parse_override(line) for line in as_launch([parse_override(w) for w in words])]
     refuse_hydra(parsed)
+    if not any(override.is_sweep_override() for override in parsed):
+        fix = "give a setting several values, as in stages.lora.rank=8,16, or remove -m"
+        raise UserError("-m", None, "there is nothing to sweep", fix)
     return parsed
 
 
 def _parse(overrides: list[str]) -> list[Override]:
-    try:
-        return OverridesParser.create().parse_overrides(overrides)
-    except HydraException as error:
-        raise UserError(
-            " ".join(overrides),
-            None,
-            str(error).splitlines()[0],
-            "write KEY=VALUE and quote special characters: 'key=\"a value\"'",
-        ) from error
+    return [parse_override(in_hydra_syntax(word)) for word in overrides]
 
 
 def _as_meant(override: Override) -> str:
@@ -244,26 +255,11 @@ def _as_meant(override: Override) -> str:
     line: str = override.input_line or ""
     if override.is_delete() or override.is_sweep_override():
         return line
-    if _holds_list(override.key_or_group) and not isinstance(override.value(), list):
+    value = override.value()
+    if holds_list(override.key_or_group) and not (value is None or isinstance(value, list)):
         key, value = line.split("=", 1)
         line = f"{key}=[{value}]"
     place = f"{override.key_or_group}."
     if place.startswith(OPEN_ENDED) or OPEN_STAGE.match(place):
         return f"++{line.lstrip('+')}"
     return line
-
-
-def _holds_list(key: str) -> bool:
-    """Return whether a dotted key of the settings is annotated as a list."""
-    first, _, rest = key.partition(".")
-    if first == "stages":
-        field = rest.partition(".")[2]
-        found = (describe(name).settings.__dataclass_fields__.get(field) for name in method_names())
-        return any(get_origin(f.type) is list for f in found if f is not None)
-    annotation: Any = RunConfig
-    for part in key.split("."):
-        if get_origin(annotation) is dict:
-            annotation = get_args(annotation)[1]
-        else:
-            annotation = getattr(annotation, "__annotations__", {}).get(part)
-    return get_origin(annotation) is list

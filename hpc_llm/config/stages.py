@@ -5,17 +5,20 @@ which rejects settings that the method does not have. `from` is a Python keyword
 the dataclass is called `from_stage`.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hpc_llm.config.suggest import nearest
+from hpc_llm.config.suggest import nearest, wrong_value
 from hpc_llm.errors import UserError
 from hpc_llm.methods import describe, method_names, settings_of
+from hpc_llm.rundir import conf_files
 from hpc_llm.settings.stage import SCRATCH, StageSettings
 
-__all__ = ["as_written", "typed_stages"]
+__all__ = ["as_written", "recipe_name", "typed_stages"]
 
 
 def typed_stages(stages: dict[str, Any]) -> dict[str, StageSettings]:
@@ -44,10 +47,11 @@ def _typed(key: str, values: Any) -> StageSettings:
         merged = OmegaConf.merge(OmegaConf.structured(settings), own)
         stage = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        field = _written(str(getattr(error, "full_key", None) or ""))
-        text = str(error).splitlines()[0]
         fix = f"see the settings of {key} in hpc-llm adapt --cfg job"
-        raise UserError(f"{key}.{field}".rstrip("."), own.get(field), text, fix) from error
+        wrong = wrong_value(error, "", fix)
+        field = _written(wrong.key)
+        value = own.get(field) if wrong.value is None else wrong.value
+        raise UserError(f"{key}.{field}".rstrip("."), value, wrong.rule, wrong.fix) from error
     assert isinstance(stage, StageSettings)
     if stage.from_stage == SCRATCH and describe(stage.method).after_transplant:
         raise UserError(
@@ -57,6 +61,28 @@ def _typed(key: str, values: Any) -> StageSettings:
             "use a method that trains everything: full",
         )
     return stage
+
+
+def recipe_name(name: str, stages: Mapping[Any, Any]) -> str:
+    """Return the name of a recipe in reports; that of its stages if they are not those of its file.
+
+    A stage is named with its method where they differ: lora2:lora.
+    """
+    file = conf_files("recipe").get(name)
+    if file is None:  # a name of the user's
+        return name
+    entries = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults") or []
+    own = {
+        key.partition("@stages.")[2]: method
+        for entry in entries
+        if isinstance(entry, dict)
+        for key, method in entry.items()
+        if "@stages." in key
+    }
+    used = {key: stage.get("method") for key, stage in stages.items() if isinstance(stage, dict)}
+    if used == own or not used:
+        return name
+    return "+".join(key if key == method else f"{key}:{method}" for key, method in used.items())
 
 
 def as_written(config: dict[str, Any]) -> dict[str, Any]:

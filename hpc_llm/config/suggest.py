@@ -18,7 +18,9 @@ __all__ = [
     "explain",
     "known_keys",
     "nearest",
+    "refuse_groups",
     "refuse_hydra",
+    "wrong_value",
 ]
 
 # Open mappings, which accept any key
@@ -36,6 +38,15 @@ OPEN_ENDED = (
 )
 
 
+REMOVABLE = re.compile(  # stages, open mappings and what Hydra composes by a + or an experiment
+    r"stages\.[^.]+|stages\.[^.]+\.(schedule|text)\..+|.+@stages\..+|experiment|"
+    + "|".join(f"{re.escape(key)}.+" for key in OPEN_ENDED)
+)
+NOT_CONVERTED = re.compile(
+    r"Value '(.*)' (?:of type '\w+' could not be converted to|is not a valid) (\w+)", re.DOTALL
+)
+KINDS = {"Integer": "an integer", "Float": "a number", "bool": "true or false"}
+CFG_JOB = "hpc-llm adapt --cfg job shows all settings and their values"
 FEW = 8  # options that an error lists without looking for near ones
 
 
@@ -91,12 +102,30 @@ def refuse_hydra(overrides: Sequence[Override]) -> None:
             )
 
 
+def refuse_groups(overrides: Sequence[Override]) -> None:
+    """Raise `UserError` for an option without a name, and for removing what a run needs."""
+    for override in overrides:
+        key = override.key_or_group
+        group = key.partition("@")[0]
+        if override.is_delete():
+            if not REMOVABLE.fullmatch(override.get_key_element().lstrip("~")):
+                fix = "only training stages can: ~stages.NAME"
+                raise UserError(override.input_line or key, None, "cannot be removed", fix)
+        elif conf_files(group) and not override.is_sweep_override():
+            value = override.value()
+            if value is None and group == "experiment":
+                continue
+            for name in value if isinstance(value, list) else [value]:
+                if str(name) not in conf_files(group):
+                    raise _unknown_option(group, "null" if name is None else name or "''")
+
+
 def explain(error: Exception, keys: list[str], stages: Sequence[str]) -> UserError:
     """Return the `UserError` for Hydra's error about one of the overridden `keys`.
 
     `stages` are the settings of the recipe's stages.
     """
-    lines = str(error.__cause__ or error).splitlines()
+    lines = str(error.__cause__ or error).splitlines() or [type(error).__name__]
     text = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
     if missing := re.search(r"Could not find '([\w@./-]+)/([^/']+)'", text):
         return _unknown_option(missing[1].partition("@")[0], missing[2])
@@ -118,19 +147,27 @@ def explain(error: Exception, keys: list[str], stages: Sequence[str]) -> UserErr
         if not options and plain not in known and not plain.startswith(OPEN_ENDED):
             hint = nearest(plain, known)
             return UserError(plain, None, "no such setting", hint or "see hpc-llm adapt --cfg job")
-    full = str(getattr(error.__cause__ or error, "full_key", None) or "settings")
-    if "Ambiguous value" in text:
+    if several := re.search(r"Ambiguous value for argument '([^=']+)=(.*)'", text):
         fix = "write a list as KEY=[A,B], or a sweep with -m"
-    elif "float' could not be converted to Integer" in text:
+        return UserError(several[1], several[2], "has several values", fix)
+    return wrong_value(error.__cause__ or error, keys[0] if len(keys) == 1 else "settings")
+
+
+def wrong_value(error: BaseException, key: str, fix: str = CFG_JOB) -> UserError:
+    """Return the `UserError` for OmegaConf's error about a value; `key` if it names no setting."""
+    full = str(getattr(error, "full_key", None) or key)
+    text = " ".join(str(error).splitlines()[:1])
+    if (found := NOT_CONVERTED.search(str(error))) is None:
+        return UserError(full, None, text, fix)
+    if "'float' could not be converted to Integer" in text:
         fix = "write integers in full: 5_000_000_000"
-    else:
-        fix = "hpc-llm adapt --cfg job shows all settings and their values"
-    return UserError(full, None, text, fix)
+    kind = KINDS.get(found[2], found[2])
+    return UserError(full, " ".join(found[1].split()), f"must be {kind}", fix)
 
 
-def _unknown_option(group: str, name: str) -> UserError:
+def _unknown_option(group: str, name: Any) -> UserError:
     """Return the error for an option of a config group that has no file."""
     options = list(conf_files(group))
-    near = difflib.get_close_matches(name, options, n=3, cutoff=0.6) if options[FEW:] else []
+    near = difflib.get_close_matches(str(name), options, n=3, cutoff=0.6) if options[FEW:] else []
     fix = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(options)}"
     return UserError(group, name, f"there is no conf/{group}/{name}.yaml", fix)

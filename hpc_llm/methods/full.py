@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hpc_llm.methods import Description, Trains
-from hpc_llm.settings.checks import require_positive
+from hpc_llm.settings.checks import positive
 from hpc_llm.settings.stage import StageSettings
 
 __all__ = ["METHOD", "FullSettings"]
@@ -13,13 +13,8 @@ __all__ = ["METHOD", "FullSettings"]
 class FullSettings(StageSettings):
     """Settings of full training."""
 
-    embedding_rate_ratio: float
+    embedding_rate_ratio: float = positive(1e6)
     """Learning rate of input embeddings and LM head relative to that of the body."""
-
-    def check(self, key: str) -> None:
-        """Raise `UserError` for wrong values."""
-        super().check(key)
-        require_positive(f"{key}.embedding_rate_ratio", self.embedding_rate_ratio)
 
 
 def _trains(stage: FullSettings) -> Trains:

@@ -6,7 +6,7 @@ from typing import Any
 
 from hpc_llm.errors import UserError
 from hpc_llm.methods import Adapter, Description, Trains
-from hpc_llm.settings.checks import require_positive
+from hpc_llm.settings.checks import count, positive
 from hpc_llm.settings.stage import StageSettings
 
 __all__ = ["METHOD", "LoraSettings"]
@@ -16,25 +16,23 @@ __all__ = ["METHOD", "LoraSettings"]
 class LoraSettings(StageSettings):
     """Settings of LoRA."""
 
-    rank: int
+    rank: int = count(10**6)
     """Rank r: A is (r, in), B is (out, r)."""
-    alpha: float
+    alpha: float = positive(1e6)
     """Updates are scaled by alpha / r."""
     targets: list[str]
     """Adapted linear layers, by the last part of their name; [all]: all of the body."""
     train_embeddings: bool
     """Also train input embedding and LM head, in full."""
-    embedding_rate_ratio: float
+    embedding_rate_ratio: float = positive(1e6)
     """Learning rate of these embeddings relative to that of the adapters."""
-    lora_b_rate_ratio: float
+    lora_b_rate_ratio: float = positive(1e6)
     """Learning rate of the factors B relative to that of A (LoRA+; Hayou et al. 2024, arXiv
     2402.12354, recommend about 16)."""
 
     def check(self, key: str) -> None:
         """Raise `UserError` for wrong values."""
         super().check(key)
-        for name in ("rank", "alpha", "embedding_rate_ratio", "lora_b_rate_ratio"):
-            require_positive(f"{key}.{name}", getattr(self, name))
         if not self.targets:
             raise UserError(f"{key}.targets", "[]", "must name linear layers", "use [all] for all")
 

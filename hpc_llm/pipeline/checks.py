@@ -20,6 +20,7 @@ from hpc_llm.pipeline.todo import refuse_missing, unfinished
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
 from hpc_llm.surgery.folders import check_base, linear_names
+from hpc_llm.surgery.hub import check_hub_id
 from hpc_llm.surgery.trust import check_model_files
 from hpc_llm.training.data.batches import plan_batches
 
@@ -41,7 +42,7 @@ def check_start(
     """
     if cfg.checkpoint.changed == "refuse":
         refuse_changed(folder, todo)
-    refuse_missing(todo, {stage.name for stage in unfinished(folder, stages, "adapt")})
+    refuse_missing(todo, unfinished(folder, stages, "adapt"))
     _refuse_unmerged(cfg, {stage.name for stage in todo})
     _check_model(cfg, todo)
     points = (point_of(stage.name) for stage in todo if stage.row.module == "evaluate")
@@ -60,6 +61,7 @@ def _check_model(cfg: RunConfig, todo: Sequence[Stage]) -> None:
     """
     if cfg.model.path is None or not any(stage.name in READERS for stage in todo):
         return
+    check_hub_id(cfg.model)
     check_model_files(cfg.model.path, cfg.model)
     known = linear_names(check_base(cfg.model.path))
     for name in cfg.adaptation if known else ():

@@ -27,7 +27,7 @@ def run(context: Context, verb: str) -> int:
     """Run the chosen unfinished stages of `verb` (adapt: all); return how many were run."""
     requested = wanted(context.chosen, verb)
     todo = unfinished(context.folder, context.chosen, verb)
-    refuse_missing(todo, {s.name for s in unfinished(context.folder, context.stages, "adapt")})
+    refuse_missing(todo, unfinished(context.folder, context.stages, "adapt"))
     _say_plan(context, requested, todo)
     alone = context.ranks.world_size == 1 and all(stage.row.light for stage in todo)
     with nullcontext() if alone else _process_group(context):

@@ -8,22 +8,30 @@ from hpc_llm.rundir import RunFolder
 
 __all__ = ["refuse_missing", "unfinished", "wanted"]
 
+FEW = 2  # verbs that an error lists; if more are missing, it names adapt
+
 
 def wanted(stages: Sequence[Stage], verb: str) -> list[Stage]:
     """Return the stages of a verb; adapt: all."""
     return [stage for stage in stages if verb in ("adapt", stage.verb)]
 
 
-def refuse_missing(todo: Sequence[Stage], undone: set[str]) -> None:
-    """Raise `UserError` if a stage needs the result of one that is neither done nor in `todo`."""
-    missing = undone - {stage.name for stage in todo}
+def refuse_missing(todo: Sequence[Stage], undone: Sequence[Stage]) -> None:
+    """Raise `UserError` if a stage needs the result of one that is neither done nor in `todo`.
+
+    `undone` are the unfinished stages of the run; the error names the verbs that run the missing.
+    """
+    here = {stage.name for stage in todo}
+    missing = {stage.name: stage.verb for stage in undone if stage.name not in here}
     for stage in todo:
         if needs := [need for need in stage.needs if need in missing]:
+            verbs = dict.fromkeys(f"hpc-llm {missing[need]}" for need in needs)
+            commands = ", then ".join(verbs) if len(verbs) <= FEW else "hpc-llm adapt"
             raise UserError(
                 stage.name,
                 None,
                 f"needs {', '.join(needs)} first",
-                "run hpc-llm adapt, or the verbs of those stages, with the same settings",
+                f"run {commands}, with the same settings",
             )
 
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from hpc_llm.accounting.hardware import read_catalogue
 from hpc_llm.accounting.stage_flops import SOURCES
-from hpc_llm.methods import ALL_LAYERS
+from hpc_llm.methods import ALL_LAYERS, describe
 from hpc_llm.planning.work import Work
 from hpc_llm.settings import BudgetSettings, HardwareSettings, RunConfig
+from hpc_llm.settings.model import LARGE
 
 __all__ = ["plan_notes"]
 
@@ -94,6 +95,32 @@ def _adapters(works: Sequence[Work]) -> list[str]:
     ]
 
 
+def _laptop(cfg: RunConfig, works: Sequence[Work]) -> list[str]:
+    """Return a warning about training settings for a laptop with a model that is too large."""
+    laptop = read_catalogue("train")["default"]
+    same = all(
+        getattr(cfg.train, key) == laptop[key] for key in ("sequence_length", "batch_tokens")
+    )
+    large = any(work.parameters.total > LARGE for work in works)
+    if not (same and large) or cfg.plan.tokens is not None:
+        return []
+    return [
+        f"train.sequence_length={cfg.train.sequence_length} train.batch_tokens="
+        f"{cfg.train.batch_tokens} and the steps are settings for a laptop: add cluster=NAME for "
+        "those of GPU nodes"
+    ]
+
+
+def _unmerged(cfg: RunConfig) -> list[str]:
+    """Return a note for each stage whose method never merges into a model."""
+    return [
+        f"stages.{name}: method {cfg.stages[name].method} never merges into a model, so the run "
+        f"ends at evaluate/{name}: choose the stages up to it with --stages"
+        for name in cfg.adaptation
+        if describe(cfg.stages[name].method).merges == "never"
+    ]
+
+
 def plan_notes(asked: RunConfig, cfg: RunConfig, works: Sequence[Work]) -> list[str]:
     """Return the notes of a plan; `cfg` is `asked` as adjusted to the model and the budget."""
     return [
@@ -105,4 +132,6 @@ def plan_notes(asked: RunConfig, cfg: RunConfig, works: Sequence[Work]) -> list[
         f"device: {cfg.hardware.source}",
         _tokens(cfg),
         *_adapters(works),
+        *_laptop(cfg, works),
+        *_unmerged(cfg),
     ]

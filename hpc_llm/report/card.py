@@ -37,8 +37,9 @@ def _base_model(model: dict[str, Any]) -> str | None:
     path = model.get("path")
     if not path:
         return None
-    is_hub_id = path.count("/") == 1 and not path.startswith((".", "/", "~"))
-    name: str = path if is_hub_id else model.get("name") or Path(path).name
+    local = Path(path).expanduser()
+    is_local = path.count("/") != 1 or path.startswith((".", "/", "~")) or local.parent.is_dir()
+    name: str = path if not is_local else model.get("name") or Path(path).name
     return name
 
 

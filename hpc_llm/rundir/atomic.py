@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hpc_llm.errors import UserError
 from hpc_llm.rundir.fence import check_fence
 from hpc_llm.rundir.files import open_regular, refuse_link, temporary_beside
 
@@ -57,8 +58,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    """Write `value` as indented JSON, atomically. Raises `UserError` for NaN and infinity."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
+    except ValueError as error:
+        rule = "would hold NaN or infinity: the model diverged, or its weights are broken"
+        raise UserError(str(path), None, rule, "see the losses in events.jsonl") from error
+    write_text(path, text + "\n")
 
 
 def read_json(path: Path) -> Any:

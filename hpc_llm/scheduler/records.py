@@ -12,7 +12,7 @@ from hpc_llm.scheduler.commands import answer
 __all__ = ["billed_hours", "is_running", "job_start", "start_states"]
 
 FIELDS = "JobIDRaw,JobID,ElapsedRaw,AllocCPUS,AllocTRES"
-GPUS = re.compile(r"gres/gpu=(\d+)")
+GPUS = re.compile(r"(?:^|,)gres/gpu(:[^=,]+)?=(\d+)")  # gres/gpu=4, and by type gres/gpu:a100=4
 
 
 def job_start(environment: Mapping[str, str]) -> float | None:
@@ -36,23 +36,34 @@ def job_start(environment: Mapping[str, str]) -> float | None:
 def billed_hours(jobs: Iterable[str], kind: str) -> float | None:
     """Return the device-hours of Slurm jobs: allocated GPUs (or, for kind cpu, CPUs) x wall time.
 
-    None if `sacct` is missing, has no accounting or does not know one of the jobs.
+    None if `sacct` is missing, has no accounting or does not know one of the jobs, and for GPUs if
+    none of the jobs has a count of them: then either they have none, or Slurm does not account for
+    GPUs (AccountingStorageTRES).
     """
     wanted = set(jobs)
     command = ("sacct", "-X", "-n", "-P", "--duplicates", f"--format={FIELDS}")
     printed = answer(*command, f"--jobs={','.join(sorted(wanted))}") if wanted else None
     if printed is None:
         return None
-    hours, known = 0.0, set()
+    starts, known = [], set()
     for line in printed.splitlines():
         raw, name, seconds, cpus, tres = line.split("|")
         if wanted.isdisjoint((raw, name)):  # another task of the array
             continue
         known |= {raw, name}
-        gpus = GPUS.search(tres)
-        devices = int(cpus) if kind == "cpu" else int(gpus[1]) if gpus else 0
-        hours += devices * int(seconds) / 3600
-    return hours if known.issuperset(wanted) else None
+        starts.append((int(seconds), int(cpus) if kind == "cpu" else _gpus(tres)))
+    seen = any(devices for _, devices in starts)
+    unknown = any(devices is None and seconds for seconds, devices in starts)
+    if not known.issuperset(wanted) or (unknown and not seen):
+        return None
+    return sum(seconds * (devices or 0) for seconds, devices in starts) / 3600
+
+
+def _gpus(tres: str) -> int | None:
+    """Return the GPUs in Slurm's AllocTRES; None: not accounted for."""
+    found = GPUS.findall(tres)
+    total = [int(number) for kind, number in found if not kind]
+    return total[0] if total else sum(int(number) for _, number in found) if found else None
 
 
 def is_running(job: str) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hpc_llm.errors import UserError
-from hpc_llm.settings.checks import require_positive
+from hpc_llm.settings.checks import check_fields, positive
 
 __all__ = ["BudgetSettings"]
 
@@ -12,27 +12,22 @@ __all__ = ["BudgetSettings"]
 class BudgetSettings:
     """Limits of a run's cost, including lost work. At a limit it saves a checkpoint and ends."""
 
-    money: float | None
+    money: float | None = positive(1e15)
     """In `currency`; null: no limit."""
-    gpu_hours: float | None
+    gpu_hours: float | None = positive(1e12)
     """Allocated GPUs x hours; null: no limit."""
-    pf_days: float | None
+    pf_days: float | None = positive(1e12)
     """Exact model FLOPs in petaFLOP/s-days; null: no limit."""
     currency: str | None
     """Currency of all amounts shown (ISO 4217); null: that of the device's price."""
-    rates: dict[str, float | None]
+    rates: dict[str, float | None] = positive(1e12)
     """Units of each currency per US dollar; null: unknown."""
     rates_source: str
     """Source and date of the rates."""
 
     def __post_init__(self) -> None:
         """Check the values."""
-        for key in ("money", "gpu_hours", "pf_days"):
-            if getattr(self, key) is not None:
-                require_positive(f"budget.{key}", getattr(self, key))
-        for currency, rate in self.rates.items():
-            if rate is not None:
-                require_positive(f"budget.rates.{currency}", rate)
+        check_fields(self, "budget")
         if self.currency is not None:
             self.rate(self.currency)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hpc_llm.settings.checks import require_choice, require_positive
+from hpc_llm.settings.checks import check_fields, count, positive, require_choice
 
 __all__ = ["CheckpointSettings"]
 
@@ -14,9 +14,9 @@ CHANGED = ("refuse", "restart")
 class CheckpointSettings:
     """When and how training is saved, and which checkpoints are kept."""
 
-    minutes: float
+    minutes: float = positive(1e15)
     """Minutes between two checkpoints."""
-    keep: int
+    keep: int = count(10**6)
     """Number of newest checkpoints to keep."""
     keep_best: bool
     """Also keep the checkpoint with the lowest training loss."""
@@ -25,7 +25,7 @@ class CheckpointSettings:
     layout: str
     """whole (trained parameters by name, one file) | sharded (each rank writes its part; converted
     for another number of ranks) | auto: sharded above `whole_elements` trained parameters."""
-    whole_elements: int
+    whole_elements: int = count(10**15)
     """Trained parameters up to which layout=auto is whole: rank 0 stores 12 bytes of each."""
     changed: str
     """If the settings of an interrupted stage changed: refuse (report the difference and end) |
@@ -33,7 +33,6 @@ class CheckpointSettings:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        for key in ("minutes", "keep", "whole_elements"):
-            require_positive(f"checkpoint.{key}", getattr(self, key))
+        check_fields(self, "checkpoint")
         require_choice("checkpoint.layout", self.layout, LAYOUTS)
         require_choice("checkpoint.changed", self.changed, CHANGED)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hpc_llm.errors import UserError
-from hpc_llm.settings.checks import require_name, require_positive
+from hpc_llm.settings.checks import check_fields, fraction, require_name, require_positive
 
 __all__ = ["LANGUAGES", "CorpusSettings"]
 
@@ -42,11 +42,12 @@ class CorpusSettings:
     """Held-out documents on which bits per byte are reported."""
     tune_documents: int
     """Held-out documents, disjoint from these, on which the merging factor is chosen."""
-    max_heldout_share: float
+    max_heldout_share: float = fraction()
     """Held-out documents never exceed this share of the corpus."""
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_fields(self, "corpus")
         require_positive("corpus.min_characters", self.min_characters)
         require_positive("corpus.test_documents", self.test_documents)
         require_positive("corpus.tune_documents", self.tune_documents)

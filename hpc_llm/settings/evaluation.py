@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hpc_llm.errors import UserError
-from hpc_llm.settings.checks import require_positive
+from hpc_llm.settings.checks import check_fields, require_positive
 from hpc_llm.settings.task import TaskSettings, load_task
 
 __all__ = ["EvaluationSettings"]
@@ -38,6 +38,7 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         """Check the values, and read the settings of the tasks."""
+        check_fields(self, "evaluation")
         for key in ("window", "stride", "batch_tokens", "test_bytes", "tune_bytes"):
             require_positive(f"evaluation.{key}", getattr(self, key))
         if self.task_limit is not None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from hpc_llm.errors import UserError
-from hpc_llm.settings.checks import require_choice, require_positive
+from hpc_llm.settings.checks import check_fields, count, positive, require_choice
 
 __all__ = ["PRECISIONS", "ClusterSettings", "HardwareSettings"]
 
@@ -20,23 +20,23 @@ class HardwareSettings:
     """gpu | cpu. A `cpu` device is one core."""
     match: list[str]
     """Substrings of the driver's device name, to recognise the device at run time."""
-    peak_tflops: dict[str, float]
+    peak_tflops: dict[str, float] = positive(1e9)
     """Peak dense TFLOP/s by precision (fp32, fp16, bf16); never the sparse peak."""
     precision: str
     """Default training precision, unless `train.precision` is set: fp32 | bf16 | fp16."""
-    memory_gib: float | None
+    memory_gib: float | None = positive(1e6)
     """Device memory, GiB."""
-    memory_gb_per_second: float | None
+    memory_gb_per_second: float | None = positive(1e9)
     """Memory bandwidth, 10^9 bytes/s."""
-    watts: float | None
+    watts: float | None = positive(1e6)
     """Board power, W."""
-    utilisation_low: float | None
+    utilisation_low: float | None = positive(1)
     """Fraction of the peak reached in training, lower bound."""
-    utilisation_high: float | None
+    utilisation_high: float | None = positive(1)
     """The same, upper bound."""
-    price_low: float | None
+    price_low: float | None = positive(1e9)
     """Price of one device-hour, lower bound of public price lists."""
-    price_high: float | None
+    price_high: float | None = positive(1e9)
     """The same, upper bound."""
     currency: str
     """Currency of the prices (ISO 4217)."""
@@ -47,22 +47,11 @@ class HardwareSettings:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_fields(self, "hardware")
         require_choice("hardware.kind", self.kind, ("gpu", "cpu"))
         require_choice("hardware.precision", self.precision, PRECISIONS)
-        for precision, peak in self.peak_tflops.items():
-            require_positive(f"hardware.peak_tflops.{precision}", peak)
-        for key in ("memory_gib", "memory_gb_per_second", "watts"):
-            if getattr(self, key) is not None:
-                require_positive(f"hardware.{key}", getattr(self, key))
         _check_interval("hardware.utilisation", self.utilisation_low, self.utilisation_high)
         _check_interval("hardware.price", self.price_low, self.price_high)
-        if self.utilisation_high is not None and self.utilisation_high > 1:
-            raise UserError(
-                "hardware.utilisation_high",
-                self.utilisation_high,
-                "must be a fraction of the dense peak, at most 1",
-                "was it measured against the peak of another precision?",
-            )
 
     def peak_flops_per_second(self, precision: str) -> float:
         """Return the dense peak of one device; raises `UserError` for an unknown precision."""
@@ -104,26 +93,26 @@ class ClusterSettings:
 
     name: str
     """Name of the system."""
-    nodes: int
+    nodes: int = count(10**6)
     """Nodes per job."""
-    devices_per_node: int
+    devices_per_node: int = count(10**4)
     """Devices (`hardware`) per node."""
-    goodput: float
+    goodput: float = positive(1)
     """Fraction of the allocated time that contributes to the result; the rest is restarts, waiting
     and lost work."""
-    link_gb_per_second: float | None
+    link_gb_per_second: float | None = positive(1e15)
     """Network bandwidth of a node, 10^9 bytes/s."""
-    carbon_g_per_kwh: float | None
+    carbon_g_per_kwh: float | None = positive(1e5)
     """Grams of CO2 per kWh at the site."""
     source: str
     """Source of the values."""
     partition: str | None = None
     """Slurm partition of these nodes; `launch.partition` overrides it."""
-    max_hours: float | None = None
+    max_hours: float | None = positive(1e5, None)
     """Time limit of that partition."""
-    cores_per_node: int | None = None
+    cores_per_node: int | None = count(10**5, default=None)
     """CPU cores per node for jobs, split over the ranks if `launch.cpus_per_task` is null."""
-    memory_gib_per_node: float | None = None
+    memory_gib_per_node: float | None = positive(1e7, None)
     """Host memory per node for jobs, GiB."""
     address_suffix: str | None = None
     """Suffix that turns a node's name into its name on the fast network, for the rendezvous."""
@@ -132,16 +121,7 @@ class ClusterSettings:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        for key in ("nodes", "devices_per_node", "goodput"):
-            require_positive(f"cluster.{key}", getattr(self, key))
-        if self.goodput > 1:
-            raise UserError("cluster.goodput", self.goodput, "must be a fraction, at most 1")
-        for key in (
-            *("link_gb_per_second", "carbon_g_per_kwh", "max_hours"),
-            *("cores_per_node", "memory_gib_per_node"),
-        ):
-            if getattr(self, key) is not None:
-                require_positive(f"cluster.{key}", getattr(self, key))
+        check_fields(self, "cluster")
 
     @property
     def devices(self) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpc_llm.errors import UserError
-from hpc_llm.settings.checks import require_choice, require_positive
+from hpc_llm.settings.checks import check_fields, count, require_choice
 
 __all__ = [
     "PLACES",
@@ -39,7 +39,7 @@ class LaunchSettings:
 
     name: str
     """local | slurm."""
-    processes: int
+    processes: int = count(10**4)
     """Ranks to start on this machine; in a Slurm job on CPUs, ranks per node."""
     partition: str | None
     """Slurm partition."""
@@ -52,7 +52,7 @@ class LaunchSettings:
     time: str | None
     """Time limit in sbatch's format: 24:00:00, 2-00:00:00, or minutes. The job is requeued shortly
     before it, so it may be shorter than the run."""
-    cpus_per_task: int | None
+    cpus_per_task: int | None = count(10**5)
     """CPU cores per rank."""
     mem: str | None
     """Host memory per node: 480G; 0: all of it."""
@@ -63,9 +63,9 @@ class LaunchSettings:
     options: dict[str, Any]
     """Any other sbatch option without its dashes, or another value for an option of the script;
     true: an option without a value, null: omit it."""
-    max_requeues: int
+    max_requeues: int = count(10**6, 0)
     """Maximum number of times the job requeues itself."""
-    max_failures: int
+    max_failures: int = count(10**6, 0)
     """Consecutive failures at the same step after which a job is refused; 0: never."""
     snapshot: bool
     """Copy hpc-llm to the run folder, so that queued jobs run the submitted code."""
@@ -74,7 +74,7 @@ class LaunchSettings:
     chain: bool
     """Submit a chain of jobs, one per part of the recipe with the resources it needs; false: one
     job, on the nodes of training."""
-    throttle: int | None
+    throttle: int | None = count(10**6)
     """Sweeps: maximum number of trials running in the same part of the chain; null: all."""
     cpu_partition: str | None
     """Partition of corpus and tokenizer; null: the same partition, without GPUs."""
@@ -84,14 +84,7 @@ class LaunchSettings:
     def __post_init__(self) -> None:
         """Check the values."""
         require_choice("launch.name", self.name, ("local", "slurm"))
-        require_positive("launch.processes", self.processes)
-        if self.cpus_per_task is not None:
-            require_positive("launch.cpus_per_task", self.cpus_per_task)
-        if self.throttle is not None:
-            require_positive("launch.throttle", self.throttle)
-        for key in ("max_requeues", "max_failures"):
-            if getattr(self, key) < 0:
-                raise UserError(f"launch.{key}", getattr(self, key), "must be 0 or above")
+        check_fields(self, "launch")
         if self.name == "local":
             self._check_nothing_is_slurms()
         if self.time is not None:

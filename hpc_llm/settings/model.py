@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-from hpc_llm.settings.checks import require_choice
+from hpc_llm.settings.checks import check_fields, require_choice
 
-__all__ = ["ModelSettings"]
+__all__ = ["LARGE", "ModelSettings"]
+
+LARGE = 10**9
+"""Parameters above which a model is not trained with the defaults for a laptop."""
 
 ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
 
@@ -31,6 +34,7 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_fields(self, "model")
         require_choice("model.attention", self.attention, ATTENTIONS)
 
     @property

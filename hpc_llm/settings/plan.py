@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hpc_llm.errors import UserError
-from hpc_llm.settings.checks import require_choice, require_positive
+from hpc_llm.settings.checks import check_fields, count, positive, require_choice
 
 __all__ = ["TABLES", "PlanSettings"]
 
@@ -14,9 +14,9 @@ TABLES = ("training", "memory", "inference", "claims", "h100")
 class PlanSettings:
     """What `hpc-llm plan` computes, and its output format."""
 
-    tokens: int | None
+    tokens: int | None = count(10**18)
     """Training tokens of each stage; null: steps x train.batch_tokens of the stage."""
-    token_ratio: float | None
+    token_ratio: float | None = positive(1e3)
     """New tokens / old tokens on the same text; null: as measured by the tokenizer stage."""
     format: str
     """table | json | csv."""
@@ -28,9 +28,7 @@ class PlanSettings:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        for key in ("tokens", "token_ratio"):
-            if getattr(self, key) is not None:
-                require_positive(f"plan.{key}", getattr(self, key))
+        check_fields(self, "plan")
         require_choice("plan.format", self.format, ("table", "json", "csv"))
         if self.table is not None:
             require_choice("plan.table", self.table, TABLES)

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from hpc_llm.errors import UserError
-from hpc_llm.settings.checks import require_positive
+from hpc_llm.settings.checks import check_fields, count, number, positive
 
 __all__ = ["PreflightSettings"]
 
@@ -12,43 +11,25 @@ __all__ = ["PreflightSettings"]
 class PreflightSettings:
     """Measurements on each node, and requirements."""
 
-    slow_factor: float
+    slow_factor: float = number(1, 1e6, above=True)
     """A node slower than the median by this factor is bad: matrix products, network."""
-    min_peak_share: float | None
+    min_peak_share: float | None = number(0, 1, below=True)
     """Minimum fraction of the catalogue's peak of matrix products on a GPU; null: no minimum."""
-    min_free_gib: float
+    min_free_gib: float = number(0, 1e6)
     """Minimum free memory of each device, GiB; on a CPU, of the node."""
-    min_disk_gib: float
+    min_disk_gib: float = number(0, 1e9)
     """Minimum free space on the run folder's file system and in /tmp, GiB."""
-    max_clock_seconds: float
+    max_clock_seconds: float = positive(1e6)
     """Maximum deviation of a node's clock from the others."""
-    seconds: float
+    seconds: float = positive(1e5)
     """Duration of the matrix products on each device."""
-    message_mib: int
+    message_mib: int = count(10**5)
     """Message size between nodes, MiB."""
-    pairings: int
+    pairings: int = count(10**6)
     """Number of partners of each node; time grows with it, not with the number of nodes."""
-    wait_seconds: float
+    wait_seconds: float = positive(1e6)
     """Timeout after which a silent rank is given up and its node is bad."""
 
     def __post_init__(self) -> None:
         """Check the values."""
-        for key in ("seconds", "message_mib", "pairings", "wait_seconds", "max_clock_seconds"):
-            require_positive(f"preflight.{key}", getattr(self, key))
-        for key in ("min_free_gib", "min_disk_gib"):
-            if getattr(self, key) < 0:
-                raise UserError(f"preflight.{key}", getattr(self, key), "must be 0 or above")
-        if self.slow_factor <= 1:
-            raise UserError(
-                "preflight.slow_factor",
-                self.slow_factor,
-                "must be above 1",
-                "with 1.5, a node is bad if it takes 1.5 times as long as the median",
-            )
-        if self.min_peak_share is not None and not 0 <= self.min_peak_share < 1:
-            raise UserError(
-                "preflight.min_peak_share",
-                self.min_peak_share,
-                "must be a fraction of the peak, at least 0 and below 1",
-                "null compares with the other nodes only",
-            )
+        check_fields(self, "preflight")

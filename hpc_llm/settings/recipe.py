@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from hpc_llm.settings.checks import check_fields
+
 __all__ = ["RecipeSettings"]
 
 
@@ -11,3 +13,7 @@ class RecipeSettings:
 
     name: str
     """Name in reports."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        check_fields(self, "recipe")

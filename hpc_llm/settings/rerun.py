@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hpc_llm.errors import UserError
+from hpc_llm.settings.checks import check_fields, count
 
 __all__ = ["RerunSettings"]
 
@@ -11,7 +11,7 @@ __all__ = ["RerunSettings"]
 class RerunSettings:
     """`hpc-llm train rerun.step=N`: rerun a step and compare it; no result is written."""
 
-    step: int | None
+    step: int | None = count(10**12)
     """Step of the stage (1-based); null: train normally."""
     stage: str | None
     """Stage of the recipe; null: its last."""
@@ -20,5 +20,4 @@ class RerunSettings:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if self.step is not None and self.step < 1:
-            raise UserError("rerun.step", self.step, "steps are counted from 1", "use 1 or more")
+        check_fields(self, "rerun")

@@ -8,6 +8,7 @@ from hpc_llm.errors import UserError
 from hpc_llm.settings.accounting import AccountingSettings
 from hpc_llm.settings.budget import BudgetSettings
 from hpc_llm.settings.checkpoint import CheckpointSettings
+from hpc_llm.settings.checks import check_fields, check_folder_name, count
 from hpc_llm.settings.corpus import CorpusSettings
 from hpc_llm.settings.correct import CorrectSettings
 from hpc_llm.settings.evaluation import EvaluationSettings
@@ -38,7 +39,7 @@ class RunConfig:
     """Name of the run folder; null: the model's name."""
     runs_dir: str
     """Folder of all run folders."""
-    seed: int
+    seed: int = count(2**32 - 1, 0)
     """Seed of every random choice."""
     cache: bool
     """Share finished stages with runs in `runs_dir` that have equal settings for them."""
@@ -67,7 +68,10 @@ class RunConfig:
     preflight: PreflightSettings
 
     def __post_init__(self) -> None:
-        """Check combinations of settings."""
+        """Check the values and combinations of settings."""
+        check_fields(self, "", ("run", "runs_dir", "seed"))
+        named = "run" if self.run else "model.name" if self.model.name else "model.path"
+        check_folder_name(named, self.run or self.model.label, self.runs_dir)
         if self.train.compile and self.zero.stage == 3:
             raise UserError(
                 "train.compile",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hpc_llm.errors import UserError
-from hpc_llm.settings.checks import require_choice, require_fraction
+from hpc_llm.settings.checks import check_fields, fraction, require_choice
 
 __all__ = ["ScheduleSettings"]
 
@@ -22,11 +22,11 @@ class ScheduleSettings:
     name: str
     """constant | linear | cosine | inverse_sqrt | wsd (warm-up, stable, decay), each after a
     linear warm-up."""
-    warmup_fraction: float
+    warmup_fraction: float = fraction()
     """Fraction of the stage with linear warm-up from 0 to the peak learning rate."""
-    final_fraction: float
+    final_fraction: float = fraction()
     """Final learning rate relative to the peak (linear, cosine, wsd)."""
-    decay_fraction: float
+    decay_fraction: float = fraction()
     """wsd: fraction of the stage, at its end, with decay."""
     decay: str
     """wsd: shape of the decay: linear | cosine | sqrt (1 - sqrt) | exponential."""
@@ -35,8 +35,7 @@ class ScheduleSettings:
         """Check the values."""
         require_choice("schedule.name", self.name, SCHEDULES)
         require_choice("schedule.decay", self.decay, DECAYS)
-        for key in ("warmup_fraction", "final_fraction", "decay_fraction"):
-            require_fraction(f"schedule.{key}", getattr(self, key))
+        check_fields(self, "schedule")
         if self.name == "inverse_sqrt" and not self.warmup_fraction:
             raise UserError(
                 "schedule.warmup_fraction",

@@ -4,15 +4,17 @@ A recipe is an ordered mapping of named stages. Each is typed by the dataclass o
 subclass of `StageSettings` in `hpc_llm/methods/`, so a stage has no settings without effect.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from hpc_llm.errors import UserError
-from hpc_llm.settings.checks import require_name, require_positive
+from hpc_llm.settings.checks import check_fields, count, positive, require_name
 
 __all__ = ["RESERVED", "SCRATCH", "StageSettings"]
 
 SCRATCH = "scratch"
+STEP = re.compile(r"0*[1-9][0-9]{0,11}")
 RESERVED = ("base", "transplant", "corrected", SCRATCH)  # points of a run that are not stages
 
 
@@ -30,26 +32,26 @@ class StageSettings:
     text: dict[str, float] | None
     """Shares of the tokens by text: target, source or a name of corpus.texts; null: target, and
     train.replay of source."""
-    sequence_length: int | None
+    sequence_length: int | None = count(10**8)
     """Tokens in a packed sequence; null: train.sequence_length."""
-    batch_tokens: int | None
+    batch_tokens: int | None = count(10**12)
     """Tokens of one optimizer step over all ranks; null: train.batch_tokens."""
-    micro_batch_tokens: int | None
+    micro_batch_tokens: int | None = count(10**12)
     """Maximum tokens per forward pass of one rank; null: train.micro_batch_tokens."""
     schedule: dict[str, Any] | None
     """Differences from the run's schedule: stages.NAME.schedule.name=wsd; null: none."""
-    steps: int
+    steps: int = count(10**12)
     """Maximum optimizer steps."""
-    tokens: int | None
+    tokens: int | None = count(10**18)
     """Maximum tokens of text; the schedule then runs over tokens. null: no limit."""
-    pf_days: float | None
+    pf_days: float | None = positive(1e12)
     """Maximum model FLOPs in PF-days; the schedule then runs over FLOPs. null: no limit."""
-    max_epochs: float
+    max_epochs: float = positive(1e9)
     """Maximum passes over the training text: the stage ends at this or at `steps`, whichever is
     first."""
-    learning_rate: float | None
+    learning_rate: float | None = positive(1e10)
     """Peak learning rate; null: learning_rate_times_width / hidden_size."""
-    learning_rate_times_width: float
+    learning_rate_times_width: float = positive(1e10)
     """Peak learning rate at width 1: Adam's learning rate for matrices scales as 1/width (Yang et
     al. 2022, arXiv 2203.03466, table 3)."""
 
@@ -68,12 +70,7 @@ class StageSettings:
     def check(self, key: str) -> None:
         """Raise `UserError` for wrong values; `key` is `stages.NAME`."""
         require_name(key, key.removeprefix("stages."), RESERVED)
-        for field in ("steps", "max_epochs", "learning_rate_times_width"):
-            require_positive(f"{key}.{field}", getattr(self, field))
-        optional = ("tokens", "pf_days", "learning_rate", "sequence_length", "batch_tokens")
-        for field in (*optional, "micro_batch_tokens"):
-            if getattr(self, field) is not None:
-                require_positive(f"{key}.{field}", getattr(self, field))
+        check_fields(self, key)
         if self.tokens is not None and self.pf_days is not None:
             raise UserError(
                 f"{key}.tokens", self.tokens, f"{key}.pf_days={self.pf_days:g} is a limit too",
@@ -88,7 +85,7 @@ class StageSettings:
 
     def _check_from(self, key: str) -> None:
         stage, at, step = (self.from_stage or "").partition("@")
-        if at and not (step.isdecimal() and int(step) > 0 and stage):
+        if at and not (STEP.fullmatch(step) and stage):
             raise UserError(
                 f"{key}.from",
                 self.from_stage,

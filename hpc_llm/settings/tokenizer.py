@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hpc_llm.errors import UserError
-from hpc_llm.settings.checks import require_choice, require_fraction, require_positive
+from hpc_llm.settings.checks import check_fields, require_choice, require_fraction, require_positive
 
 __all__ = ["SMALLEST_VOCABULARY", "TokenizerSettings"]
 
@@ -31,6 +31,7 @@ class TokenizerSettings:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_fields(self, "tokenizer")
         require_choice("tokenizer.model_type", self.model_type, ("unigram", "bpe"))
         require_choice("tokenizer.special_strings", self.special_strings, ("text", "tokens"))
         require_positive("tokenizer.max_characters", self.max_characters)

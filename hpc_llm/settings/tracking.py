@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hpc_llm.settings.checks import require_choice
+from hpc_llm.settings.checks import check_fields, require_choice
 
 __all__ = ["TrackingSettings"]
 
@@ -24,5 +24,6 @@ class TrackingSettings:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_fields(self, "tracking")
         require_choice("tracking.name", self.name, ("wandb", "off"))
         require_choice("tracking.mode", self.mode, ("offline", "online", "disabled"))

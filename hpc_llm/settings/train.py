@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hpc_llm.errors import UserError
-from hpc_llm.settings.checks import require_choice, require_positive
+from hpc_llm.settings.checks import check_fields, count, number, positive, require_choice
 from hpc_llm.settings.hardware import PRECISIONS
 
 __all__ = ["DefaultSteps", "RampSettings", "TrainSettings"]
@@ -15,16 +15,15 @@ BATCHINGS = ("packed", "grouped")
 class RampSettings:
     """A linear warm-up of a quantity over the first steps of a stage."""
 
-    start: int | None
+    start: int | None = count(10**12)
     """Initial value in tokens; null: no warm-up."""
-    steps: int
+    steps: int = count(10**12)
     """Steps until the full value."""
 
     def check(self, key: str, full: int) -> None:
         """Raise `UserError` for invalid values; `full` is the final value."""
         if self.start is None:
             return
-        require_positive(f"{key}.steps", self.steps)
         if not 0 < self.start <= full:
             raise UserError(f"{key}.start", self.start, f"must be above 0 and at most {full}")
 
@@ -33,35 +32,30 @@ class RampSettings:
 class DefaultSteps:
     """Default lengths of stages in optimizer steps, by what they train."""
 
-    embeddings: int
+    embeddings: int = count(10**12)
     """Stages that train only embeddings or the LM head."""
-    adapter: int
+    adapter: int = count(10**12)
     """Stages that train an adapter."""
-    full: int
+    full: int = count(10**12)
     """Stages that train everything."""
-
-    def check(self, key: str) -> None:
-        """Raise `UserError` for wrong values."""
-        for name in ("embeddings", "adapter", "full"):
-            require_positive(f"{key}.{name}", getattr(self, name))
 
 
 @dataclass(kw_only=True)
 class TrainSettings:
     """Settings of all training stages, unless a stage overrides them."""
 
-    sequence_length: int
+    sequence_length: int = count(10**8)
     """Tokens in a packed sequence; never above the model's own positions."""
-    batch_tokens: int
+    batch_tokens: int = count(10**12)
     """Tokens of one optimizer step over all ranks: batch_tokens / sequence_length sequences."""
-    micro_batch_tokens: int | None
+    micro_batch_tokens: int | None = count(10**12)
     """Maximum tokens per forward pass of one rank; less than its share of the batch means gradient
     accumulation. null: no limit."""
     batching: str
     """packed (whole documents side by side) | grouped (one document per sequence, documents of
     similar length in a step, padded to the longest: for models that cannot separate packed
     documents)."""
-    replay: float
+    replay: float = number(0, 1, below=True)
     """Share of source-language tokens in the adaptation stages (replay)."""
     sequence_warmup: RampSettings
     """Warm-up of the sequence length, from `start` to sequence_length tokens."""
@@ -71,25 +65,25 @@ class TrainSettings:
     """fp32 | bf16 | fp16; conf/train defaults to `hardware.precision`."""
     recompute: bool
     """Recompute activations in the backward pass: less memory, about a third more FLOPs."""
-    weight_decay: float
+    weight_decay: float = number(0, 1e3)
     """AdamW weight decay of matrices."""
-    embedding_weight_decay: float | None
+    embedding_weight_decay: float | None = number(0, 1e3)
     """Weight decay of the input embedding and the LM head; null: weight_decay. 0 for new_rows."""
-    lora_weight_decay: float | None
+    lora_weight_decay: float | None = number(0, 1e3)
     """Weight decay of adapters; null: weight_decay."""
-    beta1: float
+    beta1: float = number(0, 1, below=True)
     """AdamW beta1 (first moment)."""
-    beta2: float
+    beta2: float = number(0, 1, below=True)
     """AdamW beta2 (second moment)."""
-    gradient_clipping: float
+    gradient_clipping: float = positive(1e10)
     """Maximum global gradient norm."""
-    log_steps: int
+    log_steps: int = count(10**9)
     """Steps between log lines and `train` events."""
-    max_hours: float | None
+    max_hours: float | None = positive(1e6)
     """Save a checkpoint and stop after this many hours of one start; null: never."""
     compile: bool
     """Compile the model with torch.compile: faster steps, a minute before the first."""
-    threads: int | None
+    threads: int | None = count(10**5)
     """CPU threads per rank; null: usable cores / ranks on the node."""
     steps: DefaultSteps
     """Default lengths of stages, referenced in conf/method/."""
@@ -97,16 +91,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         """Check the values."""
         require_choice("train.precision", self.precision, PRECISIONS)
-        for key in ("sequence_length", "batch_tokens", "gradient_clipping", "log_steps"):
-            require_positive(f"train.{key}", getattr(self, key))
+        check_fields(self, "train")
         require_choice("train.batching", self.batching, BATCHINGS)
-        if not 0 <= self.replay < 1:
-            raise UserError(
-                "train.replay", self.replay, "must be a fraction, at least 0 and below 1"
-            )
-        if self.max_hours is not None:
-            require_positive("train.max_hours", self.max_hours)
-        self.steps.check("train.steps")
         self.sequence_warmup.check("train.sequence_warmup", self.sequence_length)
         self.batch_warmup.check("train.batch_warmup", self.batch_tokens)
         if self.batch_tokens % self.sequence_length:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hpc_llm.settings.checks import require_choice
+from hpc_llm.settings.checks import check_fields, require_choice
 
 __all__ = ["TransplantSettings"]
 
@@ -24,4 +24,5 @@ class TransplantSettings:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_fields(self, "transplant")
         require_choice("transplant.mode", self.mode, ("replace",))

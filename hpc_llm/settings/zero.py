@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpc_llm.errors import UserError
-from hpc_llm.settings.checks import require_positive
+from hpc_llm.settings.checks import check_fields, count
 
 __all__ = ["ZeroSettings"]
 
@@ -13,14 +13,14 @@ __all__ = ["ZeroSettings"]
 class ZeroSettings:
     """How states are partitioned across ranks (Rajbhandari et al. 2020)."""
 
-    stage: int
+    stage: int = count(3, 0)
     """Partitioned states: 0: none, 1: optimizer states, 2: and gradients, 3: and parameters. In
     fp32, a single rank uses 0 instead of 1 and 2: it has nothing to partition."""
     offload_optimizer: bool
     """Offload optimizer states to host memory (stages 1 to 3)."""
     offload_parameters: bool
     """Offload parameters to host memory (stage 3)."""
-    bucket_elements: int
+    bucket_elements: int = count(10**13)
     """Elements per reduce or all-gather bucket."""
     extra: dict[str, Any]
     """Further keys of the DeepSpeed configuration, passed through unchanged; unknown keys and
@@ -28,12 +28,7 @@ class ZeroSettings:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if self.stage not in (0, 1, 2, 3):
-            raise UserError(
-                "zero.stage",
-                self.stage,
-                "must be 0, 1, 2 or 3",
-            )
+        check_fields(self, "zero")
         if self.offload_parameters and self.stage != 3:
             raise UserError(
                 "zero.offload_parameters",
@@ -46,7 +41,6 @@ class ZeroSettings:
                 "true",
                 "needs zero.stage=1, 2 or 3, not 0",
             )
-        require_positive("zero.bucket_elements", self.bucket_elements)
         _refuse_auto(self.extra, "zero.extra")
 
 

@@ -1,9 +1,11 @@
 """Stage `evaluate/POINT`: measures on held-out text at one point of the recipe."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from hpc_llm.evaluation.bits_per_byte import measure_bpb
+from hpc_llm.errors import UserError
+from hpc_llm.evaluation.bits_per_byte import Bpb, measure_bpb
 from hpc_llm.evaluation.measures import (
     Evaluated,
     Measure,
@@ -26,7 +28,7 @@ from hpc_llm.surgery.loading import load_tokenizer
 from hpc_llm.tokenizer.text import Encode
 from hpc_llm.tracking.events import plain
 
-__all__ = ["MEASURES", "run"]
+__all__ = ["MEASURES", "require_finite", "run"]
 
 MEASURES: tuple[Callable[[Evaluated], dict[str, Measure]], ...] = (
     bits_per_byte_measures,
@@ -69,16 +71,18 @@ def _evaluate(context: Context, point: str) -> Evaluated:
     rows = model.get_input_embeddings().weight.shape[0]
     encode = encoder(tokenizer, cfg.tokenizer.special_strings, rows)
     first = first_token(tokenizer, rows)
+    losses = {
+        language: measure_bpb(model, encode, documents, cfg.evaluation, first, cfg.seed)
+        for language, documents in texts.items()
+    }
+    require_finite(model, point, losses, cfg.model.path)
     scorer = Scorer(model, tokenizer, encode, first, cfg.evaluation)
     base = None if point == "base" else load_losses(context.folder.path / "evaluate/base.npz")
     return Evaluated(
         model=model,
         tokenizer=tokenizer,
         texts=texts,
-        losses={
-            language: measure_bpb(model, encode, documents, cfg.evaluation, first, cfg.seed)
-            for language, documents in texts.items()
-        },
+        losses=losses,
         base=base,
         seed=cfg.seed,
         tasks=_tasks(context, point, scorer),
@@ -99,6 +103,28 @@ def _tasks(context: Context, point: str, scorer: Scorer) -> dict[str, Measure]:
     for name in names:
         partial_file(place, name).unlink(missing_ok=True)
     return found
+
+
+def require_finite(model: Any, point: str, losses: Mapping[str, Bpb], path: str | None) -> None:
+    """Raise `UserError` for a loss that is NaN or infinite, with the first such weight.
+
+    `path` is the base model's folder or hub id, which the error names at the point `base`.
+    """
+    language = next((name for name, loss in losses.items() if not math.isfinite(loss.value)), None)
+    if language is None:
+        return
+    weights = (name for name, value in model.named_parameters() if not value.isfinite().all())
+    weight = next(weights, None)
+    found = "all its weights are finite" if weight is None else f"{weight} is NaN or infinite"
+    is_base = point == "base" and path is not None
+    raise UserError(
+        "model.path" if is_base else f"evaluate/{point}",
+        path if is_base else None,
+        f"its loss on the held-out {language} text is NaN or infinite; {found}",
+        "use other weights, or train.precision=fp32"
+        if is_base
+        else "train with a smaller learning rate",
+    )
 
 
 def _line(measures: dict[str, dict[str, Any]]) -> str:

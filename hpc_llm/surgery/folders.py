@@ -10,6 +10,7 @@ from typing import Any
 from hpc_llm.accounting.model_file import read_config
 from hpc_llm.errors import UserError
 from hpc_llm.surgery.families import check_family
+from hpc_llm.surgery.hub import names_hub_id
 
 __all__ = ["check_base", "check_model_folder", "linear_names", "tensor_shapes"]
 
@@ -30,7 +31,7 @@ def check_model_folder(path: str) -> None:
     """
     folder = Path(path).expanduser()
     if not folder.exists():
-        if path.count("/") != 1 or path.startswith((".", "/", "~")):
+        if not names_hub_id(path):
             raise UserError(KEY, path, "no such folder", "use a folder or OWNER/NAME")
         return
     if not (folder / "config.json").is_file():

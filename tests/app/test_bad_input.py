@@ -48,8 +48,8 @@ def text(tmp_path):
         ("tokenizer.vocab_sise=9", ["tokenizer.vocab_sise:", "tokenizer.vocab_size"]),
         ("+new.key=1", ["new.key:", "--cfg job"]),
         ("zero=stage9", ["stage9", "stage0, stage1, stage2, stage3"]),
-        ("zero.stage=7", ["zero.stage=7:", "0, 1, 2 or 3"]),
-        ("stages.lora.steps=many", ["stages.lora.steps", "many", "Integer"]),
+        ("zero.stage=7", ["zero.stage=7:", "at most 3"]),
+        ("stages.lora.steps=many", ["stages.lora.steps=many:", "integer"]),
         ("stages.lora.steps=0", ["stages.lora.steps=0:"]),
         ("train.batch_tokens=1000", ["train.batch_tokens=1000:", "train.sequence_length="]),
         ("launch.processes=3", ["train.batch_tokens=4096:", "1536"]),
@@ -61,7 +61,7 @@ def text(tmp_path):
         ("recipe.stages=[full]", ["recipe.stages=[full]:", "recipe=end_to_end"]),
         ("train.lora.alpha=3", ["train.lora.alpha:", "stages.lora.alpha"]),
         ("stages.lora.from=lora", ["stages.lora.from=lora:", "transplant, embeddings"]),
-        ("corpus.target=[", ["'['"]),
+        ("correct.grid=[", ["correct.grid=[:"]),
     ],
 )
 def test_wrong_settings(refused, override, words, tmp_path):

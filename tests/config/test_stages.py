@@ -77,7 +77,7 @@ WRONG = [
     (["+stages.lora.alhpa=3"], "stages.lora.alhpa", "alpha"),
     (["stages.embeddings.rank=3"], "stages.embeddings.rank", "stages.lora.rank"),
     (["+stages.embeddings.rank=3"], "stages.embeddings.rank", "embeddings"),
-    (["stages.lora.rank=0"], "stages.lora.rank", "above 0"),
+    (["stages.lora.rank=0"], "stages.lora.rank", "at least 1"),
     (["stages.lora.from=nothing"], "stages.lora.from", "embeddings"),
     (["stages.lora.from=embeddings@many"], "stages.lora.from", "STAGE@STEP"),
     (["stages.lora.from=embeddings@5"], "stages.lora.method", "embeddings"),
@@ -86,7 +86,7 @@ WRONG = [
     (["stages.lora.batch_tokens=1000"], "stages.lora.batch_tokens", "512"),
     (["stages.lora.schedule.colour=1"], "stages.lora.schedule.colour", "warmup_fraction"),
     (["stages.lora.schedule.name=x"], "stages.lora.schedule.name", "cosine"),
-    (["stages.lora.text={target: -1}"], "stages.lora.text", "0"),
+    (["stages.lora.text={target: -1}"], "stages.lora.text.target", "0"),
     (["stages.lora.tokens=5", "stages.lora.pf_days=1"], "stages.lora.tokens", "pf_days"),
     (["+method@stages.base=lora"], "stages.base", "corrected"),
     (["+stages.mine.steps=5"], "stages.mine", "+method@stages.mine="),
@@ -111,3 +111,20 @@ def test_an_old_configuration_file_is_refused_with_the_new_form(tmp_path):
     file.write_text("recipe: {name: two_stage, stages: [embeddings, lora]}\n", encoding="utf-8")
     with user_error("recipe.stages", "recipe=two_stage"):
         config.load(file)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ([], "two_stage"),
+        (["stages.lora.rank=8"], "two_stage"),
+        (["recipe=end_to_end"], "end_to_end"),
+        (["~stages.embeddings"], "lora"),
+        (["+method@stages.lora2=lora"], "embeddings+lora+lora2:lora"),
+        (["method@stages.lora=full"], "embeddings+lora:full"),
+        (["recipe=none", "+method@stages.full=full"], "full"),
+        (["~stages.embeddings", "recipe.name=mine"], "mine"),
+    ],
+)
+def test_a_recipe_whose_stages_were_changed_is_named_by_them(words, name):
+    assert config.typed(config.compose(words)).recipe.name == name

@@ -57,11 +57,10 @@ def test_options_of_the_user_win() -> None:
 
 
 def test_a_line_break_is_refused() -> None:
-    with user_error("sbatch --partition", value=r"'a\nb'"):
-        script("launch.partition='a\nb'")
-    with user_error("sbatch --job-name") as caught:
-        script("run='a\nb'")
-    assert r"a\nb" in caught.value.value
+    for key in ("launch.partition", "run", "launch.options.comment"):
+        with user_error(key) as caught:
+            script(f"{key}='a\nb'")
+        assert r"a\nb" in caught.value.value
 
 
 @pytest.mark.parametrize(
