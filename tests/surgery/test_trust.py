@@ -155,7 +155,9 @@ def damage_header(file: Path) -> None:
 
 @pytest.mark.parametrize("trust", [OFF, ON], ids=["off", "on"])
 @pytest.mark.parametrize(
-    "damage", [damage_pickle, damage_zip, damage_half, damage_header, Path.touch], ids=str
+    "damage",
+    [damage_pickle, damage_zip, damage_half, damage_header, Path.touch],
+    ids=lambda damage: damage.__name__,
 )
 def test_a_file_that_is_no_safetensors(model: Path, damage, trust) -> None:
     file = model / "model.safetensors"
