@@ -39,6 +39,8 @@ class Stage(Entry):
     fingerprint: str
     settings: dict[str, Any]
     """Settings behind the fingerprint, as `stages.lora.rank`, including those of needed stages."""
+    upstream: tuple[str, ...] = ()
+    """All stages on whose results it depends, directly or through others, in order."""
 
     @property
     def all_ranks(self) -> bool:
@@ -64,12 +66,15 @@ def pipeline(cfg: RunConfig) -> list[Stage]:
         own = COUNTING[entry.row.module](cfg, point_of(entry.name))
         before = [stages[need].fingerprint for need in entry.needs]
         known: dict[str, Any] = {"seed": cfg.seed}
+        upstream: set[str] = set(entry.needs)
         for need in entry.needs:
             known |= stages[need].settings
+            upstream |= set(stages[need].upstream)
         stages[entry.name] = Stage(
             **{key: getattr(entry, key) for key in Entry.__dataclass_fields__},
             fingerprint=fingerprint(LAYOUT, entry.name, cfg.seed, own, before),
             settings=known | flat(own),
+            upstream=tuple(name for name in stages if name in upstream),
         )
     return list(stages.values())
 

@@ -2,6 +2,7 @@
 
 from hpc_llm.rundir.atomic import (
     append_line,
+    damaged_lines,
     publish,
     read_json,
     read_jsonl,
@@ -15,10 +16,13 @@ from hpc_llm.rundir.confdir import conf_dir, conf_files
 from hpc_llm.rundir.fence import check_fence, start_number
 from hpc_llm.rundir.fingerprint import fingerprint, fingerprint_path, flat
 from hpc_llm.rundir.folder import RunFolder
+from hpc_llm.rundir.inventory import Damage, Files, content_of, find_damage, take_inventory
 from hpc_llm.rundir.starts import Start, join_start, note_start, read_starts, take_folder
 from hpc_llm.rundir.sweep import Sweep, SweepFolder, Trial
 
 __all__ = [
+    "Damage",
+    "Files",
     "RunFolder",
     "Start",
     "Sweep",
@@ -28,6 +32,9 @@ __all__ = [
     "check_fence",
     "conf_dir",
     "conf_files",
+    "content_of",
+    "damaged_lines",
+    "find_damage",
     "fingerprint",
     "fingerprint_path",
     "flat",
@@ -42,6 +49,7 @@ __all__ = [
     "sync_folder",
     "system_errors",
     "take_folder",
+    "take_inventory",
     "write_json",
     "write_text",
 ]

@@ -12,10 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hpc_llm.errors import UserError
+from hpc_llm.rundir.checksums import sealed, unsealed
 from hpc_llm.rundir.fence import check_fence
 
 __all__ = [
     "append_line",
+    "damaged_lines",
     "publish",
     "read_json",
     "read_jsonl",
@@ -31,7 +34,8 @@ def sync_folder(folder: Path) -> None:
     """fsync a folder, so that a rename in it survives a crash."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with system_errors(folder):
+            os.fsync(handle)
     finally:
         os.close(handle)
 
@@ -42,7 +46,7 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as handle:
+        with system_errors(path), temporary.open("w", encoding="utf-8") as handle:
             handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
@@ -59,40 +63,55 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read one JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read one JSON file; raises `UserError` for one that is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # no JSON, or no UTF-8
+        rule = f"is damaged: it is not valid JSON ({error})"
+        raise UserError(str(path), None, rule, "restore the file, or remove it") from error
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
     """Append one JSON line in a single O_APPEND write, and fsync it.
 
-    A torn last line of a killed writer is terminated first, so that no other line is lost.
+    The line carries its checksum. A torn last line of a killed writer is terminated first, so that
+    no other line is lost.
     """
-    line = json.dumps(value, ensure_ascii=False).encode() + b"\n"
+    line = json.dumps(sealed(value), ensure_ascii=False).encode() + b"\n"
     check_fence(path)
     handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         size = os.fstat(handle).st_size
         if size and os.pread(handle, 1, size - 1) != b"\n":
             line = b"\n" + line
-        os.write(handle, line)
-        os.fsync(handle)
+        with system_errors(path):
+            os.write(handle, line)
+            os.fsync(handle)
     finally:
         os.close(handle)
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a JSON Lines file; torn lines are skipped."""
-    if not path.exists():
+    """Yield the lines of a JSON Lines file; torn and damaged lines are skipped."""
+    if not path.is_file():
         return
     with path.open(encoding="utf-8", errors="replace") as handle:
         for line in handle:
             try:
                 value = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(value, dict):
-                yield value
+            if isinstance(value, dict) and (plain := unsealed(value)) is not None:
+                yield plain
+
+
+def damaged_lines(path: Path) -> int:
+    """Count the lines of a JSON Lines file that `read_jsonl` skips."""
+    if not path.is_file():
+        return 0
+    with path.open("rb") as handle:
+        written = sum(bool(line.strip()) for line in handle)
+    return max(0, written - sum(1 for _ in read_jsonl(path)))  # one may be added in between
 
 
 def publish(temporary: Path, path: Path) -> None:
@@ -101,7 +120,7 @@ def publish(temporary: Path, path: Path) -> None:
     Libraries that write weights make them readable by the owner only.
     """
     _open_to_readers(temporary)
-    with temporary.open("rb") as handle:
+    with system_errors(path), temporary.open("rb") as handle:
         os.fsync(handle.fileno())
     check_fence(path)
     temporary.replace(path)
@@ -116,12 +135,17 @@ def _open_to_readers(path: Path) -> None:
 
 @contextmanager
 def system_errors(path: Path) -> Iterator[None]:
-    """Raise `OSError` for `path` when a Rust library reports a system error as its own.
+    """Raise `OSError` for `path` when a system error has no path, or is a Rust library's own.
 
-    For example safetensors and tokenizers: `No space left on device (os error 28)`.
+    For example those of `fsync` and of a handle's `write`; safetensors and tokenizers raise
+    `No space left on device (os error 28)`.
     """
     try:
         yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     except Exception as error:
         found = re.search(r"\(os error (\d+)\)", str(error))
         if found is None:

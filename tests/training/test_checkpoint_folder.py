@@ -10,6 +10,7 @@ from errors import user_error
 
 from hpc_llm.errors import Superseded
 from hpc_llm.rundir import Start, take_folder
+from hpc_llm.rundir.checksums import HashedFile, describe, sealed, unsealed
 from hpc_llm.rundir.fence import hold, release
 from hpc_llm.training.checkpoints.branches import (
     branch_path,
@@ -18,10 +19,7 @@ from hpc_llm.training.checkpoints.branches import (
     saved_steps,
 )
 from hpc_llm.training.checkpoints.checkpoint import Checkpoint, Expected
-from hpc_llm.training.checkpoints.checksums import HashedFile, describe
 from hpc_llm.training.checkpoints.folder import (
-    BadCheckpoint,
-    CheckpointState,
     checkpoints,
     commit,
     drop_all_but_best,
@@ -29,6 +27,7 @@ from hpc_llm.training.checkpoints.folder import (
     temporary_folder,
     tidy,
 )
+from hpc_llm.training.checkpoints.marker import BadCheckpoint, CheckpointState
 from hpc_llm.training.progress import Progress
 
 SETTINGS = {
@@ -73,7 +72,7 @@ def test_the_newest_are_kept_and_the_best(tmp_path):
     for step, loss in losses.items():
         save(tmp_path, step, loss, keep_best=True)
     assert names(tmp_path) == ["step-00000005", "step-00000004", "step-00000002"]
-    assert json.loads((tmp_path / "best").read_text()) == {
+    assert unsealed(json.loads((tmp_path / "best").read_text()), required=True) == {
         "checkpoint": "step-00000002", "loss": 1.0,
     }  # fmt: skip
     save(tmp_path, 6, 0.5, keep_best=True)
@@ -115,7 +114,7 @@ def test_checkpoints_of_later_steps_can_be_excluded(tmp_path):
     ("damage", "said"),
     [
         (lambda path: (path / "state.json").unlink(), r"state\.json$"),
-        (lambda path: (path / "state.json").write_text("{"), r"state\.json .*line 1"),
+        (lambda path: (path / "state.json").write_text("{"), r"state\.json.*line 1"),
         (lambda path: (path / "state.json").write_text("[]"), r"state\.json .*'list'"),
         (lambda path: (path / "states").unlink(), "states: No such file"),
         (lambda path: (path / "states").write_bytes(b"x" * 10), r"states .*\b10\b.*\b1,000\b"),
@@ -138,9 +137,9 @@ def test_other_bytes_are_found_by_the_rank_whose_share_they_are(tmp_path):
 
 def test_another_format_is_refused_and_not_taken_for_a_broken_one(tmp_path):
     path = save(tmp_path, 3)
-    found = json.loads((path / "state.json").read_text())
-    (path / "state.json").write_text(json.dumps({**found, "format": 99}))
-    with user_error(str(path), 99, 2, "checkpoint.changed=restart"):
+    found = unsealed(json.loads((path / "state.json").read_text()))
+    (path / "state.json").write_text(json.dumps(sealed({**found, "format": 99})))
+    with user_error(str(path), 99, 3, "checkpoint.changed=restart"):
         Checkpoint.read(path)
 
 
