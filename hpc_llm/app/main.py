@@ -57,9 +57,10 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - its flush at exit has a place
         return 0
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
+        if error.errno is None:  # a library's own error, not the system's
             raise
-        return _report(f"{error.filename or 'write'}: {DISK_ERRORS[error.errno]}", EXIT_USER)
+        why = DISK_ERRORS.get(error.errno, f"{error.strerror}; check that disk or network")
+        return _report(f"{error.filename or 'write'}: {why}", EXIT_USER)
     except KeyboardInterrupt:
         return _report(
             "interrupted; rerun the same command to resume from the last checkpoint", 130

@@ -153,11 +153,18 @@ def load(path: Path) -> RunConfig:
             f"no such file on {os.uname().nodename}; all nodes of a job must see its run folder",
             "put runs_dir on a shared file system",
         ) from error
+    except (YAMLError, UnicodeDecodeError, AttributeError, TypeError, OSError) as error:
+        raise _unreadable(path, error) from error
     except OmegaConfBaseException as error:
         first = str(error).splitlines()[0]
         raise UserError(
             str(path), None, f"written by another version: {first}", "start a new run=NAME"
         ) from error
+
+
+def _unreadable(path: Path, error: object) -> UserError:
+    text = " ".join(str(error).split())
+    return UserError(str(path), None, f"cannot be read: {text}", "restore it, or remove it")
 
 
 def as_yaml(config: DictConfig) -> str:
@@ -183,12 +190,11 @@ def differences(path: Path, new: RunConfig) -> list[str]:
 def _plain(path: Path) -> dict[str, Any]:
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path))
-    except (OmegaConfBaseException, YAMLError) as error:
-        text = " ".join(str(error).split())
-        raise UserError(
-            str(path), None, f"cannot be read: {text}", "start a new run=NAME"
-        ) from error
-    return {str(key): value for key, value in loaded.items()} if isinstance(loaded, dict) else {}
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(loaded, dict) or not loaded:
+        raise _unreadable(path, "it has no settings")
+    return {str(key): value for key, value in loaded.items()}
 
 
 def combinations(overrides: list[str]) -> list[list[str]]:

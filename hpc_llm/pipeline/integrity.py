@@ -11,7 +11,8 @@ from hpc_llm.distributed import say
 from hpc_llm.errors import UserError
 from hpc_llm.pipeline.fingerprints import Stage
 from hpc_llm.pipeline.todo import is_done, is_stale, refuse_missing, wanted
-from hpc_llm.rundir import Damage, RunFolder, damaged_lines, find_damage, write_json
+from hpc_llm.report import journal_problems
+from hpc_llm.rundir import Damage, RunFolder, find_damage, write_json
 from hpc_llm.rundir.inventory import RESULT
 
 __all__ = ["damage_of", "refuse_damaged", "verified_todo"]
@@ -25,24 +26,32 @@ def verified_todo(
     Verifies the chosen stages that are finished, and those whose results the others read; reports
     each damaged one. Raises `UserError` if one of these is damaged and not chosen.
     """
-    for path in (folder.record, folder.ledger, folder.events):
-        if count := damaged_lines(path):
-            lines = "1 damaged line is" if count == 1 else f"{count} damaged lines are"
-            say(f"{path}: {lines} skipped")
+    for problem in journal_problems(folder):
+        say(problem)
+    _report_unrecorded(folder, stages)
+    requested = wanted(chosen, verb)
+    damaged = [stage.name for stage in requested if _is_damaged(folder, stage, runs_again=True)]
     records = folder.records()
     undone = {stage.name for stage in stages if not is_done(folder, records, stage)}
-    requested = wanted(chosen, verb)
-    names = [stage.name for stage in requested]
-    todo = {name for name in names if name in undone}
-    for stage in reversed(stages):  # a damaged stage needs those before it
-        is_read = any(stage.name in other.upstream for other in requested if other.name in todo)
-        if stage.name not in names and (not is_read or stage.name in undone):
-            continue
-        if (damage := damage_of(folder, stage)) and not _restored(folder, stage, damage):
-            _report(folder, stage, damage, runs_again=stage.name in names)
-            todo.add(stage.name)
-    refuse_missing([stage for stage in requested if stage.name in todo], undone)
-    return [name for name in names if name in todo]
+    todo = [stage for stage in requested if stage.name in undone or stage.name in damaged]
+    read = {name for stage in todo for name in stage.upstream}
+    read -= {stage.name for stage in requested}
+    refuse_damaged(folder, [stage for stage in stages if stage.name in read])
+    refuse_missing(todo, undone)
+    return [stage.name for stage in todo]
+
+
+def _report_unrecorded(folder: RunFolder, stages: Sequence[Stage]) -> None:
+    """Report stages whose record is lost: their files exist, and they run again."""
+    records = folder.records()
+    lost = [
+        stage.name
+        for stage in stages
+        if stage.name not in records
+        and all((folder.path / output).exists() for output in stage.outputs)
+    ]
+    if lost:
+        say(f"{folder.record}: has no record of {', '.join(lost)}, whose files exist")
 
 
 def damage_of(folder: RunFolder, stage: Stage) -> list[Damage]:
@@ -57,17 +66,24 @@ def damage_of(folder: RunFolder, stage: Stage) -> list[Damage]:
 def refuse_damaged(folder: RunFolder, stages: Sequence[Stage]) -> None:
     """Raise `UserError` for the first of `stages` with a damaged file."""
     for stage in stages:
-        if damage := damage_of(folder, stage):
-            _report(folder, stage, damage, runs_again=False)
+        _is_damaged(folder, stage, runs_again=False)
 
 
-def _report(folder: RunFolder, stage: Stage, damage: Sequence[Damage], *, runs_again: bool) -> None:
+def _is_damaged(folder: RunFolder, stage: Stage, *, runs_again: bool) -> bool:
+    """Return whether a finished stage must run again, and report its damage.
+
+    Raises `UserError` if it does not run again.
+    """
+    damage = damage_of(folder, stage)
+    if not damage or _restored(folder, stage, damage):
+        return False
     more = f" (and {len(damage) - 1} more files of {stage.name})" if len(damage) > 1 else ""
-    first = damage[0]
+    path, problem = folder.path / damage[0].file, damage[0].problem + more
     if not runs_again:
         fix = f"run hpc-llm adapt or hpc-llm {stage.verb} with the same settings"
-        raise UserError(str(folder.path / first.file), None, first.problem + more, fix)
-    say(f"{folder.path / first.file}: {first.problem}{more}; running {stage.name} again")
+        raise UserError(str(path), None, problem, fix)
+    say(f"{path}: {problem}; running {stage.name} again")
+    return True
 
 
 def _restored(folder: RunFolder, stage: Stage, damage: Sequence[Damage]) -> bool:

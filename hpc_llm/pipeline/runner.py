@@ -155,6 +155,7 @@ def _run_stage(context: Context, stage: Stage) -> None:
             "result": result,
             "versions": versions(),
             "commit": commit(),
+            "segment": context.account.segment,
             "inputs": inputs_of(context.folder.records(), stage),
             "files": take_inventory(context.folder.path, stage.owns),
         }

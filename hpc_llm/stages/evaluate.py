@@ -1,9 +1,11 @@
 """Stage `evaluate/POINT`: measures on held-out text at one point of the recipe."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from hpc_llm.errors import Diverged
 from hpc_llm.evaluation.bits_per_byte import measure_bpb
 from hpc_llm.evaluation.measures import (
     Evaluated,
@@ -63,16 +65,18 @@ def _evaluate(context: Context, point: str) -> Evaluated:
     texts = {language: documents for language, documents in texts.items() if documents}
     encode, first = encoder(tokenizer), first_token(tokenizer)
     base = None if point == "base" else load_losses(context.folder.path / "evaluate/base.npz")
+    losses = {
+        language: measure_bpb(model, encode, documents, cfg.evaluation, first, cfg.seed)
+        for language, documents in texts.items()
+    }
+    for language, found in losses.items():
+        if not math.isfinite(found.value):
+            raise Diverged(
+                f"evaluate/{point}: the model's loss on the {language} text is NaN or infinite; "
+                "use train.precision=bf16 if it is fp16, or train with a smaller learning rate"
+            )
     return Evaluated(
-        model=model,
-        tokenizer=tokenizer,
-        texts=texts,
-        losses={
-            language: measure_bpb(model, encode, documents, cfg.evaluation, first, cfg.seed)
-            for language, documents in texts.items()
-        },
-        base=base,
-        seed=cfg.seed,
+        model=model, tokenizer=tokenizer, texts=texts, losses=losses, base=base, seed=cfg.seed
     )
 
 

@@ -1,7 +1,9 @@
 """Checkpoints on the disk, without training: complete or not, kept or pruned, compared."""
 
 import json
+import math
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +29,7 @@ from hpc_llm.training.checkpoints.folder import (
     temporary_folder,
     tidy,
 )
-from hpc_llm.training.checkpoints.marker import BadCheckpoint, CheckpointState
+from hpc_llm.training.checkpoints.marker import BadCheckpoint, CheckpointState, read_state
 from hpc_llm.training.progress import Progress
 
 SETTINGS = {
@@ -125,6 +127,64 @@ def test_what_is_not_whole_is_reported(tmp_path, damage, said):
     damage(path)
     with pytest.raises(BadCheckpoint, match=said):
         Checkpoint.read(path)
+
+
+def test_no_damaged_byte_of_the_marker_is_believed(tmp_path):
+    path = save(tmp_path, 3, loss=2.5)
+    file, known = path / "state.json", read_state(path)
+    data = file.read_bytes()
+    for place in range(len(data)):
+        flipped = data[place] ^ (1, 0x10, 0x80)[place % 3]
+        file.write_bytes(data[:place] + bytes([flipped]) + data[place + 1 :])
+        with suppress(BadCheckpoint):
+            assert read_state(path) == known, place
+    for end in range(0, len(data) - 2, 50):
+        file.write_bytes(data[:end])
+        with pytest.raises(BadCheckpoint):
+            read_state(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"progress": {"step": "3"}},
+        {"progress": {"step": -3}},
+        {"progress": {"step": True}},
+        {"progress": {"loss": math.nan}},
+        {"progress": {"step": 3, "recent": 1}},
+        {"progress": {"step": 3, "window": []}},
+        {"progress": {"step": 4}},
+        {"progress": None},
+        {"layout": "other"},
+        {"files": []},
+        {"optimizer": 1},
+        {"unknown": 1},
+    ],
+)
+def test_wrong_values_are_found_in_the_earlier_format_without_checksum_too(tmp_path, change):
+    path = save(tmp_path, 3)
+    plain = unsealed(json.loads((path / "state.json").read_text())) | {"format": 2}
+    (path / "state.json").write_text(json.dumps(plain))
+    assert Checkpoint.read(path).progress.step == 3
+    (path / "state.json").write_text(json.dumps(plain | change))
+    with pytest.raises(BadCheckpoint):
+        Checkpoint.read(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"\xff\xfe", b'{"checkpoint": 5, "loss": 1}', b'{"loss": 1}', b"\0" * 20,
+     b'{"checkpoint": "step-00000001", "loss": "x"}', b'{"checkpoint": "../a", "loss": 1}'],
+)  # fmt: skip
+def test_where_best_is_damaged_the_checkpoints_tell_which_it_is(tmp_path, content):
+    for step, loss in ((1, 2.0), (2, 1.0), (3, 3.0)):
+        save(tmp_path, step, loss, keep_best=True, keep=9)
+    (tmp_path / "best").write_bytes(content)
+    save(tmp_path, 4, 4.0, keep=1, keep_best=True)
+    assert names(tmp_path) == ["step-00000004", "step-00000002"]
+    (tmp_path / "best").write_bytes(content)
+    drop_all_but_best(tmp_path)
+    assert names(tmp_path) == ["step-00000002"]
 
 
 def test_other_bytes_are_found_by_the_rank_whose_share_they_are(tmp_path):
