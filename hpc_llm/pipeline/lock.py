@@ -17,7 +17,15 @@ from hpc_llm.distributed import Ranks, say
 from hpc_llm.errors import CrashLoop, UserError, exit_code
 from hpc_llm.pipeline.context import commit
 from hpc_llm.pipeline.fingerprints import Stage
-from hpc_llm.rundir import RunFolder, Start, fingerprint, note_start, read_starts, take_folder
+from hpc_llm.rundir import (
+    RunFolder,
+    Start,
+    fingerprint,
+    note_start,
+    read_starts,
+    system_errors,
+    take_folder,
+)
 from hpc_llm.rundir.fence import release
 from hpc_llm.scheduler import is_running
 from hpc_llm.settings import RunConfig
@@ -92,9 +100,10 @@ def _locked(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
             f"wait for it, or use another run=NAME; if its node is lost, remove {path}",
         )
     with handle:
-        handle.truncate(0)
-        handle.write(f"process {os.getpid()} on {os.uname().nodename}\n")
-        handle.flush()
+        with system_errors(path):
+            handle.truncate(0)
+            handle.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+            handle.flush()
         yield
 
 

@@ -17,6 +17,7 @@ from hpc_llm.rundir.fence import check_fence, start_number
 from hpc_llm.rundir.fingerprint import fingerprint, fingerprint_path, flat
 from hpc_llm.rundir.folder import RunFolder
 from hpc_llm.rundir.inventory import Damage, Files, content_of, find_damage, take_inventory
+from hpc_llm.rundir.readable import readable
 from hpc_llm.rundir.starts import Start, join_start, note_start, read_starts, take_folder
 from hpc_llm.rundir.sweep import Sweep, SweepFolder, Trial
 
@@ -44,6 +45,7 @@ __all__ = [
     "read_json",
     "read_jsonl",
     "read_starts",
+    "readable",
     "replaced_folder",
     "start_number",
     "sync_folder",

@@ -65,7 +65,8 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read one JSON file; raises `UserError` for one that is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with system_errors(path):
+            return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # no JSON, or no UTF-8
         rule = f"is damaged: it is not valid JSON ({error})"
         raise UserError(str(path), None, rule, "restore the file, or remove it") from error

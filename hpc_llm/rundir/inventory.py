@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpc_llm.rundir.atomic import system_errors
 from hpc_llm.rundir.checksums import describe
 from hpc_llm.rundir.fingerprint import fingerprint
 
@@ -41,8 +42,13 @@ def take_inventory(root: Path, owned: Sequence[str]) -> dict[str, dict[str, Any]
     """Return size and SHA-256 of the files at `owned`, files and folders relative to `root`."""
     paths = sorted(path for name in owned for path in _files(root / name))
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as threads:
-        found = list(threads.map(describe, paths))
+        found = list(threads.map(_described, paths))
     return {str(p.relative_to(root)): one for p, one in zip(paths, found, strict=True)}
+
+
+def _described(path: Path) -> dict[str, Any]:
+    with system_errors(path):
+        return describe(path)
 
 
 def _files(path: Path) -> Iterator[Path]:
