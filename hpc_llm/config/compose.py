@@ -143,6 +143,8 @@ def load(path: Path) -> RunConfig:
     """Load a configuration written by `write`."""
     try:
         loaded = OmegaConf.load(path)
+        if not loaded:
+            raise TypeError("it has no settings")
         if (old := OmegaConf.select(loaded, "recipe.stages")) is not None:
             raise new_form(old)
         return typed(loaded)  # type: ignore[arg-type]

@@ -67,7 +67,10 @@ def _is_outdated(context: Context, stage: Stage) -> bool:
 def run_rerun(context: Context) -> bool:
     """Rerun the step of `cfg.rerun`, print the comparison, and return whether it matches."""
     with _process_group(context):
-        _on_first_rank(context, lambda: refuse_damaged(context.folder, context.stages))
+        name = f"train/{context.cfg.rerun.stage or context.cfg.adaptation[-1]}"
+        read = {need for one in context.stages if one.name == name for need in one.upstream}
+        inputs = [stage for stage in context.stages if stage.name in read]
+        _on_first_rank(context, lambda: refuse_damaged(context.folder, inputs))
         rerun = importlib.import_module("hpc_llm.stages.rerun").rerun
         text, matches = rerun(context)
     if context.ranks.is_first:

@@ -47,8 +47,9 @@ def _unlogged_stages(folder: RunFolder) -> list[str]:
         result = _result(record)
         if result.get("linked") or "chain" not in result:
             continue
-        line = last.get(stage, {"steps": [[None, None, None]], "metrics": {}})
-        logged = (line.get("step"), line["steps"][-1][2], line["metrics"].get("train/loss"))
+        line = last.get(stage, {"step": None, "steps": [[None] * 3], "metrics": {}})
+        loss = line["metrics"].get("train/loss", result["loss"])  # none if all steps were skipped
+        logged = (line["step"], line["steps"][-1][2], loss)
         if logged != (result["steps"], result["chain"], result["loss"]):
             missing.append(stage)
     return missing
