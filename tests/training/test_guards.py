@@ -108,7 +108,7 @@ def test_stop_ends_the_stage_without_saving_what_came_of_it(tmp_path):
 
 def test_a_last_update_that_breaks_the_model_ends_the_stage(tmp_path):
     broken = {"precision": "fp16", "rate": 1e10, "steps": 1}
-    kinds = [{**broken, "zero": zero} for zero in (0, 1, 3)] + [{"rate": 1e36, "steps": 1}]
+    kinds = [{**broken, "zero": zero} for zero in (0, 1, 3)]
     results = run([{**k, "folder": tmp_path / str(n)} for n, k in enumerate(kinds)])
     for kind, found in zip(kinds, results, strict=True):
         assert re.search(r"\blearning_rate\b.*1e\+", found.get("error", "")), (kind, found)
