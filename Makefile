@@ -22,7 +22,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools --constraint constraints.txt
 	$(BIN)/python -m pip install --quiet torch numpy --constraint constraints.txt
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
-	$(BIN)/python -m hpc_llm.training.prebuild
+	$(BIN)/python -P -m hpc_llm.training.prebuild
 	@touch $@
 
 demo: setup ## adapt a small model to Russian on this machine's CPU (about four minutes)

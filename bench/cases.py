@@ -9,11 +9,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hpc_llm import config
-from hpc_llm.accounting import Architecture, stage_method
+from hpc_llm.accounting import Architecture, StageFlops, stage_method
 from hpc_llm.corpus import read_documents
 from hpc_llm.settings import RunConfig
 from hpc_llm.stages.reader import TrainingText, open_reader
-from hpc_llm.stages.watch import StageFlops
 from hpc_llm.surgery.loading import DTYPES
 from hpc_llm.tokenizer.encode import encode_shards
 from hpc_llm.tokenizer.specials import SpecialTokens
@@ -132,7 +131,9 @@ class Case:
         cfg = self.settings()
         plan = plan_batches(cfg.train, 1, None)
         architecture = Architecture.from_config(llama_config(self).to_dict())
-        flops = StageFlops.of(architecture, stage_method(cfg.stages[self.method]), plan)
+        flops = StageFlops.of(
+            architecture, stage_method(cfg.stages[self.method]), plan.sequence_length
+        )
         counts = [rows.counts for rows in self.batches(steps)]
         tokens, squares = (sum(getattr(c, n) for c in counts) for n in COUNTED)
         return flops.model(tokens, squares) / steps

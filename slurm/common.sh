@@ -117,6 +117,8 @@ remove_compiled() { # of this start and earlier ones; not of later ones if this 
 }
 # Lines appear in the log as soon as they are printed.
 export PYTHONUNBUFFERED=1
+# Python imports nothing from the folder in which the job runs: others may write to it.
+export PYTHONSAFEPATH=1
 # MASTER_ADDR and MASTER_PORT are not set here: each rank derives them from its step (first node;
 # job id and number of the restart). Set them before sbatch for a rendezvous over another network.
 

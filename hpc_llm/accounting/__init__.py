@@ -12,14 +12,17 @@ from hpc_llm.accounting.method import Method, stage_method, trainable_parameters
 from hpc_llm.accounting.model_file import context_length
 from hpc_llm.accounting.money import middle_price, priced
 from hpc_llm.accounting.projection import Projection, project
+from hpc_llm.accounting.stage_flops import SOURCES, Count, StageFlops
 from hpc_llm.accounting.traffic import network_seconds, zero_traffic
 from hpc_llm.accounting.utilisation import utilisation_metrics
 
 __all__ = [
     "PF_DAY",
+    "SOURCES",
     "Architecture",
     "CostReport",
     "CostTable",
+    "Count",
     "EnergyCounter",
     "Ledger",
     "LedgerRow",
@@ -30,6 +33,7 @@ __all__ = [
     "ParameterCount",
     "Projection",
     "Spending",
+    "StageFlops",
     "StepFlops",
     "TrainingSetup",
     "context_length",

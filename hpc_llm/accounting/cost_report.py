@@ -15,7 +15,7 @@ from hpc_llm.accounting.ledger import Ledger, LedgerRow, LedgerTotals
 from hpc_llm.accounting.money import priced
 from hpc_llm.accounting.projection import Projection, project_flops
 from hpc_llm.errors import UserError
-from hpc_llm.rundir import RunFolder
+from hpc_llm.rundir import RunFolder, check_yaml
 from hpc_llm.scheduler.records import billed_hours
 from hpc_llm.settings import BudgetSettings, ClusterSettings, HardwareSettings
 
@@ -72,8 +72,9 @@ def _settings(folder: RunFolder) -> dict[str, Any]:
     import yaml
 
     try:
+        check_yaml(folder.config)
         settings = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, UnicodeDecodeError, UserError, yaml.YAMLError):
         return {}
     return settings if isinstance(settings, dict) else {}
 

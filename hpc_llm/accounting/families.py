@@ -11,7 +11,12 @@ from typing import Any
 from hpc_llm.accounting.config_keys import check_values
 from hpc_llm.errors import UserError
 
-__all__ = ["FAMILIES", "fields_from_config"]
+__all__ = ["FAMILIES", "NoFormula", "fields_from_config"]
+
+
+class NoFormula(UserError):
+    """The model has no closed form here; its costs can be counted on the model."""
+
 
 Config = Mapping[str, Any]
 Fields = dict[str, Any]
@@ -132,7 +137,7 @@ def _opt(config: Config) -> Fields:
             f"word_embed_proj_dim={config.get('word_embed_proj_dim')} and do_layer_norm_before="
             f"{before} (OPT-350M): its projections are not counted"
         )
-        raise UserError("config.json", None, rule, "use another size of OPT")
+        raise NoFormula("config.json", None, rule, "use another size of OPT")
     bias = bool(config.get("enable_bias", True))
     fields = _stack(config) | {
         "ffn_size": _need(config, "ffn_dim"),
@@ -219,7 +224,7 @@ def _bart(config: Config) -> Fields:
         heads,
     ):
         rule = "encoder and decoder of this BART differ in size, which is not counted"
-        raise UserError("config.json", None, rule, "use a BART with equal sizes")
+        raise NoFormula("config.json", None, rule, "use a BART with equal sizes")
     fields = {
         "kind": "encoder-decoder",
         "hidden_size": _need(config, "d_model"),
@@ -257,9 +262,11 @@ def fields_from_config(config: Config) -> Fields:
 
     Raises `UserError` for an unknown family, a missing size and a value of the wrong type.
     """
-    family = str(config.get("model_type"))
+    family = config.get("model_type")
+    fix = f"choose one of {', '.join(FAMILIES)}"
+    if not isinstance(family, str):
+        raise UserError("model_type", str(family), "must be the name of a model family", fix)
     if family not in FAMILIES:
-        fix = f"choose one of {', '.join(FAMILIES)}"
-        raise UserError("model_type", family, "unknown model family", fix)
+        raise NoFormula("model_type", family, "unknown model family", fix)
     check_values(config)
     return FAMILIES[family](config)

@@ -68,6 +68,8 @@ class LedgerRow:
     """Measured energy of all devices since the last row with it; None: not measured."""
     projected_seconds: float | None = None
     """With reason=projection: remaining time of the stage, by the speed measured so far."""
+    flops_source: str = "formula"
+    """Where the FLOPs come from: formula | counted | 6n (see `StageFlops`)."""
 
     def __post_init__(self) -> None:
         """Check that no count is negative."""

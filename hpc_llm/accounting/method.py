@@ -4,6 +4,7 @@ Freezing changes the cost of a step in ways that `6 N D` ignores: the count of `
 the gradients from the first trained parameter.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hpc_llm.accounting.architecture import Architecture, parameter_count
@@ -21,6 +22,7 @@ __all__ = [
     "layer_sizes",
     "mlp_inputs",
     "optimized_parameters",
+    "own_names",
     "stage_method",
     "trainable_parameters",
 ]
@@ -53,6 +55,23 @@ ALIASES = {  # what OPT, GPT-2, GPT-NeoX, BLOOM and BERT call the same layers
     "dense_4h_to_h": ("down_proj",),
     "c_proj": ("o_proj", "down_proj"),
 }
+
+
+def own_names(targets: Sequence[str], known: Sequence[str], key: str = "targets") -> list[str]:
+    """Return `targets` by the names of a model whose linear layers are `known`.
+
+    A name of Llama's stands for the layer of the same purpose if that has no other (qkv_proj for
+    query_key_value). Raises `UserError` with the names of the model.
+    """
+    chosen = []
+    for name in targets:
+        same = [own for own in known if ALIASES.get(own) == (name,)]
+        chosen += [name] if name in known else same
+        if name not in known and not same:
+            rule = f"the model has no linear layer {name}"
+            fix = f"use [all], or names out of {', '.join(known)}"
+            raise UserError(key, f"[{','.join(targets)}]", rule, fix)
+    return chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,10 +251,13 @@ def adapter_parameters(arch: Architecture, method: Method) -> int:
     return sum(method.adapter.parameters(*sizes[name]) for name in names)
 
 
-def stage_method(stage: StageSettings, *, recompute: bool = False, key: str = "stage") -> Method:
+def stage_method(
+    stage: StageSettings, *, recompute: bool = False, key: str = "stage", any_names: bool = False
+) -> Method:
     """Return the trained parameters of a training stage.
 
-    Raises `UserError` for unknown adapter targets; `key` is `stages.NAME`.
+    Raises `UserError` for unknown adapter targets, unless `any_names` are valid: of a family
+    without a closed form; `key` is `stages.NAME`.
     """
     found = trains(stage)
     adapter = found.adapter
@@ -244,6 +266,6 @@ def stage_method(stage: StageSettings, *, recompute: bool = False, key: str = "s
         trains_body=found.body,
         trains_embedding=found.embedding,
         trains_head=found.head,
-        adapter=None if adapter is None else _known(adapter, f"{key}.targets"),
+        adapter=adapter if adapter is None or any_names else _known(adapter, f"{key}.targets"),
         recompute=recompute,
     )

@@ -3,14 +3,15 @@
 The folder comes first, because training loads it.
 """
 
-import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hpc_llm.accounting.config_keys import check_names
-from hpc_llm.accounting.families import fields_from_config
+from hpc_llm.accounting.families import NoFormula, fields_from_config
 from hpc_llm.errors import UserError
+from hpc_llm.rundir import bounded_json
 from hpc_llm.settings import ModelSettings
 
 __all__ = ["context_length", "model_config", "read_config"]
@@ -21,16 +22,7 @@ ROBERTA = ("roberta", "xlm-roberta", "camembert")  # two of their positions hold
 def read_config(file: Path) -> dict[str, Any]:
     """Return the content of a `config.json`; raises `UserError` for an invalid file."""
     fix = "use the model's own file, or set its sizes in model.architecture without model.path"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise UserError(str(file), None, "is not UTF-8 text", fix) from error
-    except json.JSONDecodeError as error:
-        rule = f"is not valid JSON (line {error.lineno}: {error.msg})"
-        raise UserError(str(file), None, rule, fix) from error
-    if not isinstance(config, dict):
-        raise UserError(str(file), None, "must be a JSON object, as in {...}", fix)
-    return config
+    return bounded_json(file, fix)
 
 
 def _looks_local(path: str) -> bool:
@@ -54,7 +46,8 @@ def model_config(model: ModelSettings) -> tuple[Mapping[str, Any], list[str]]:
         )
         return config, [remark] if other else []
     if architecture:
-        check_names(fields_from_config, architecture)
+        with suppress(NoFormula):  # transformers knows the keys of other families
+            check_names(fields_from_config, architecture)
         if file is None or not _looks_local(str(model.path)):
             return architecture, []
         place = "has no config.json" if file.parent.is_dir() else "no such folder"

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from hpc_llm.app.arguments import Arguments
+from hpc_llm.distributed import visible
 from hpc_llm.errors import UserError
 
 __all__ = ["run_cache"]
@@ -43,13 +44,14 @@ def _bytes(text: str) -> int:
 def _print(path: Path, rows: list[tuple[str, int, float, int]]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=f"{path}: {_size(sum(row[1] for row in rows))}", title_justify="left")
     for name in ("stage and fingerprint", "size", "last used", "used by"):
         table.add_column(name, justify="right" if name == "size" else "left")
     for name, size, used, users in rows:
         when = datetime.fromtimestamp(used).astimezone().strftime("%Y-%m-%d %H:%M")
-        table.add_row(name, _size(size), when, f"{users} run{'s' * (users != 1)}")
+        table.add_row(Text(visible(name)), _size(size), when, f"{users} run{'s' * (users != 1)}")
     Console(width=None if sys.stdout.isatty() else 1000, highlight=False).print(table)
 
 

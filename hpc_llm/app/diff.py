@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from hpc_llm.app.arguments import Arguments
+from hpc_llm.distributed import visible
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import RunFolder
 
@@ -30,6 +31,6 @@ def run_diff(arguments: Arguments) -> int:
                 "pass the folder of a run that has trained",
             )
     for line in config.differences(one.config, config.load(other.config)):
-        print(line)
-    print(compare_runs(one.path, other.path), end="")
+        print(visible(line))
+    print(visible(compare_runs(one.path, other.path)), end="")
     return 0

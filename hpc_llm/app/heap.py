@@ -15,6 +15,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from hpc_llm.distributed import child_environment
+
 __all__ = ["TUNABLES", "join_freed_blocks"]
 
 TUNABLES = ":".join(
@@ -43,4 +45,5 @@ def join_freed_blocks() -> None:
         return
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, sys.orig_argv, {**os.environ, VARIABLE: TUNABLES})
+    environment = {**child_environment(os.environ), VARIABLE: TUNABLES}
+    os.execve(sys.executable, sys.orig_argv, environment)

@@ -32,6 +32,7 @@ def help_text(verb: str | None) -> str:
     return (
         f"{text}\n\nGroups (GROUP=OPTION):\n{groups}\n\n"
         f"Training methods (+method@stages.NAME=METHOD): {', '.join(conf_files('method'))}\n\n"
+        f"Benchmark tasks (evaluation.tasks=[TASK,...]): {', '.join(conf_files('task'))}\n\n"
         f"--stages A,B runs only these stages of the verb; -m sweeps over KEY=A,B.\n"
         f"`hpc-llm {verb} --cfg job` prints every setting (GROUP.KEY=VALUE)."
     )

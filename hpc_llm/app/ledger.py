@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from hpc_llm.app.arguments import Arguments
+from hpc_llm.distributed import visible
 from hpc_llm.errors import UserError
 
 __all__ = ["run_ledger"]
@@ -22,6 +23,6 @@ def run_ledger(arguments: Arguments) -> int:
         )
     report = cost_table([Path(word) for word in arguments.overrides])
     for remark in report.remarks:
-        print(f"hpc-llm: {remark}", file=sys.stderr)
-    print(report.text, end="")
+        print(f"hpc-llm: {visible(remark)}", file=sys.stderr)
+    print(visible(report.text), end="")
     return 0

@@ -15,6 +15,7 @@ import hpc_llm
 from hpc_llm.app.arguments import parse
 from hpc_llm.app.help import help_text
 from hpc_llm.app.verbs import VERBS
+from hpc_llm.distributed import SAFE_PATH, explain_limit, visible
 from hpc_llm.errors import (
     EXIT_USER,
     BudgetSpent,
@@ -39,6 +40,8 @@ DISK_ERRORS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    os.environ.update(SAFE_PATH)  # for every child process, also those of libraries
+    os.environ.setdefault("USE_HUB_KERNELS", "NO")  # transformers would fetch code and run it
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
         if arguments.help or arguments.version or arguments.verb is None:
@@ -56,8 +59,10 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has exited: hpc-llm --help | head
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - its flush at exit has a place
         return 0
-    except OSError as error:
-        if error.errno is None:  # a library's own error, not the system's
+    except (OSError, MemoryError, RuntimeError, ImportError) as error:
+        if (line := explain_limit(error)) is not None:
+            return _report(line, EXIT_USER)
+        if not isinstance(error, OSError) or error.errno is None:  # not the system's
             raise
         why = DISK_ERRORS.get(error.errno, f"{error.strerror}; check that disk or network")
         return _report(f"{error.filename or 'write'}: {why}", EXIT_USER)
@@ -71,7 +76,7 @@ def _report(message: str, code: int) -> int:
     if os.environ.get("HPC_LLM_DEBUG"):
         traceback.print_exc()
     logging.getLogger("hpc_llm").handlers.clear()
-    print(f"hpc-llm: {' '.join(message.split())}", file=sys.stderr)
+    print(f"hpc-llm: {' '.join(visible(message).split())}", file=sys.stderr)
     return code
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from hpc_llm.app.arguments import Arguments
 from hpc_llm.app.run_folders import open_folder
-from hpc_llm.distributed import Ranks, detect_ranks, join_network, set_up_console
+from hpc_llm.distributed import Ranks, detect_ranks, join_network, set_up_console, visible
 from hpc_llm.errors import UserError
-from hpc_llm.rundir import RunFolder, write_text
+from hpc_llm.rundir import RunFolder, refuse_foreign, write_text
 from hpc_llm.settings import RunConfig
 
 __all__ = ["run_preflight"]
@@ -50,6 +50,7 @@ def run_preflight(arguments: Arguments) -> int:
         words = ["--config", arguments.config] if arguments.config else arguments.overrides
         return run_ranks(["preflight", *words], cfg.launch.processes, os.environ)
     folder = RunFolder(cfg.folder)
+    refuse_foreign(folder.path)
     if not folder.config.exists():  # never overwrite the configuration of a run
         folder = open_folder(cfg, ranks)
     return _examine(cfg, ranks, folder)
@@ -72,7 +73,7 @@ def _examine(cfg: RunConfig, ranks: Ranks, folder: RunFolder) -> int:
     if os.environ.get(EXCLUDE_VARIABLE) and report.exclude:
         write_text(Path(os.environ[EXCLUDE_VARIABLE]), ",".join(report.exclude) + "\n")
     _bill(cfg, ranks, folder)
-    print(report.text, end="", flush=True)
+    print(visible(report.text), end="", flush=True)
     return report.code
 
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from hpc_llm.distributed import Ranks, say
 from hpc_llm.errors import UserError
-from hpc_llm.rundir import RunFolder, SweepFolder
+from hpc_llm.launch import SubmittedJob, expand_output
+from hpc_llm.rundir import RunFolder, SweepFolder, refuse_foreign
 from hpc_llm.settings import RunConfig
 
-__all__ = ["is_to_be_submitted", "known_folder", "last_words", "open_folder"]
+__all__ = ["is_to_be_submitted", "known_folder", "last_words", "log_of", "open_folder"]
 
 TAIL_BYTES = 20_000
 
@@ -26,7 +27,7 @@ def open_folder(cfg: RunConfig, ranks: Ranks) -> RunFolder:
     if not ranks.is_first:
         return folder
     try:
-        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.path.mkdir(mode=0o775, parents=True, exist_ok=True)
     except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
         raise UserError(
             "runs_dir",
@@ -34,6 +35,7 @@ def open_folder(cfg: RunConfig, ranks: Ranks) -> RunFolder:
             f"cannot create {folder.path} ({error.strerror})",
             "use another runs_dir",
         ) from error
+    refuse_foreign(folder.path)
     if folder.config.exists():
         try:
             for line in config.differences(folder.config, cfg):
@@ -73,8 +75,29 @@ def known_folder(word: str) -> RunFolder:
     return folder
 
 
-def last_words(log: Path) -> str:
-    """Return the last line of a log by hpc-llm or the job script; "" if the log is missing."""
+def log_of(folder: RunFolder, job: SubmittedJob) -> Path | None:
+    """Return the log of a job; None if `jobs.jsonl` names one that cannot be its log.
+
+    It lies in the run folder, links resolved, or where `launch.options.output` of the run says.
+    """
+    log = Path(job.log)
+    if log.resolve().is_relative_to(folder.path.resolve()):
+        return log
+    from hpc_llm import config
+
+    stated = config.load(folder.config).launch.options.get("output")
+    if stated is None:
+        return None
+    array, _, task = job.job.partition("_")
+    parts = Path(expand_output(str(stated), array, task)).parts
+    return log if log.parts[-len(parts) :] == parts and not log.is_symlink() else None
+
+
+def last_words(folder: RunFolder, job: SubmittedJob) -> str:
+    """Return the last line by hpc-llm or the job script in a job's log; "" if it is missing."""
+    log = log_of(folder, job)
+    if log is None:
+        return f"its log is not in the run folder: {job.log}"
     try:
         with log.open("rb") as handle:
             handle.seek(max(0, log.stat().st_size - TAIL_BYTES))

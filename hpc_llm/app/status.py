@@ -9,6 +9,7 @@ from typing import Any
 
 from hpc_llm.app.arguments import Arguments
 from hpc_llm.app.run_folders import known_folder, last_words
+from hpc_llm.distributed import visible
 from hpc_llm.errors import UserError
 from hpc_llm.launch import SubmittedJob, newest_chain
 from hpc_llm.rundir import RunFolder, SweepFolder, read_jsonl
@@ -51,9 +52,9 @@ def run_status(arguments: Arguments) -> int:
         except UserError as error:
             if len(arguments.overrides) == 1:
                 raise
-            print(f"hpc-llm: {error}; skipped", file=sys.stderr)
+            print(f"hpc-llm: {visible(str(error))}; skipped", file=sys.stderr)
             continue
-        print("\n" * bool(number) + "\n".join(_lines(folder)))
+        print("\n" * bool(number) + visible("\n".join(_lines(folder))))
     return 0
 
 
@@ -61,7 +62,7 @@ def _lines(folder: RunFolder) -> Iterator[str]:
     jobs = newest_chain(folder.jobs)
     states, remarks = job_states([job.job for job in jobs])
     for remark in remarks:
-        print(f"hpc-llm: {remark}", file=sys.stderr)
+        print(f"hpc-llm: {visible(remark)}", file=sys.stderr)
     if jobs:
         when = datetime.fromisoformat(jobs[0].when).astimezone().strftime("%Y-%m-%d %H:%M")
         count = "1 job" if len(jobs) == 1 else f"a chain of {len(jobs)} jobs"
@@ -91,13 +92,15 @@ def _row(
     state = states.get(job.job)
     if state is None:
         return job.job, job.part, "unknown", "-", stages
-    details = [_details(job, state, states)]
+    details = [_details(folder, job, state, states)]
     if state.state != "PENDING" or count:
         details.append(stages)
     return job.job, job.part, state.state, state.nodes or "-", "; ".join(filter(None, details))
 
 
-def _details(job: SubmittedJob, state: JobState, states: Mapping[str, JobState]) -> str:
+def _details(
+    folder: RunFolder, job: SubmittedJob, state: JobState, states: Mapping[str, JobState]
+) -> str:
     """Return why a job is pending, how long it has been running, or how it ended."""
     if state.state == "PENDING":
         return _waits(job, state)
@@ -111,7 +114,7 @@ def _details(job: SubmittedJob, state: JobState, states: Mapping[str, JobState])
     if state.state == "COMPLETED":
         return f"in {state.elapsed}"
     code = f"exit code {state.exit_code}" if state.exit_code else ""
-    return ": ".join(filter(None, (code, last_words(Path(job.log)))))
+    return ": ".join(filter(None, (code, last_words(folder, job))))
 
 
 def _waits(job: SubmittedJob, state: JobState) -> str:

@@ -15,17 +15,17 @@ from pathlib import Path
 from hpc_llm.app.arguments import Arguments
 from hpc_llm.app.run_folders import is_to_be_submitted, open_folder
 from hpc_llm.app.trials import PlannedTrial, plan_sweep
-from hpc_llm.distributed import Ranks, say
+from hpc_llm.distributed import STOP_SIGNALS, Ranks, say
 from hpc_llm.errors import EXIT_REQUEUE, UserError
 from hpc_llm.launch import run_ranks
-from hpc_llm.rundir import Sweep, SweepFolder, append_line
+from hpc_llm.rundir import Sweep, SweepFolder, append_line, refuse_foreign
 
 __all__ = ["run_sweep"]
 
 # Exit codes of a trial that end the sweep: stopped on request, or interrupted
 STOPPED = (
     EXIT_REQUEUE,
-    *(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)),
+    *(128 + number for number in (signal.SIGINT, *STOP_SIGNALS)),
 )
 
 
@@ -48,6 +48,7 @@ def run_sweep(arguments: Arguments, ranks: Ranks) -> int:
     cfg = planned[0].cfg
     if cfg.plan.only:
         return _plan(arguments, folder, sweep, planned)
+    refuse_foreign(folder.path)
     if is_to_be_submitted(cfg, ranks, from_file=False):
         from hpc_llm.app.submit_sweep import submit_sweep
 

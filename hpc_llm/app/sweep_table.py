@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from hpc_llm.app.arguments import Arguments
 from hpc_llm.app.run_folders import last_words
+from hpc_llm.distributed import visible
 from hpc_llm.errors import EXIT_REQUEUE, UserError
 from hpc_llm.launch import SubmittedJob, newest_chain
 from hpc_llm.report import (
@@ -57,7 +58,7 @@ def print_sweep(folder: SweepFolder) -> list[TrialRow]:
     chains = {t.number: newest_chain(folder.trial(t.number).jobs) for t in sweep.trials}
     states, remarks = job_states([job.job for jobs in chains.values() for job in jobs])
     for remark in remarks:
-        print(f"hpc-llm: {remark}", file=sys.stderr)
+        print(f"hpc-llm: {visible(remark)}", file=sys.stderr)
     here = {line["trial"]: line for line in read_jsonl(folder.local)}
     rows, reasons = [], []
     for trial in sweep.trials:
@@ -70,7 +71,7 @@ def print_sweep(folder: SweepFolder) -> list[TrialRow]:
         reasons += [f"  trial {trial.number}: {state.why}"] if state.why else []
     wide = None if sys.stdout.isatty() else 1000  # do not wrap lines in a pipe
     Console(width=wide, highlight=False).print(sweep_table(sweep.keys, rows))
-    print("\n".join([*reasons, *_summary(folder, sweep.keys, rows)]))
+    print(visible("\n".join([*reasons, *_summary(folder, sweep.keys, rows)])))
     return rows
 
 
@@ -119,7 +120,7 @@ def _in_queue(
         if state.state == "CANCELLED":
             return TrialState(f"cancelled at {at}")
         code = f"exit code {state.exit_code}" if state.exit_code else state.state
-        why = f"job {job.job}, {job.part}, {state.state}: {code}: {last_words(Path(job.log))}"
+        why = f"job {job.job}, {job.part}, {state.state}: {code}: {last_words(folder, job)}"
         return TrialState(f"failed at {at}", "failed", why)
     return TrialState(f"ended at {at}", "failed", f"all jobs completed, but {at} is not done")
 

@@ -26,9 +26,10 @@ from hpc_llm.config.stages import as_written, typed_stages
 from hpc_llm.config.suggest import OPEN_ENDED, explain, refuse_hydra
 from hpc_llm.errors import UserError
 from hpc_llm.methods import describe, method_names
-from hpc_llm.rundir import conf_dir, flat, write_text
+from hpc_llm.rundir import check_yaml, conf_dir, flat, write_text
 from hpc_llm.rundir.choices import plugin_folders
 from hpc_llm.settings import RunConfig
+from hpc_llm.settings.secrets import refuse_secrets
 from hpc_llm.vocabulary.initial import check_transplant
 
 __all__ = [
@@ -86,6 +87,8 @@ def compose(overrides: list[str], example: bool = False) -> DictConfig:
 def _search_path() -> list[str]:
     """Return the override that adds plug-in folders to Hydra's search path."""
     folders = [folder / "conf" for folder in plugin_folders() if (folder / "conf").is_dir()]
+    for file in itertools.chain(*(folder.rglob("*.yaml") for folder in folders)):
+        check_yaml(file)
     return [f"hydra.searchpath=[{','.join(f'file://{f}' for f in folders)}]"] if folders else []
 
 
@@ -120,6 +123,7 @@ def typed(config: DictConfig) -> RunConfig:
     """
     plain = OmegaConf.to_container(config)
     assert isinstance(plain, dict)
+    refuse_secrets(flat({str(key): value for key, value in plain.items()}))
     stages = typed_stages(plain.pop("stages", None) or {})
     schema = OmegaConf.merge(OmegaConf.structured(RunConfig), plain)
     assert isinstance(schema, DictConfig)
@@ -141,6 +145,7 @@ def write(config: RunConfig, path: Path) -> None:
 
 def load(path: Path) -> RunConfig:
     """Load a configuration written by `write`."""
+    check_yaml(path)
     try:
         loaded = OmegaConf.load(path)
         if not loaded:
@@ -190,6 +195,7 @@ def differences(path: Path, new: RunConfig) -> list[str]:
 
 
 def _plain(path: Path) -> dict[str, Any]:
+    check_yaml(path)
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path))
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:

@@ -14,7 +14,7 @@ from hashlib import blake2b, sha256
 from itertools import islice
 from pathlib import Path
 
-from hpc_llm.corpus.clean import clean
+from hpc_llm.corpus.clean import clean, count_invisible
 from hpc_llm.corpus.documents import expand_entries, read_documents
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import readable
@@ -51,6 +51,8 @@ class CorpusCounts:
     """Documents dropped as held out from another text."""
     words: int
     """Of the training documents."""
+    invisible: int
+    """Characters removed from the documents: control characters, unpaired surrogates, marks."""
 
 
 class _Corpus:
@@ -66,11 +68,12 @@ class _Corpus:
         self.test: list[str] = []
         self.tune: list[str] = []
         self.characters = self.bytes = self.words = 0
-        self.duplicates = self.dropped = self.excluded = 0
+        self.duplicates = self.dropped = self.excluded = self.invisible = 0
 
     def train_texts(self, documents: Iterable[str]) -> Iterator[str]:
         """Yield the training part of `documents`; `test` and `tune` are set when it ends."""
         for document in documents:
+            self.invisible += count_invisible(document)
             if (text := self._admit(clean(document))) is not None:
                 self.words += len(text.split())
                 yield text
@@ -134,6 +137,16 @@ def _write(path: Path, texts: Iterable[str]) -> int:
     return count
 
 
+def _fields(entries: list[str], key: str, settings: CorpusSettings) -> dict[str, str]:
+    """Return the files and sources of `entries`, each with its field of the text."""
+    name = key.removeprefix("corpus.").removeprefix("texts.")
+    found: dict[str, str] = {}
+    for entry in entries:
+        for source in expand_entries([entry], key):
+            found.setdefault(source, settings.field_of(name, entry))
+    return found
+
+
 def build_corpus(
     entries: list[str],
     key: str,
@@ -152,8 +165,11 @@ def build_corpus(
     `UserError` for what cannot be read and for fewer than three documents (one with `heldout`); a
     full disk raises `OSError`.
     """
-    sources = expand_entries(entries, key)
-    documents = (text for source in sources for text in read_documents(source, settings))
+    documents = (
+        text
+        for source, field in _fields(entries, key, settings).items()
+        for text in read_documents(source, settings, field)
+    )
     corpus = _Corpus(settings, seed, heldout)
     least = 3 if heldout is None else 1
     folder.mkdir(parents=True, exist_ok=True)
@@ -181,6 +197,7 @@ def build_corpus(
         test_bytes=sum(len(text.encode()) for text in corpus.test),
         excluded=corpus.excluded,
         words=corpus.words,
+        invisible=corpus.invisible,
     )
 
 

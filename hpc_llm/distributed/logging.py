@@ -4,10 +4,18 @@ import logging
 import sys
 
 from hpc_llm.distributed.ranks import Ranks
+from hpc_llm.distributed.terminal import visible
 
 __all__ = ["say", "set_up_console"]
 
 _LOGGER = logging.getLogger("hpc_llm")
+
+
+class _Visible(logging.Formatter):
+    """Messages contain paths, settings and errors of other programs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 def set_up_console(ranks: Ranks) -> None:
@@ -18,7 +26,7 @@ def set_up_console(ranks: Ranks) -> None:
     """
     prefix = f"[rank {ranks.rank}] " if ranks.world_size > 1 else ""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(prefix + "%(message)s"))
+    handler.setFormatter(_Visible(prefix + "%(message)s"))
     _LOGGER.handlers[:] = [handler]
     _LOGGER.setLevel(logging.INFO if ranks.is_first else logging.WARNING)
     _LOGGER.propagate = False

@@ -9,12 +9,16 @@ it. So launchers block `HELD_BACK` first: such a signal stays pending until the 
 installed.
 
 Slurm sends SIGTERM for scancel, preemption and requeue, and the signal of `--signal` before the
-time limit; some sites send SIGUSR1 or SIGUSR2 for preemption.
+time limit; some sites send SIGUSR1 or SIGUSR2 for preemption. A terminal sends SIGHUP when it is
+closed (the end of an ssh session) and SIGQUIT for Ctrl-\\; if they are ignored, as by `nohup`, they
+stay ignored.
 """
 
+import os
+import select
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -22,13 +26,47 @@ from typing import Any
 
 from hpc_llm.errors import Stopped
 
-__all__ = ["HELD_BACK", "STOP_SIGNALS", "StopFlag", "unreached"]
+__all__ = [
+    "HELD_BACK",
+    "STOP_SIGNALS",
+    "StopFlag",
+    "caught",
+    "leave_closed_terminal",
+    "unreached",
+]
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+OF_TERMINAL = (signal.SIGHUP, signal.SIGQUIT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, *OF_TERMINAL)
 HELD_BACK = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )  # not SIGTERM: it must end a process that hangs at start-up
+
+
+def caught(signals: Iterable[signal.Signals]) -> list[signal.Signals]:
+    """Return those of `signals` to handle: not SIGHUP and SIGQUIT if this process ignores them.
+
+    `nohup` ignores the first, a shell both for a command in the background.
+    """
+    return [
+        number
+        for number in signals
+        if number not in OF_TERMINAL or signal.getsignal(number) is not signal.SIG_IGN
+    ]
+
+
+def leave_closed_terminal() -> None:
+    """Send standard output and error to /dev/null if they are a terminal that has been closed.
+
+    Each write would fail there, before the run has saved its state.
+    """
+    for descriptor in (1, 2):
+        poll = select.poll()
+        poll.register(descriptor, 0)
+        if any(event & select.POLLHUP for _, event in poll.poll(0)):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
 
 
 @contextmanager
@@ -86,13 +124,15 @@ class StopFlag:
         return self._reason
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            leave_closed_terminal()
         first, self._reason = self._reason is None, self._reason or signal.Signals(number).name
         if first and self._told is not None:
             self._told(self._reason)
 
     def __enter__(self) -> "StopFlag":
         """Install the handlers and deliver pending signals."""
-        for number in STOP_SIGNALS:
+        for number in caught(STOP_SIGNALS):
             self._before[number] = signal.signal(number, self._note)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # delivers pending signals
         return self

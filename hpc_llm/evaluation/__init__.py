@@ -1,7 +1,7 @@
-"""Evaluation on held-out text: bits per byte, forgetting, the merging factor, samples.
+"""Evaluation: bits per byte, forgetting, the merging factor, samples, benchmark tasks.
 
 The modules that need torch are imported by name (`hpc_llm.evaluation.bits_per_byte`,
-`.lora_scale`, `.samples`); the statistics below need numpy only.
+`.lora_scale`, `.samples`, `.tasks.scorer`); the statistics below need numpy only.
 """
 
 from hpc_llm.evaluation.bootstrap import DocumentLosses, Interval

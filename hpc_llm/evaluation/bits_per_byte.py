@@ -31,6 +31,8 @@ __all__ = [
     "document_nll",
     "document_windows",
     "measure_bpb",
+    "window_of",
+    "windows_nll",
 ]
 
 LOGITS = 2**28  # at most in one forward pass: 1 GiB in fp32
@@ -107,10 +109,29 @@ def document_nll(
     a document and its first token is not scored. An empty document has 0 nats.
     """
     sequences = encoded if first_token is None else [[first_token, *ids] for ids in encoded]
-    window = min(settings.window, positions_of(model) or settings.window)
+    window = window_of(model, settings)
     windows = document_windows([len(ids) - 1 for ids in sequences], window, settings.stride)
-    tokens = min(settings.batch_tokens, LOGITS // model.config.get_text_config().vocab_size)
-    nll = np.zeros(len(encoded))
+    return windows_nll(model, sequences, windows, settings.batch_tokens)
+
+
+def window_of(model: torch.nn.Module, settings: EvaluationSettings) -> int:
+    """Return the predictions of a window: `settings.window`, at most the model's positions."""
+    return min(settings.window, positions_of(model) or settings.window)
+
+
+def windows_nll(
+    model: torch.nn.Module,
+    sequences: list[list[int]],
+    windows: list[ScoringWindow],
+    batch_tokens: int,
+) -> np.ndarray:
+    """Return the nats that the windows of each sequence score in total, float64 (sequences,).
+
+    Prediction i of a sequence is of its token i + 1. Windows are batched by length, with at most
+    `batch_tokens` tokens in a forward pass.
+    """
+    tokens = min(batch_tokens, LOGITS // model.config.get_text_config().vocab_size)
+    nll = np.zeros(len(sequences))
     with inference(model):
         for batch in _batches(windows, tokens):
             losses = _batch_nll(model, sequences, batch)

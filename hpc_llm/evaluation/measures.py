@@ -7,7 +7,7 @@ measure that the files hold.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from hpc_llm.evaluation.bootstrap import DocumentLosses
 from hpc_llm.evaluation.forgetting import delta_bpb
-from hpc_llm.rundir import publish, readable, system_errors
+from hpc_llm.rundir import publish, readable, system_errors, temporary_beside
 from hpc_llm.settings.corpus import LANGUAGES
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ __all__ = [
     "language_view",
     "load_losses",
     "save_losses",
+    "task_measures",
 ]
 
 
@@ -48,11 +49,26 @@ class Measure:
     """Unit, as on the axis of a plot: bits per byte."""
     better: str
     """lower | higher."""
+    chance: float | None = None
+    """Value of a random guess; None: there is none."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a direction other than lower or higher."""
         if self.better not in ("lower", "higher"):
             raise ValueError(f"better={self.better}: must be lower or higher")
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether its interval contains `chance`; without an interval it is not above it."""
+        if self.chance is None:
+            return False
+        if self.low is None or self.high is None:
+            return True
+        return self.low <= self.chance <= self.high
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return its fields as written to files; `chance` only if there is one."""
+        return {key: v for key, v in asdict(self).items() if key != "chance" or v is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +87,10 @@ class Evaluated:
     """Losses of the base model on the same documents; None at the base model itself."""
     seed: int
     """Seed of the bootstrap."""
+    tasks: Mapping[str, Measure] = field(default_factory=dict)
+    """The first metric of each benchmark task; empty at points without tasks."""
+    note: str = ""
+    """What of the documents was cut, for the log line."""
 
 
 def bits_per_byte_measures(evaluated: Evaluated) -> dict[str, Measure]:
@@ -95,6 +115,11 @@ def forgetting_measures(evaluated: Evaluated) -> dict[str, Measure]:
             change = delta_bpb(base[language], after, evaluated.seed)
             found[f"forgetting/{language}"] = _measure(change, len(after.nll))
     return found
+
+
+def task_measures(evaluated: Evaluated) -> dict[str, Measure]:
+    """Return `task/NAME`: the first metric of each benchmark task."""
+    return {f"task/{name}": measure for name, measure in evaluated.tasks.items()}
 
 
 def _measure(interval: Any, documents: int) -> Measure:
@@ -139,7 +164,7 @@ def save_losses(path: Path, losses: Mapping[str, DocumentLosses]) -> None:
     for language, found in losses.items():
         arrays |= {f"{language}.nll": found.nll, f"{language}.bytes": found.byte_counts}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_beside(path)
     with system_errors(path), temporary.open("wb") as handle:
         np.savez(handle, allow_pickle=False, **arrays)
     publish(temporary, path)

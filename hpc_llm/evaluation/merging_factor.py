@@ -1,9 +1,13 @@
 """The merging factor phi of `W = W0 + phi * lam * B A`, chosen on held-out text.
 
-J(phi) = BPB_target(phi) + beta * max(0, BPB_source(phi) - BPB_source(0)) is measured on a grid,
-then by golden section (Kiefer 1953) around the best grid point. A paired bootstrap over documents
-gives the uncertainty of the minimum, and of all factors within one standard error of it the
-smallest is chosen (Breiman et al. 1984): among equals the one that changes the model least.
+Rule `no_harm`: BPB on target text is minimised on a grid, then by golden section (Kiefer 1953)
+around its best point. Of all factors tried, those within one standard error of the best are equally
+good for the target language (a paired bootstrap over documents; Breiman et al. 1984); the one with
+the lowest BPB on source text is chosen. So the target language never pays for what it saves.
+
+Rule `weighted` minimises J(phi) = BPB_target(phi) + beta * max(0, BPB_source(phi) - BPB_source of
+the base model), and chooses the smallest factor within one standard error.
+
 This module sees losses only, neither texts nor model; never tune on a test benchmark.
 """
 
@@ -22,6 +26,7 @@ from hpc_llm.evaluation.bootstrap import (
     percentiles,
     resampled_bpb,
 )
+from hpc_llm.evaluation.segments import FEW_DOCUMENTS
 from hpc_llm.settings import CorrectSettings
 
 __all__ = ["Losses", "PhiChoice", "choose_phi"]
@@ -36,34 +41,57 @@ class PhiChoice:
     """The chosen merging factor and the search behind it."""
 
     value: float
-    """The smallest factor within one standard error of the best."""
+    """The factor that the rule chooses."""
     low: float
-    """95 % interval of the best factor, lower bound; never above `value`."""
+    """95 % interval of the best factor, lower bound. It need not contain `value`."""
     high: float
-    """95 % interval of the best factor, upper bound; never below `value`."""
+    """95 % interval of the best factor, upper bound."""
+    has_interval: bool
+    """Whether there are documents enough for the interval; else it is the whole grid."""
     best: float
     """The factor with the lowest objective."""
+    rule: str
+    """no_harm | weighted."""
     beta: float
-    """Weight of forgetting in the objective."""
+    """Weight of forgetting in the objective of `weighted`."""
     at_edge: bool
     """`value` or `best` is an end of the grid: a wider grid may contain a better factor."""
     source_base_bpb: float | None
-    """Bits per byte on source text at phi 0; None without source text."""
+    """Bits per byte of the base model on source text, in the objective of `weighted`, else None."""
     curve: list[dict[str, Any]]
     """A point for each factor tried, ascending: `phi`, `target_bpb`, `target_low`, `target_high`,
     `source_bpb`, `source_low`, `source_high` (None without source text), `objective` and `from`
     (grid | golden)."""
 
+    def point(self, phi: float) -> dict[str, Any] | None:
+        """Return the point of the curve at `phi`, or None."""
+        return next((point for point in self.curve if point["phi"] == phi), None)
+
+    def cost(self) -> str:
+        """Return what the choice changes against phi = 1, in BPB; empty if 1 was not tried."""
+        one, chosen = self.point(1.0), self.point(self.value)
+        if one is None or chosen is None:
+            return ""
+        sides = {"target": "target_bpb", "source": "source_bpb"}
+        changes = [
+            f"{side} {chosen[key] - one[key]:+.3f}"
+            for side, key in sides.items()
+            if one[key] is not None
+        ]
+        return f"{', '.join(changes)} BPB against phi 1"
+
     def to_json(self) -> dict[str, Any]:
         """Return the content of `correct/phi.json`."""
         objective = "BPB(target)"
         if self.source_base_bpb is not None:
-            objective += f" + {self.beta} · max(0, BPB(source) − BPB(source) at phi = 0)"
+            objective += f" + {self.beta} · max(0, BPB(source) − BPB(source) of the base model)"
         return {
+            "rule": self.rule,
             "phi": {"value": self.value, "low": self.low, "high": self.high},
             "best": self.best,
             "beta": self.beta,
             "objective": f"J = {objective}",
+            "has_interval": self.has_interval,
             "at_edge": self.at_edge,
             "source_base_bpb": self.source_base_bpb,
             "curve": self.curve,
@@ -101,45 +129,59 @@ class _Objective:
     target: _Side
     source: _Side | None
     beta: float
+    base_nll: np.ndarray | None
+    """Nats of the base model on the source documents; None: the target's BPB alone counts."""
+
+    def base_bpb(self) -> float | None:
+        """BPB of the base model on source text, if it counts."""
+        if self.source is None or self.base_nll is None:
+            return None
+        return bits_per_byte(self.base_nll, self.source.byte_counts)
 
     def value(self, phi: float) -> float:
-        """J(phi); infinite where the loss is NaN or infinite."""
-        result = self.target.bpb(phi)
+        """J(phi); infinite where a loss is NaN or infinite."""
+        result, base = self.target.bpb(phi), self.base_bpb()
         if self.source is not None:
-            loss = self.source.bpb(phi) - self.source.bpb(0.0)
-            result += self.beta * float(np.maximum(0.0, loss))  # max() would lose a NaN
+            lost = self.source.bpb(phi) - (base or 0.0)
+            weight = 0.0 if base is None else self.beta
+            result += weight * float(np.maximum(0.0, lost))  # max() would lose a NaN
+            if not math.isfinite(lost):
+                return math.inf
         return result if math.isfinite(result) else math.inf
 
     def resampled(self, phi: float) -> np.ndarray:
         """J(phi) of each resample, (samples,)."""
         result = self.target.resampled(phi)
-        if self.source is None:
+        if self.source is None or self.base_nll is None:
             return result
-        loss = self.source.resampled(phi) - self.source.resampled(0.0)
-        return result + self.beta * np.maximum(0.0, loss)
+        base = resampled_bpb(self.base_nll, self.source.byte_counts, self.source.draws)
+        return result + self.beta * np.maximum(0.0, self.source.resampled(phi) - base)
 
 
 def choose_phi(
     target_nll: Losses,
     source_nll: Losses | None,
-    target_bytes: np.ndarray,
-    source_bytes: np.ndarray,
+    sizes: tuple[np.ndarray, np.ndarray],
     settings: CorrectSettings,
     seed: int,
+    base_nll: np.ndarray | None = None,
 ) -> PhiChoice:
     """Return the merging factor for losses that can be evaluated at any phi.
 
-    `target_nll(phi)` and `source_nll(phi)` return the nats of each held-out document; the byte
-    counts (documents,) are those of the same documents. `source_nll` None: the objective has no
-    forgetting term and `source_bytes` is not read. Each factor is evaluated once; factors without
-    a finite loss are skipped.
+    `target_nll(phi)` and `source_nll(phi)` return the nats of each held-out document; `sizes` are
+    the bytes (documents,) of the target and source documents. `source_nll` None: there is no source
+    text, and of equally good factors the smallest is chosen. `base_nll` are the nats of the base
+    model on the source documents, which the rule `weighted` needs. Each factor is evaluated once;
+    factors without a finite loss are skipped.
     Raises `UserError` when there is no text, or no factor of the grid has a finite loss.
     """
+    target_bytes, source_bytes = sizes
     target = _side(target_nll, target_bytes, settings.bootstrap_samples, seed)
     source = None
     if source_nll is not None:
         source = _side(source_nll, source_bytes, settings.bootstrap_samples, seed + 1)
-    objective = _Objective(target, source, settings.beta)
+    weighted = settings.rule == "weighted"
+    objective = _Objective(target, source, settings.beta, base_nll if weighted else None)
     tried = _search(objective, settings)
     finite = {phi: value for phi, value in sorted(tried.items()) if math.isfinite(value)}
     if not finite:
@@ -150,15 +192,18 @@ def choose_phi(
             "train with a lower learning rate",
         )
     best = min(finite, key=finite.__getitem__)
-    value, low, high = _decide(objective, finite, best)
+    value, low, high = _decide(objective, finite, best, sparing=not weighted)
+    enough = int(np.count_nonzero(target.byte_counts)) >= FEW_DOCUMENTS
     return PhiChoice(
         value=value,
-        low=low,
-        high=high,
+        low=low if enough else settings.grid[0],
+        high=high if enough else settings.grid[-1],
+        has_interval=enough,
         best=best,
+        rule=settings.rule,
         beta=settings.beta,
         at_edge=bool({value, best} & {settings.grid[0], settings.grid[-1]}),
-        source_base_bpb=None if source is None else source.bpb(0.0),
+        source_base_bpb=objective.base_bpb(),
         curve=[_point(objective, phi, settings.grid) for phi in finite],
     )
 
@@ -189,9 +234,12 @@ def _search(objective: _Objective, settings: CorrectSettings) -> dict[float, flo
 
 
 def _decide(
-    objective: _Objective, tried: dict[float, float], best: float
+    objective: _Objective, tried: dict[float, float], best: float, *, sparing: bool
 ) -> tuple[float, float, float]:
     """Return the chosen factor and the interval of the best one; `tried` is ascending in phi.
+
+    Of factors within one standard error of the best, the one with the lowest BPB on source text is
+    chosen if `sparing`, and the smallest else or on a tie.
 
     The interval is that of the factor with the lowest J in each resample. The standard error is
     that of J(phi) - J(best) on the same resamples.
@@ -201,8 +249,11 @@ def _decide(
     low, high = percentiles(phis[resampled.argmin(0)])
     errors = (resampled - resampled[list(tried).index(best)]).std(1)  # (factors,)
     excess = np.array(list(tried.values())) - tried[best]
-    value = float(phis[np.flatnonzero(excess <= errors)[0]])
-    return value, min(low, value), max(high, value)
+    equal = [float(phi) for phi in phis[excess <= errors]]
+    source = objective.source
+    if not sparing or source is None:
+        return equal[0], low, high
+    return min(equal, key=lambda phi: (source.bpb(phi), phi)), low, high
 
 
 def _point(objective: _Objective, phi: float, grid: list[float]) -> dict[str, Any]:

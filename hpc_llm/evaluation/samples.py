@@ -7,6 +7,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from hpc_llm.errors import UserError
 from hpc_llm.evaluation.inference import inference, positions_of
+from hpc_llm.tokenizer.text import Encode, first_token, text_encoder
 
 __all__ = ["continue_texts"]
 
@@ -16,23 +17,28 @@ def continue_texts(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     max_new_tokens: int,
+    encode: Encode | None = None,
 ) -> list[str]:
     """Return the greedy continuation of each prompt as text, without the prompt itself.
 
     Each prompt follows BOS (EOS where there is none), as documents do in training, and is
     continued alone, so that no padding is needed; generation stops at EOS, `max_new_tokens` or the
-    model's last position. Raises `UserError` when a prompt is empty or leaves no position free.
+    model's last position. `encode` turns texts into ids; None: the `text_encoder` of `tokenizer`.
+    Raises `UserError` when a prompt is empty or leaves no position free.
     """
+    encode = encode or text_encoder(tokenizer)
+    first = first_token(tokenizer)
+    start = [] if first is None else [first]
     with inference(model):
-        return [_continue(model, tokenizer, prompt, max_new_tokens) for prompt in prompts]
+        return [
+            _continue(model, tokenizer, start + ids, max_new_tokens)
+            for ids in encode(list(prompts))
+        ]
 
 
 def _continue(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, max_new_tokens: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: list[int], max_new_tokens: int
 ) -> str:
-    first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    ids = [] if first is None else [first]
-    ids += tokenizer.encode(prompt, add_special_tokens=False)
     free = (positions_of(model) or len(ids) + max_new_tokens) - len(ids)
     if free < 1 or not ids:
         raise UserError(

@@ -3,7 +3,7 @@
 Inside a job srun starts the ranks; elsewhere mpirun or torchrun may.
 """
 
-from hpc_llm.launch.job_script import job_script, log_path, words_of
+from hpc_llm.launch.job_script import expand_output, job_script, log_path, words_of
 from hpc_llm.launch.jobs import SubmittedJob, newest_chain, read_jobs, record_jobs
 from hpc_llm.launch.local import run_ranks
 from hpc_llm.launch.options import ranks_per_node
@@ -23,6 +23,7 @@ __all__ = [
     "ask_slurm",
     "copy_code",
     "divide",
+    "expand_output",
     "job_script",
     "log_path",
     "newest_chain",

@@ -18,10 +18,11 @@ from hpc_llm.launch.options import sbatch_options
 from hpc_llm.launch.parts import Part
 from hpc_llm.settings import RunConfig
 
-__all__ = ["job_name", "job_script", "log_path", "words_of"]
+__all__ = ["expand_output", "job_name", "job_script", "log_path", "words_of"]
 
 TEMPLATE = Path(__file__).with_name("job.sbatch.j2")
 LOG, ARRAY_LOG = "/slurm-%j.out", "/%a/slurm-%A_%a.out"
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 GPU_OPTIONS = re.compile(r"gpus?|gpus?-per-.*|gres|tres-per-task")
 
 
@@ -38,7 +39,8 @@ def job_script(
     most `launch.throttle` run at once; each reads its configuration from the subfolder named by its
     id, beside `config_path`. Logs and compiled extensions go to the folder of the configuration.
     The job runs in the current working directory, so relative paths in the configuration stay
-    valid. Raises `UserError` for values with a line break, including the path of the run folder.
+    valid. Raises `UserError` for values with a line break or another control character, including
+    the path of the run folder.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -89,8 +91,13 @@ def log_path(cfg: RunConfig, folder: Path, job: str) -> Path:
     if named is None:
         return folder.absolute() / f"slurm-{job}.out"
     array, _, task = job.partition("_")
-    known = {"%A": array, "%a": task} if task else {"%j": job}
-    return Path.cwd() / re.sub("%[Aaj]", lambda found: known.get(found[0], found[0]), str(named))
+    return Path.cwd() / expand_output(str(named), array, task)
+
+
+def expand_output(text: str, job: str, task: str = "") -> str:
+    """Expand %j, and for a task of the array `job` %A and %a, in an option `output`."""
+    known = {"%A": job, "%a": task} if task else {"%j": job}
+    return re.sub("%[Aaj]", lambda found: known.get(found[0], found[0]), text)
 
 
 def _numbers(tasks: Sequence[int], throttle: int | None) -> str:
@@ -113,12 +120,12 @@ def _directive(key: str, value: Any) -> str:
     if value is True:
         return f"--{key}"
     text = str(value)
-    if "\n" in text:
+    if CONTROL.search(text):
         raise UserError(
             f"sbatch --{key}",
             repr(text),
-            "must be one line",
-            "remove the line break",
+            "must be one line without control characters",
+            "remove them",
         )
     if re.search(r"""[\s'"\\#]""", text):
         text = "'" + re.sub(r"(['\\])", r"\\\1", text) + "'"

@@ -1,8 +1,11 @@
 """Submitted jobs of a run: `runs/<run>/jobs.jsonl`, one line per job."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from hpc_llm.rundir import append_line, read_jsonl
 
@@ -31,7 +34,7 @@ class SubmittedJob:
     """Time of submission in UTC, in the format of the stage records."""
 
 
-NEEDED = [one.name for one in fields(SubmittedJob)]
+JOB_ID = re.compile(r"[0-9]{1,12}(_[0-9]{1,9})?")
 
 
 def record_jobs(path: Path, jobs: Sequence[SubmittedJob]) -> None:
@@ -41,12 +44,37 @@ def record_jobs(path: Path, jobs: Sequence[SubmittedJob]) -> None:
 
 
 def read_jobs(path: Path) -> list[SubmittedJob]:
-    """Return all jobs of a run, the newest chain last; other lines are skipped."""
-    return [
-        SubmittedJob(**{key: line[key] for key in NEEDED})
-        for line in read_jsonl(path)
-        if all(key in line for key in NEEDED)
-    ]
+    """Return all jobs of a run, the newest chain last.
+
+    The file may be damaged or forged: lines that do not describe a job are skipped, for example one
+    whose id is not a number or a number and an array task (7_0).
+    """
+    return [job for line in read_jsonl(path) if (job := _job(line)) is not None]
+
+
+def _job(line: Mapping[str, Any]) -> SubmittedJob | None:
+    kinds = {one.name: one.type for one in fields(SubmittedJob)}
+    values: dict[str, Any] = {name: line.get(name) for name in kinds}
+    for name, kind in kinds.items():
+        value = values[name]
+        texts = value if kind == list[str] and isinstance(value, list) else [value]
+        if isinstance(value, list) != (kind == list[str]) or not _all_texts(texts):
+            return None
+    job = SubmittedJob(**values)
+    known = all(JOB_ID.fullmatch(one) for one in (job.job, job.chain, *job.after))
+    return job if known and _is_time(job.when) else None
+
+
+def _all_texts(values: Sequence[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _is_time(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def newest_chain(path: Path) -> list[SubmittedJob]:

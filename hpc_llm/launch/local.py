@@ -9,21 +9,30 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import IO
 
-from hpc_llm.distributed import HELD_BACK, Ranks, export
+from hpc_llm.distributed import (
+    HELD_BACK,
+    STOP_SIGNALS,
+    Ranks,
+    caught,
+    child_environment,
+    export,
+    leave_closed_terminal,
+    python_module,
+    say,
+)
 from hpc_llm.errors import EXIT_REQUEUE
 
 __all__ = ["run_ranks"]
 
-RANK_COMMAND = (sys.executable, "-m", "hpc_llm.app")
-FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+RANK_COMMAND = python_module("hpc_llm.app")
+FORWARDED = (*STOP_SIGNALS, signal.SIGINT)
 GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL
 POLL_SECONDS = 0.05
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -84,7 +93,7 @@ def _start(command: list[str], environment: dict[str, str]) -> subprocess.Popen[
     first = environment["RANK"] == "0"
     return subprocess.Popen(
         command,
-        env=environment,
+        env=child_environment(environment),
         stdin=None if first else subprocess.DEVNULL,
         stdout=None if first else subprocess.PIPE,
         stderr=None if first else subprocess.PIPE,
@@ -119,11 +128,14 @@ def _start_copiers(ranks: list[subprocess.Popen[bytes]]) -> Iterator[threading.T
 
 
 def _copy(stream: IO[bytes], target: int, prefix: bytes) -> None:
-    """Copy lines to a file descriptor, each with `prefix` in a single write."""
-    with stream, open(target, "wb", closefd=False) as out:
+    """Copy lines to a file descriptor, each with `prefix` in a single write.
+
+    Lines that cannot be written (a closed terminal) are dropped: the rank must not wait for them.
+    """
+    with stream:
         for line in stream:
-            out.write(prefix + line.removesuffix(b"\n") + b"\n")
-            out.flush()
+            with suppress(OSError):
+                os.write(target, prefix + line.removesuffix(b"\n") + b"\n")
 
 
 @contextmanager
@@ -131,10 +143,12 @@ def _forward_signals(ranks: list[subprocess.Popen[bytes]]) -> Iterator[None]:
     """Inside the block, forward signals of this process to all of `ranks`."""
 
     def forward(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            leave_closed_terminal()
         for process in ranks:
             process.send_signal(number)
 
-    before = {number: signal.signal(number, forward) for number in FORWARDED}
+    before = {number: signal.signal(number, forward) for number in caught(FORWARDED)}
     try:
         yield
     finally:
@@ -146,12 +160,26 @@ def _wait(ranks: list[subprocess.Popen[bytes]]) -> int:
     """Wait until all ranks have ended cleanly or one has failed; return the exit code."""
     while True:
         codes = [code for process in ranks if (code := process.poll()) is not None]
-        for code in codes:
-            if code not in (0, EXIT_REQUEUE):
+        for rank, process in enumerate(ranks):
+            code = process.returncode
+            if code not in (None, 0, EXIT_REQUEUE):
+                _say_killed(rank, code)
                 return code if code > 0 else 128 - code
         if len(codes) == len(ranks):
             return max(codes)
         time.sleep(POLL_SECONDS)
+
+
+def _say_killed(rank: int, code: int) -> None:
+    """Report a rank that a signal has ended: it could not say why itself."""
+    if code >= 0:
+        return
+    why = {
+        -signal.SIGKILL: ", as the kernel does for lack of memory",
+        -signal.SIGABRT: ": native code aborted, often for lack of memory or threads (ulimit -a)",
+        -signal.SIGBUS: ", as for a full disk or a truncated file that is mapped",
+    }
+    say(f"rank {rank} was ended by {signal.Signals(-code).name}{why.get(code, '')}")
 
 
 def _end(ranks: list[subprocess.Popen[bytes]]) -> None:

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import hpc_llm
-from hpc_llm.rundir import conf_dir
+from hpc_llm.rundir import conf_dir, replaced_folder
 
 __all__ = ["copy_code"]
 
@@ -16,13 +16,10 @@ def copy_code(folder: Path, commit: str | None) -> None:
 
     With that folder first in PYTHONPATH, Python imports the copy.
     """
-    target, new = folder / "code", folder / ".code"
-    for left in (new, target):
-        shutil.rmtree(left, ignore_errors=True)
-    package = new / "hpc_llm"
     source = Path(hpc_llm.__file__).parent
-    shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__", "conf"))
-    shutil.copytree(conf_dir(), package / "conf")
-    if commit is not None:
-        (new / COMMIT).write_text(f"{commit}\n", encoding="utf-8")
-    new.rename(target)
+    with replaced_folder(folder / "code") as new:
+        package = new / "hpc_llm"
+        shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__", "conf"))
+        shutil.copytree(conf_dir(), package / "conf")
+        if commit is not None:
+            (new / COMMIT).write_text(f"{commit}\n", encoding="utf-8")

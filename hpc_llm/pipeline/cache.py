@@ -28,10 +28,12 @@ from hpc_llm.rundir import (
     RunFolder,
     append_line,
     find_damage,
+    open_regular,
     publish,
     read_json,
     read_jsonl,
     replaced_folder,
+    temporary_beside,
 )
 from hpc_llm.rundir.checksums import sealed, unsealed
 
@@ -112,7 +114,7 @@ class SharedCache:
         self.path.mkdir(parents=True, exist_ok=True)
         lock = self.path / f".{self.entry(stage).path.name}.lock"
         waiting = False
-        with lock.open("a+", encoding="utf-8") as handle:
+        with open(open_regular(lock, os.O_RDWR | os.O_APPEND | os.O_CREAT), "a+") as handle:
             while not _locked(handle):
                 if not waiting:
                     say(f"{stage.name}: waiting for another run that computes the same stage")
@@ -148,7 +150,7 @@ class SharedCache:
                     _link_tree(source, temporary)
             else:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+                temporary = temporary_beside(target)
                 _link(source, temporary)
                 publish(temporary, target)
         append_line(entry.path / "users.jsonl", {"run": str(folder.path.resolve())})

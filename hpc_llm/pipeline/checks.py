@@ -8,18 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hpc_llm.accounting.method import own_names
 from hpc_llm.accounting.model_file import context_length, read_config
 from hpc_llm.errors import UserError
-from hpc_llm.methods import describe
+from hpc_llm.methods import ALL_LAYERS, describe, trains
 from hpc_llm.pipeline.changed import refuse_changed
 from hpc_llm.pipeline.fingerprints import Stage
 from hpc_llm.pipeline.table import point_of
+from hpc_llm.pipeline.tasks import check_questions
 from hpc_llm.pipeline.todo import refuse_missing, unfinished
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
+from hpc_llm.surgery.folders import check_base, linear_names
+from hpc_llm.surgery.trust import check_model_files
 from hpc_llm.training.data.batches import plan_batches
 
 __all__ = ["check_start"]
+
+READERS = ("tokenizer", "evaluate/base", "transplant")  # stages that read the base model
 
 
 def check_start(
@@ -37,11 +43,29 @@ def check_start(
         refuse_changed(folder, todo)
     refuse_missing(todo, {stage.name for stage in unfinished(folder, stages, "adapt")})
     _refuse_unmerged(cfg, {stage.name for stage in todo})
+    _check_model(cfg, todo)
+    points = (point_of(stage.name) for stage in todo if stage.row.module == "evaluate")
+    check_questions(cfg, points)
     if any(stage.all_ranks for stage in todo):
         longest = context_length(_model_config(cfg))
         for stage in todo:
             if stage.all_ranks:
                 plan_batches(cfg.for_stage(point_of(stage.name)).train, world_size, longest)
+
+
+def _check_model(cfg: RunConfig, todo: Sequence[Stage]) -> None:
+    """Raise `UserError` for a base model that cannot be adapted, and for targets it does not have.
+
+    Only if a stage reads it: others run without its folder.
+    """
+    if cfg.model.path is None or not any(stage.name in READERS for stage in todo):
+        return
+    check_model_files(cfg.model.path, cfg.model)
+    known = linear_names(check_base(cfg.model.path))
+    for name in cfg.adaptation if known else ():
+        adapter = trains(cfg.stages[name]).adapter
+        if adapter is not None and adapter.targets != ALL_LAYERS:
+            own_names(adapter.targets, known, f"stages.{name}.targets")
 
 
 def _refuse_unmerged(cfg: RunConfig, todo: set[str]) -> None:

@@ -16,6 +16,7 @@ from hpc_llm.errors import UserError
 from hpc_llm.methods import code_of as method_code
 from hpc_llm.methods import trains
 from hpc_llm.pipeline.table import Entry, choose_names, outline, point_of, training_texts
+from hpc_llm.pipeline.tasks import check_task_points, counting_tasks, without_tasks
 from hpc_llm.rundir import fingerprint, fingerprint_path, flat
 from hpc_llm.settings import RunConfig, ScheduleSettings
 from hpc_llm.settings.corpus import LANGUAGES
@@ -61,10 +62,16 @@ def pipeline(cfg: RunConfig) -> list[Stage]:
     recipe.
     """
     _check_texts(cfg)
+    entries = outline(cfg)
+    check_task_points(cfg, [point_of(e.name) for e in entries if e.row.module == "evaluate"])
     stages: dict[str, Stage] = {}
-    for entry in outline(cfg):
+    bare: dict[str, str] = {}  # without tasks: later evaluations read only the losses of the base
+    for entry in entries:
         own = COUNTING[entry.row.module](cfg, point_of(entry.name))
-        before = [stages[need].fingerprint for need in entry.needs]
+        of_texts = entry.row.module == "evaluate"
+        before = [bare[n] if of_texts else stages[n].fingerprint for n in entry.needs]
+        losses = {key: value for key, value in own.items() if key != "tasks"}
+        bare[entry.name] = fingerprint(LAYOUT, entry.name, cfg.seed, losses, before)
         known: dict[str, Any] = {"seed": cfg.seed}
         upstream: set[str] = set(entry.needs)
         for need in entry.needs:
@@ -200,11 +207,17 @@ def _schedule(schedule: ScheduleSettings) -> dict[str, Any]:
 
 
 def _evaluate(cfg: RunConfig, point: str) -> dict[str, Any]:
-    return {"evaluation": asdict(cfg.evaluation)}
+    special = {"special_strings": cfg.tokenizer.special_strings}
+    tasks = counting_tasks(cfg.evaluation, point)
+    return {"evaluation": without_tasks(cfg.evaluation), "tokenizer": special, **tasks}
 
 
 def _correct(cfg: RunConfig, point: str) -> dict[str, Any]:
-    return {"correct": asdict(cfg.correct), "evaluation": asdict(cfg.evaluation)}
+    correct, special = asdict(cfg.correct), {"special_strings": cfg.tokenizer.special_strings}
+    if cfg.correct.rule != "weighted":
+        del correct["beta"]
+    evaluation = without_tasks(cfg.evaluation)
+    return {"correct": correct, "evaluation": evaluation, "tokenizer": special}
 
 
 def _report(cfg: RunConfig, point: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 import hpc_llm
-from hpc_llm.distributed import Ranks, say
+from hpc_llm.distributed import Ranks, say, visible
 from hpc_llm.errors import CrashLoop, UserError, exit_code
 from hpc_llm.pipeline.context import commit
 from hpc_llm.pipeline.fingerprints import Stage
@@ -22,7 +22,9 @@ from hpc_llm.rundir import (
     Start,
     fingerprint,
     note_start,
+    open_regular,
     read_starts,
+    refuse_foreign,
     system_errors,
     take_folder,
 )
@@ -77,7 +79,7 @@ def begun_here(cfg: RunConfig, folder: RunFolder, ranks: Ranks, todo: Sequence[S
 def _end(error: BaseException) -> dict[str, object]:
     if not isinstance(error, Exception):
         return {"code": EXIT_INTERRUPTED, "why": type(error).__name__}
-    why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    why = visible(f"{type(error).__name__}: {error}").splitlines()[0][:200]
     end: dict[str, object] = {"code": exit_code(error), "why": why}
     return end | {"refused": True} if isinstance(error, CrashLoop) else end
 
@@ -86,6 +88,7 @@ def _end(error: BaseException) -> dict[str, object]:
 def _locked(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
     """Lock the run folder against a second process."""
     path = folder.path / ".lock"
+    refuse_foreign(folder.path)
     handle = _lock(path)
     if handle is None and _was_this_job(folder, ranks):
         say(f"{folder.path}: took over the lock from an earlier start of this job")
@@ -122,7 +125,8 @@ def _refuse_running(folder: RunFolder, ranks: Ranks) -> None:
 
 def _lock(path: Path) -> IO[str] | None:
     """Return the open, locked file; None if another process holds the lock."""
-    handle = path.open("a+", encoding="utf-8")
+    number = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+    handle = os.fdopen(number, "a+", encoding="utf-8")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

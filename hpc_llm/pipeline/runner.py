@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from hpc_llm.distributed import say
+from hpc_llm.distributed import say, visible
 from hpc_llm.errors import BudgetSpent, Stopped
 from hpc_llm.pipeline.account import measure_energy
 from hpc_llm.pipeline.cache import SharedCache
@@ -75,7 +75,7 @@ def run_rerun(context: Context) -> bool:
         text, matches = rerun(context)
     if context.ranks.is_first:
         context.account.add("rerun", reason="end")
-        print(text, end="")
+        print(visible(text), end="")
     return bool(matches)
 
 

@@ -89,8 +89,10 @@ def outline(cfg: RunConfig) -> list[Entry]:
             f"evaluate/{point}",
             "evaluate/base",
         )  # forgetting is relative to the base model
-        output = (f"{name}.json", f"{name}.npz")
-        add(kind, name, needs if name == base else (*needs, base), output, output)
+        files, tasks = (f"{name}.json", f"{name}.npz"), cfg.evaluation.tasks_at(point)
+        found = (f"{name}/{task}.{end}" for task in tasks for end in ("json", "jsonl"))
+        own = (*files, name) if tasks else files
+        add(kind, name, needs if name == base else (*needs, base), (*files, *found), own)
 
     add("corpus", "corpus", (), ("corpus/target/train.jsonl",))
     base: tuple[str, ...] = ()

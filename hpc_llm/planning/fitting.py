@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from hpc_llm.accounting.memory import fits
+from hpc_llm.accounting.memory import MemoryPlan, fits
 from hpc_llm.accounting.projection import mean_utilisation
 from hpc_llm.planning.work import Work, run_memory, run_projection, run_setup
 from hpc_llm.settings import RunConfig
@@ -101,7 +101,13 @@ def _with_rows(cfg: RunConfig, rows: int) -> RunConfig:
 
 
 def _fit(cfg: RunConfig, works: Sequence[Work]) -> bool:
-    return all(fits(run_memory(cfg, work), cfg.hardware) for work in works)
+    return all(fits(peak, cfg.hardware) for peak in _peaks(cfg, works))
+
+
+def _peaks(cfg: RunConfig, works: Sequence[Work]) -> list[MemoryPlan]:
+    """Return the peaks of the stages whose memory is known."""
+    peaks = (run_memory(cfg, work) for work in works)
+    return [peak for peak in peaks if peak is not None]
 
 
 def _suggestion(
@@ -120,7 +126,7 @@ def _suggestion(
     suggestion = Suggestion(
         overrides=_overrides(cfg, other),
         nodes=other.cluster.nodes,
-        memory_bytes=max(run_memory(other, work).total for work in works),
+        memory_bytes=max(peak.total for peak in _peaks(other, works)),
         hours=hours if known else None,
         device_hours=hours * other.cluster.devices if known else None,
         money=sum(money) if known and money else None,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from hpc_llm.accounting.hardware import read_catalogue
+from hpc_llm.accounting.stage_flops import SOURCES
 from hpc_llm.methods import ALL_LAYERS
 from hpc_llm.planning.work import Work
 from hpc_llm.settings import BudgetSettings, HardwareSettings, RunConfig
@@ -71,8 +72,20 @@ def _tokens(cfg: RunConfig) -> str:
     )
 
 
+def _counted(works: Sequence[Work]) -> list[str]:
+    """Say which FLOPs have no closed form, and what is unknown then."""
+    sources = sorted({work.counted.plain.source for work in works if work.counted})
+    return [
+        f"FLOPs: {SOURCES[source]}; this family has no closed form, so its memory is n/a"
+        for source in sources
+    ]
+
+
 def _adapters(works: Sequence[Work]) -> list[str]:
-    adapters = (work.method.adapter for work in works if work.arch.num_experts)
+    left = {name for work in works if work.counted for name in work.counted.without_adapters}
+    if left:
+        return [f"experts without adapters: {', '.join(sorted(left))} (stacked weights, no layers)"]
+    adapters = (work.method.adapter for work in works if work.arch and work.arch.num_experts)
     if not any(adapter and adapter.targets == ALL_LAYERS for adapter in adapters):
         return []
     return [
@@ -84,6 +97,7 @@ def _adapters(works: Sequence[Work]) -> list[str]:
 def plan_notes(asked: RunConfig, cfg: RunConfig, works: Sequence[Work]) -> list[str]:
     """Return the notes of a plan; `cfg` is `asked` as adjusted to the model and the budget."""
     return [
+        *_counted(works),
         "GF/token and PF-days: exact FLOPs with causal attention, without recomputation; "
         "hardware: PF-days as executed, with dense attention and recomputation",
         *_hours(cfg),

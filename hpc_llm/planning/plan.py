@@ -4,16 +4,18 @@ Needs no weights and no torch: the model is the `config.json` of its settings or
 with the vocabulary size of the adapted model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hpc_llm.accounting.architecture import Architecture, ParameterCount, parameter_count
-from hpc_llm.accounting.flops import PF_DAY, flops_per_token
+from hpc_llm.accounting.families import NoFormula
+from hpc_llm.accounting.flops import PF_DAY
 from hpc_llm.accounting.method import stage_method
 from hpc_llm.accounting.model_file import context_length, model_config
 from hpc_llm.accounting.money import priced
 from hpc_llm.planning.budget import BudgetLine, plan_budget
+from hpc_llm.planning.counted import CountedStage, count_stages
 from hpc_llm.planning.fitting import Suggestion, suggestions
 from hpc_llm.planning.notes import plan_notes
 from hpc_llm.planning.rows import PlanRow, plan_row, sum_rows
@@ -109,18 +111,45 @@ class Plan:
     """Conventions, sources and dates of the numbers."""
 
 
-def _work(cfg: RunConfig, name: str, arch: Architecture) -> Work:
+def _work(cfg: RunConfig, name: str, model: Architecture | CountedStage) -> Work:
     """Return the work of a stage; `cfg` is as the stage trains with it."""
     stage = cfg.stages[name]
-    method = stage_method(stage, key=f"stages.{name}")
+    counted = model if isinstance(model, CountedStage) else None
+    method = stage_method(stage, key=f"stages.{name}", any_names=counted is not None)
+    arch = None if isinstance(model, CountedStage) else model
+    work = Work(stage=name, arch=arch, method=method, tokens=1, counted=counted)
     limits = [stage.steps * cfg.train.batch_tokens]
     if stage.tokens is not None:
         limits.append(stage.tokens)
     if stage.pf_days is not None:
-        per_token = flops_per_token(arch, method, cfg.train.sequence_length)
+        per_token = work.flops_per_token(cfg.train.sequence_length)
         limits.append(max(1, round(stage.pf_days * PF_DAY / per_token)))
-    tokens = cfg.plan.tokens or min(limits)
-    return Work(stage=name, arch=arch, method=method, tokens=tokens)
+    return replace(work, tokens=cfg.plan.tokens or min(limits))
+
+
+def _formula(config: Mapping[str, Any]) -> Architecture | None:
+    """Return the sizes of the base model; None for a family without a closed form."""
+    try:
+        return Architecture.from_config(config)
+    except NoFormula:
+        return None
+
+
+def _models(
+    cfg: RunConfig, config: Mapping[str, Any], base: Architecture | None
+) -> Mapping[str, Architecture | CountedStage]:
+    """Return the model of each stage: sizes for the closed form, else counts on the model."""
+    sizes = {
+        name: cfg.tokenizer.vocab_size if name in cfg.adaptation else None for name in cfg.stages
+    }
+    if base is None:
+        own = config.get("vocab_size") or cfg.tokenizer.vocab_size
+        asked = {name: (size or own, cfg.stages[name]) for name, size in sizes.items()}
+        return count_stages(config, asked, cfg.train.sequence_length)
+    return {
+        name: base if size is None else replace(base, vocab_size=size)
+        for name, size in sizes.items()
+    }
 
 
 def _as_trained(cfg: RunConfig, longest: int | None) -> RunConfig:
@@ -144,10 +173,26 @@ def _token_ratio(cfg: RunConfig) -> float | None:
     return ratio
 
 
-def _token_cost_ratio(cfg: RunConfig, works: Sequence[Work], base: Architecture) -> float | None:
-    """Cost of the adapting stages, relative to the same with the old vocabulary."""
+def _token_cost_ratio(cfg: RunConfig, works: Sequence[Work], old_size: int) -> float | None:
+    """Cost of the adapting stages, relative to the same with the old vocabulary; None: unknown."""
+    if any(work.arch is None for work in works):
+        return None
     adapting = [work for work in works if work.stage in cfg.adaptation]
-    return relative_cost(cfg, adapting, [replace(work, arch=base) for work in adapting])
+    return relative_cost(cfg, adapting, [_with_rows(w, old_size) for w in adapting])
+
+
+def _parameters(cfg: RunConfig, works: Sequence[Work]) -> ParameterCount:
+    """Return the parameters of the adapted model, with its new vocabulary."""
+    work = next((work for work in works if work.stage in cfg.adaptation), works[-1])
+    if work.arch is None:
+        return work.parameters
+    return parameter_count(replace(work.arch, vocab_size=cfg.tokenizer.vocab_size))
+
+
+def _with_rows(work: Work, rows: int) -> Work:
+    """Return `work` with a vocabulary of `rows` tokens."""
+    assert work.arch is not None
+    return replace(work, arch=replace(work.arch, vocab_size=rows))
 
 
 def _machine(cfg: RunConfig) -> dict[str, Any]:
@@ -187,23 +232,21 @@ def make_plan(cfg: RunConfig) -> Plan:
     without an exchange rate and a micro-batch below one sequence.
     """
     config, remarks = model_config(cfg.model)
-    asked, base = cfg, Architecture.from_config(config)
+    asked, base = cfg, _formula(config)
     longest = context_length(config)
     cfg = _as_trained(asked, longest)
-    adapted = replace(base, vocab_size=cfg.tokenizer.vocab_size)
-    works = [
-        _work(cfg.for_stage(name), name, adapted if name in cfg.adaptation else base)
-        for name in cfg.stages
-    ]
+    models = _models(cfg, config, base)
+    works = [_work(cfg.for_stage(name), name, models[name]) for name in cfg.stages]
+    old_size = int(config.get("vocab_size") or cfg.tokenizer.vocab_size)
     rows = [plan_row(cfg, work) for work in works]
     budget = plan_budget(cfg, rows)
-    ratio, per_token = _token_ratio(cfg), _token_cost_ratio(cfg, works, base)
+    ratio, per_token = _token_ratio(cfg), _token_cost_ratio(cfg, works, old_size)
     return Plan(
         model=cfg.model.label,
         recipe=cfg.recipe.name,
-        parameters=parameter_count(adapted),
-        vocab_size_old=base.vocab_size,
-        vocab_size_new=adapted.vocab_size,
+        parameters=_parameters(cfg, works),
+        vocab_size_old=old_size,
+        vocab_size_new=cfg.tokenizer.vocab_size,
         token_ratio=ratio,
         token_cost_ratio=per_token,
         text_cost_ratio=None if ratio is None or per_token is None else ratio * per_token,

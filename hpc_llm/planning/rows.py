@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from hpc_llm.accounting.architecture import Architecture, parameter_count
-from hpc_llm.accounting.flops import flops_per_token, pf_days
+from hpc_llm.accounting.architecture import Architecture
+from hpc_llm.accounting.flops import pf_days
 from hpc_llm.accounting.memory import MemoryPlan, fits, tight
-from hpc_llm.accounting.method import Method, trainable_parameters
+from hpc_llm.accounting.method import Method
 from hpc_llm.accounting.projection import Estimate, Projection, computing_hours, sum_known
 from hpc_llm.methods import ALL_LAYERS
 from hpc_llm.planning.work import Work, run_machine, run_memory, run_method, run_projection
@@ -54,32 +54,37 @@ class PlanRow:
     """The same relative to the compute time, at `mid`."""
 
 
-def _label(arch: Architecture, method: Method) -> str:
+def _label(arch: Architecture | None, method: Method) -> str:
     """Label the method; "all" linear layers of a mixture of experts are those of its attention."""
-    if method.adapter and arch.num_experts and method.adapter.targets == ALL_LAYERS:
+    if (
+        arch is not None
+        and method.adapter
+        and arch.num_experts
+        and method.adapter.targets == ALL_LAYERS
+    ):
         return method.label.replace(" all", " attention", 1)
     return method.label
 
 
 def plan_row(cfg: RunConfig, work: Work) -> PlanRow:
     """Return the costs of one stage."""
-    arch, length = work.arch, cfg.for_stage(work.stage).train.sequence_length
+    length = cfg.for_stage(work.stage).train.sequence_length
     method = run_method(cfg, work)
     projection = run_projection(cfg, work)
-    per_token = flops_per_token(arch, method, length)
+    per_token = work.flops_per_token(length)
     flops = math.ceil(per_token * work.tokens)
-    count = parameter_count(arch)
+    count = work.parameters
     needed = run_memory(cfg, work) if cfg.hardware.kind == "gpu" else None
     hours = computing_hours(projection.flops, run_machine(cfg), projection.mid.utilisation)
     sent = projection.network_hours
     return PlanRow(
         stage=work.stage,
-        method=_label(arch, method),
-        trainable=trainable_parameters(arch, method),
+        method=_label(work.arch, method),
+        trainable=work.trainable,
         parameters=count.total,
         tokens=work.tokens,
         flops_per_token=per_token,
-        share_of_full=per_token / flops_per_token(arch, Method.full(), length),
+        share_of_full=work.share_of_full(length),
         flops=flops,
         pf_days=pf_days(flops),
         flops_6n=6 * count.active * work.tokens,

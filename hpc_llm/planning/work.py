@@ -1,14 +1,17 @@
 """A training stage on the machine of a configuration: split of a step, memory, time and money."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from hpc_llm.accounting.architecture import Architecture
+from hpc_llm.accounting.architecture import Architecture, ParameterCount, parameter_count
+from hpc_llm.accounting.flops import flops_per_token
 from hpc_llm.accounting.hardware import Machine
 from hpc_llm.accounting.memory import MemoryPlan, TrainingSetup, memory_plan
-from hpc_llm.accounting.method import Method
+from hpc_llm.accounting.method import Method, trainable_parameters
 from hpc_llm.accounting.projection import Projection, hardware_flops, project_flops
-from hpc_llm.accounting.traffic import network_seconds
+from hpc_llm.accounting.traffic import network_seconds, network_seconds_of
+from hpc_llm.planning.counted import CountedStage
 from hpc_llm.settings import RunConfig
 
 __all__ = [
@@ -29,12 +32,47 @@ class Work:
 
     stage: str
     """Name of the stage."""
-    arch: Architecture
-    """Sizes of the model."""
+    arch: Architecture | None
+    """Sizes of the model; None: its family has no closed form, see `counted`."""
     method: Method
     """Trainable parameters; see `run_method` for recomputation."""
     tokens: int
     """Training tokens."""
+    counted: CountedStage | None = None
+    """Costs counted on the model, where there is no `arch`."""
+
+    @property
+    def counts(self) -> CountedStage:
+        """The costs counted on the model."""
+        assert self.counted is not None
+        return self.counted
+
+    @property
+    def parameters(self) -> ParameterCount:
+        """Parameters of the model."""
+        return self.counts.parameters if self.arch is None else parameter_count(self.arch)
+
+    @property
+    def trainable(self) -> int:
+        """Trainable parameters."""
+        if self.arch is None:
+            return self.counts.trainable
+        return trainable_parameters(self.arch, self.method)
+
+    def flops_per_token(self, length: int) -> float:
+        """Return model FLOPs of a token in sequences of `length` tokens."""
+        if self.arch is None:
+            return self.counts.plain.model(length, length**2) / length
+        return flops_per_token(self.arch, self.method, length)
+
+    def share_of_full(self, length: int) -> float:
+        """Return `flops_per_token` relative to full training."""
+        if self.arch is None:
+            return self.flops_per_token(length) / (
+                self.counts.full.model(length, length**2) / length
+            )
+        full = flops_per_token(self.arch, Method.full(), length)
+        return self.flops_per_token(length) / full
 
 
 def planned_ranks(cfg: RunConfig) -> int:
@@ -75,8 +113,10 @@ def run_machine(cfg: RunConfig) -> Machine:
     return Machine(hardware=cfg.hardware, cluster=cfg.cluster, precision=cfg.train.precision)
 
 
-def run_memory(cfg: RunConfig, work: Work) -> MemoryPlan:
-    """Return the peak memory of one device."""
+def run_memory(cfg: RunConfig, work: Work) -> MemoryPlan | None:
+    """Return the peak memory of one device; None without a closed form."""
+    if work.arch is None:
+        return None
     setup, _ = run_setup(cfg.for_stage(work.stage))
     return memory_plan(work.arch, run_method(cfg, work), setup)
 
@@ -85,7 +125,12 @@ def _network_hours(cfg: RunConfig, work: Work) -> float | None:
     """Return the hours of the network between nodes; None: unknown bandwidth."""
     cfg = cfg.for_stage(work.stage)
     setup, micro_steps = run_setup(cfg)
-    seconds = network_seconds(work.arch, run_method(cfg, work), setup, cfg.cluster, micro_steps)
+    if work.arch is None:
+        sizes = (work.parameters.total, work.trainable)
+        seconds = network_seconds_of(*sizes, setup, cfg.cluster, micro_steps)
+    else:
+        method = run_method(cfg, work)
+        seconds = network_seconds(work.arch, method, setup, cfg.cluster, micro_steps)
     if seconds is None:
         return None
     return seconds * work.tokens / cfg.train.batch_tokens / cfg.cluster.goodput / 3600
@@ -94,7 +139,11 @@ def _network_hours(cfg: RunConfig, work: Work) -> float | None:
 def run_projection(cfg: RunConfig, work: Work) -> Projection:
     """Return time, money and energy of `work`; includes the network between nodes where known."""
     length = cfg.for_stage(work.stage).train.sequence_length
-    flops = hardware_flops(work.arch, run_method(cfg, work), work.tokens, length)
+    if work.arch is None:
+        costs = work.counts.flops(cfg.train.recompute)
+        flops = math.ceil(costs.hardware_per_sequence * work.tokens / length)
+    else:
+        flops = hardware_flops(work.arch, run_method(cfg, work), work.tokens, length)
     return project_flops(flops, run_machine(cfg), _network_hours(cfg, work))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from hpc_llm.report.measures import Measures, summary_measures
-from hpc_llm.rundir import RunFolder, read_json
+from hpc_llm.rundir import RunFolder, check_yaml, read_json
 from hpc_llm.tracking import read_events
 
 __all__ = ["RunData", "gather", "training"]
@@ -47,6 +47,7 @@ def gather(folder: RunFolder) -> RunData:
     """Read what exists in `folder`."""
     curve = folder.path / "correct" / "phi.json"
     summary = read_json(folder.summary) if folder.summary.exists() else {}
+    check_yaml(folder.config)
     text = folder.config.read_text(encoding="utf-8") if folder.config.exists() else ""
     return RunData(
         name=summary.get("run") or folder.path.name,

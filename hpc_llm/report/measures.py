@@ -110,10 +110,22 @@ def measure_text(measure: Mapping[str, Any] | None) -> str:
 
 
 def change_from(base: Mapping[str, Any] | None, measure: Mapping[str, Any] | None) -> str:
-    """Return the change from `base` in percent; empty without a base."""
+    """Return the change from `base` in percent; empty without a base.
+
+    A score whose interval contains its chance level is no gain: `chance level`.
+    """
+    if _at_chance(measure):
+        return "chance level"
     if base is None or measure is base:
         return ""
     return change(None if measure is None else measure["value"], base["value"])
+
+
+def _at_chance(measure: Mapping[str, Any] | None) -> bool:
+    if measure is None or measure.get("chance") is None:
+        return False
+    low, high = measure["low"], measure["high"]
+    return low is None or low <= measure["chance"] <= high
 
 
 def axis_label(found: Mapping[str, Mapping[str, Any]]) -> str:

@@ -59,6 +59,9 @@ def _sizes(column: dict[str, dict[str, Any]]) -> str:
     return "n = " + " / ".join(dict.fromkeys(count(measure["n"]) for measure in column.values()))
 
 
+FLOPS_MARKS = {"counted": " (counted on the model)", "6n": " (6 N per token)"}
+
+
 def measure_list(measures: Measures) -> Table:
     """A row for each measure and point, for a terminal of 80 columns."""
     first = first_point(measures)
@@ -86,7 +89,7 @@ def stage_table(data: RunData) -> Table:
                 compact(result["tokens"]),
                 compact(result["trainable_parameters"]),
                 decimal(result["loss"]),
-                scientific(flops),
+                scientific(flops) + FLOPS_MARKS.get(str(result.get("flops_source")), ""),
                 scientific(None if flops is None else pf_days(flops)),
             ]
         share = f"{100 * seconds / total:.0f} %" if seconds is not None and total else ""

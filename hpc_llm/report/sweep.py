@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpc_llm.accounting import cost_report, middle_price
+from hpc_llm.distributed import visible
 from hpc_llm.report.measures import in_order, is_better, measure_text, read_measures
 from hpc_llm.report.text import NOT_KNOWN, interval, money
 from hpc_llm.rundir import RunFolder, Trial, read_json
@@ -130,17 +131,18 @@ def sweep_table(keys: Sequence[str], rows: Sequence[TrialRow]) -> Any:
     table, best, names = Table(box=SIMPLE_HEAD), best_of(rows), measure_names(rows)
     table.add_column("trial", justify="right", no_wrap=True)
     for name in short_names(keys):
-        table.add_column(Text(name), justify="right")
+        table.add_column(Text(visible(name)), justify="right")
     table.add_column("state")
     table.add_column("model", no_wrap=True)
     for head in (*names, "phi", "cost"):
-        table.add_column(Text(head), justify="right", no_wrap=True)
+        table.add_column(Text(visible(head)), justify="right", no_wrap=True)
     styles = {"failed": "red", "open": "dim"}
     for row in sorted(rows, key=lambda row: row.trial.number):
         state = f"{row.state}, best" if row is best else row.state
         cells = [str(row.trial.number), *(row.trial.values[key] for key in keys), state]
         style = "bold" if row is best else styles.get(row.outcome, "")
-        table.add_row(*map(Text, [*cells, *_cells(row.results, names)]), style=style)
+        shown = map(visible, [*cells, *_cells(row.results, names)])
+        table.add_row(*map(Text, shown), style=style)
     return table
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any, TextIO
 
+from hpc_llm.distributed import visible
 from hpc_llm.report.measures import summary_measures
 from hpc_llm.report.sections import measure_list
 from hpc_llm.report.text import NOT_KNOWN, change, clock, decimal, interval, money, scientific
@@ -47,16 +48,16 @@ def summary_table(summary: dict[str, Any]) -> Any:
     from rich.text import Text
 
     listed = measure_list(summary_measures(summary))
-    title = Text(f"{summary['run']}: measures on held-out text", style="bold")
+    title = Text(visible(f"{summary['run']}: measures on held-out text"), style="bold")
     table = Table(box=SIMPLE_HEAD, title=title)
     for number, head in enumerate(listed.heads):
         table.add_column(head, justify="right" if number > 1 else "left")
     for number, row in enumerate(listed.rows, 1):
         last = number == len(listed.rows) or listed.rows[number][0] != row[0]  # of its measure
-        table.add_row(*map(Text, row), style="bold" if last else "", end_section=last)
+        table.add_row(*map(Text, map(visible, row)), style="bold" if last else "", end_section=last)
     rest = Table.grid(padding=(0, 2))
     for label, text in results(summary).items():
-        rest.add_row(f"  {label}", text)
+        rest.add_row(f"  {label}", Text(visible(text)))
     return Group(table, rest)
 
 

@@ -12,11 +12,14 @@ from hpc_llm.rundir.atomic import (
     write_json,
     write_text,
 )
+from hpc_llm.rundir.bounded import bounded_json, check_yaml
 from hpc_llm.rundir.confdir import conf_dir, conf_files
 from hpc_llm.rundir.fence import check_fence, start_number
+from hpc_llm.rundir.files import open_regular, temporary_beside
 from hpc_llm.rundir.fingerprint import fingerprint, fingerprint_path, flat
 from hpc_llm.rundir.folder import RunFolder
 from hpc_llm.rundir.inventory import Damage, Files, content_of, find_damage, take_inventory
+from hpc_llm.rundir.owner import refuse_foreign
 from hpc_llm.rundir.readable import readable
 from hpc_llm.rundir.starts import Start, join_start, note_start, read_starts, take_folder
 from hpc_llm.rundir.sweep import Sweep, SweepFolder, Trial
@@ -30,7 +33,9 @@ __all__ = [
     "SweepFolder",
     "Trial",
     "append_line",
+    "bounded_json",
     "check_fence",
+    "check_yaml",
     "conf_dir",
     "conf_files",
     "content_of",
@@ -41,17 +46,20 @@ __all__ = [
     "flat",
     "join_start",
     "note_start",
+    "open_regular",
     "publish",
     "read_json",
     "read_jsonl",
     "read_starts",
     "readable",
+    "refuse_foreign",
     "replaced_folder",
     "start_number",
     "sync_folder",
     "system_errors",
     "take_folder",
     "take_inventory",
+    "temporary_beside",
     "write_json",
     "write_text",
 ]

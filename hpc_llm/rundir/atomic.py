@@ -1,6 +1,7 @@
 """Atomic writes, and JSON lines that survive a torn last line.
 
-All writes check the fence: see `hpc_llm.rundir.fence`.
+All writes check the fence: see `hpc_llm.rundir.fence`. None follows a symbolic link: see
+`hpc_llm.rundir.files`.
 """
 
 import json
@@ -15,6 +16,7 @@ from typing import Any
 from hpc_llm.errors import UserError
 from hpc_llm.rundir.checksums import sealed, unsealed
 from hpc_llm.rundir.fence import check_fence
+from hpc_llm.rundir.files import open_regular, refuse_link, temporary_beside
 
 __all__ = [
     "append_line",
@@ -44,9 +46,10 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`: temporary name, fsync, rename."""
     check_fence(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
-        with system_errors(path), temporary.open("w", encoding="utf-8") as handle:
+        new = open_regular(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with system_errors(path), open(new, "w", encoding="utf-8") as handle:
             handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
@@ -76,11 +79,11 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
     """Append one JSON line in a single O_APPEND write, and fsync it.
 
     The line carries its checksum. A torn last line of a killed writer is terminated first, so that
-    no other line is lost.
+    no other line is lost. Raises `UserError` if `path` is a symbolic link or no regular file.
     """
     line = json.dumps(sealed(value), ensure_ascii=False).encode() + b"\n"
     check_fence(path)
-    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    handle = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     try:
         size = os.fstat(handle).st_size
         if size and os.pread(handle, 1, size - 1) != b"\n":
@@ -160,11 +163,12 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     """Open an empty temporary folder that becomes `path` when the block ends without error.
 
     A previous `path` is removed only then; after an error no partial result is left. System errors
-    are raised as `OSError`, whichever library reports them.
+    are raised as `OSError`, whichever library reports them. Raises `UserError` if `path` is a
+    symbolic link.
     """
     check_fence(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    refuse_link(path)
+    temporary = temporary_beside(path)
     temporary.mkdir(parents=True)
     try:
         with system_errors(path):

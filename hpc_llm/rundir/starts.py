@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hpc_llm.errors import Superseded
+from hpc_llm.errors import Superseded, UserError
 from hpc_llm.rundir import fence
 from hpc_llm.rundir.atomic import append_line, read_jsonl
 
@@ -91,7 +91,7 @@ def note_start(log: Path, event: str, **facts: Any) -> None:
     Safe in a signal handler: a single write of one line.
     """
     number = fence.start_number()
-    with suppress(Superseded, OSError):
+    with suppress(Superseded, UserError, OSError):
         append_line(log, {"event": event, "start": number, **facts, **_now()})
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hpc_llm.errors import UserError
 from hpc_llm.scheduler.commands import query
 
-__all__ = ["JobState", "job_states", "live_jobs"]
+__all__ = ["JobState", "job_states", "live_jobs", "names_and_scripts"]
 
 ENDED = (
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
@@ -81,6 +81,21 @@ def live_jobs(jobs: Sequence[str]) -> list[str]:
         )
     live = {*queued.split(), *(job.split("_")[0] for job in queued.split())}
     return [job for job in jobs if job in live]
+
+
+def names_and_scripts(jobs: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return name and script of pending and running jobs by id, as Slurm has them.
+
+    An array is also found by its own id, with those of one of its tasks.
+    """
+    if not jobs:
+        return {}
+    found: dict[str, tuple[str, str]] = {}
+    for line in query(*QUEUE, "--format=%i|%o|%j", _named(jobs))[0].splitlines():
+        job, _, rest = line.strip().partition("|")
+        script, _, name = rest.partition("|")
+        found |= {job: (name, script), job.split("_")[0]: (name, script)}
+    return found
 
 
 def _named(jobs: Sequence[str]) -> str:

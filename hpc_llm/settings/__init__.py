@@ -21,6 +21,7 @@ from hpc_llm.settings.rerun import RerunSettings
 from hpc_llm.settings.run import RunConfig
 from hpc_llm.settings.schedule import ScheduleSettings
 from hpc_llm.settings.stage import StageSettings
+from hpc_llm.settings.task import TaskSettings
 from hpc_llm.settings.tokenizer import TokenizerSettings
 from hpc_llm.settings.tracking import TrackingSettings
 from hpc_llm.settings.train import RampSettings, TrainSettings
@@ -47,6 +48,7 @@ __all__ = [
     "RunConfig",
     "ScheduleSettings",
     "StageSettings",
+    "TaskSettings",
     "TokenizerSettings",
     "TrackingSettings",
     "TrainSettings",

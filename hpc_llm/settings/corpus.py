@@ -15,9 +15,10 @@ LANGUAGES = ("target", "source")
 class CorpusSettings:
     """Corpora of the new (target) language and of the model's own (source) language.
 
-    Each entry of `target`, `source` and `texts` is a file (.jsonl or .txt, also with .gz or .zst,
-    .parquet), a glob pattern, `sample:en` / `sample:ru` (the corpus shipped with the package),
-    `hub:OWNER/NAME` or `hub:OWNER/NAME:CONFIG` (read by the `datasets` library).
+    Each entry of `target`, `source` and `texts` is a file (.jsonl, .txt, .json, .csv, .tsv, also
+    with .gz or .zst; .parquet, .arrow), a folder of such files, a glob pattern, `sample:en` or
+    `sample:ru` (the corpus shipped with the package), `hub:OWNER/NAME` or `hub:OWNER/NAME:CONFIG`
+    (read by the `datasets` library).
     """
 
     target: list[str]
@@ -29,6 +30,8 @@ class CorpusSettings:
     them; documents held out from target or source are dropped from them."""
     text_field: str
     """Column or JSON key of the text."""
+    text_fields: dict[str, str]
+    """The same for one text (target, source or a name of `texts`), or for one of its entries."""
     hub_split: str
     """Split of a hub data set."""
     min_characters: int
@@ -50,10 +53,26 @@ class CorpusSettings:
         require_positive("corpus.max_heldout_share", self.max_heldout_share)
         if self.max_documents is not None:
             require_positive("corpus.max_documents", self.max_documents)
+        self._check_fields()
         for name, entries in self.texts.items():
             require_name(f"corpus.texts.{name}", name, LANGUAGES)
             if not entries:
                 raise UserError(f"corpus.texts.{name}", "[]", "has no files", "give one or more")
+
+    def _check_fields(self) -> None:
+        lists = [getattr(self, name) for name in LANGUAGES] + list(self.texts.values())
+        known = [*LANGUAGES, *self.texts, *(entry for entries in lists for entry in entries)]
+        for name, field in self.text_fields.items():
+            if name not in known:
+                fix = f"use one of {', '.join(known)}"
+                raise UserError("corpus.text_fields", name, "is neither a text nor an entry", fix)
+            if not field:
+                raise UserError(f"corpus.text_fields.{name}", field, "names no field", "name one")
+
+    def field_of(self, name: str, entry: str) -> str:
+        """Return the field with the text in an entry of the text `name`."""
+        fields = self.text_fields
+        return fields.get(entry) or fields.get(name) or self.text_field
 
     @property
     def names(self) -> list[str]:

@@ -7,6 +7,8 @@ from hpc_llm.settings.checks import require_choice
 
 __all__ = ["ModelSettings"]
 
+ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
+
 
 @dataclass(kw_only=True)
 class ModelSettings:
@@ -21,14 +23,15 @@ class ModelSettings:
     trust_remote_code: bool
     """Run code shipped with the model. Keep it off unless you have reviewed that code."""
     attention: str
-    """Attention implementation of transformers: sdpa, eager or flash_attention_2."""
+    """Attention implementation of transformers: auto (sdpa where the model's class supports it,
+    else eager), sdpa, eager or flash_attention_2."""
     architecture: dict[str, Any] | None
     """A Hugging Face `config.json` as a mapping: `plan` reads it, `pretrain` builds it; empty: the
     model's own file."""
 
     def __post_init__(self) -> None:
         """Check the values."""
-        require_choice("model.attention", self.attention, ("sdpa", "eager", "flash_attention_2"))
+        require_choice("model.attention", self.attention, ATTENTIONS)
 
     @property
     def label(self) -> str:

@@ -24,10 +24,15 @@ class TokenizerSettings:
     """Maximum characters of training text; more is subsampled (memory grows with it)."""
     threads: int
     """Threads of the trainer; the vocabulary does not depend on it."""
+    special_strings: str
+    """Special tokens' strings in texts (`</s>` in HTML): text, letters like any other text; or
+    tokens, the special tokens. For all text that is trained, scored or sampled, old and new
+    vocabulary alike."""
 
     def __post_init__(self) -> None:
         """Check the values."""
         require_choice("tokenizer.model_type", self.model_type, ("unigram", "bpe"))
+        require_choice("tokenizer.special_strings", self.special_strings, ("text", "tokens"))
         require_positive("tokenizer.max_characters", self.max_characters)
         require_positive("tokenizer.threads", self.threads)
         require_fraction("tokenizer.source_share", self.source_share)

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from hpc_llm.corpus import build_corpus, expand_entries, read_texts
+from hpc_llm.corpus import build_corpus, read_texts
 from hpc_llm.errors import UserError
 from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import replaced_folder
@@ -29,7 +29,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
         for text in settings.names:
             key, entries = settings.entries(text)
             found = build_corpus(
-                expand_entries(entries, key),
+                entries,
                 key,
                 settings,
                 context.cfg.seed,
@@ -48,4 +48,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
         f"{target['documents']:,} documents, {target['duplicates']:,} duplicates; "
         f"train {target['train']:,} tune {target['tune']:,} test {target['test']:,}"
     )
+    for text, counted in counts.items():
+        if counted["invisible"]:
+            line += f"; {counted['invisible']:,} invisible characters removed from {text}"
     return {**counts, "line": line}

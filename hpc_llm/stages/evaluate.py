@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 from hpc_llm.errors import Diverged
@@ -15,14 +14,18 @@ from hpc_llm.evaluation.measures import (
     language_view,
     load_losses,
     save_losses,
+    task_measures,
 )
 from hpc_llm.evaluation.samples import continue_texts
+from hpc_llm.evaluation.tasks.evaluate import Place, evaluate_task, partial_file
+from hpc_llm.evaluation.tasks.scorer import Scorer
 from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import write_json
 from hpc_llm.settings.corpus import LANGUAGES
 from hpc_llm.stages.assemble import model_after
-from hpc_llm.stages.texts import encoder, first_token, heldout
+from hpc_llm.stages.texts import encoder, first_token, heldout, heldout_note
 from hpc_llm.surgery.loading import load_tokenizer
+from hpc_llm.tokenizer.text import Encode
 from hpc_llm.tracking.events import plain
 
 __all__ = ["MEASURES", "run"]
@@ -30,6 +33,7 @@ __all__ = ["MEASURES", "run"]
 MEASURES: tuple[Callable[[Evaluated], dict[str, Measure]], ...] = (
     bits_per_byte_measures,
     forgetting_measures,
+    task_measures,
 )
 """Measures computed at every point; views show them in this order."""
 
@@ -38,16 +42,17 @@ LINE_MEASURES = 3  # in the log line of the stage
 
 
 def run(context: Context, name: str) -> dict[str, Any]:
-    """Write evaluate/POINT.json (measures) and .npz (loss per test document)."""
+    """Write evaluate/POINT.json (measures), .npz (loss per test document) and tasks' results."""
     point = name.split("/")[1]
     evaluated = _evaluate(context, point)
     measures: dict[str, dict[str, Any]] = {}
     for function in MEASURES:
-        measures |= {key: asdict(measure) for key, measure in function(evaluated).items()}
+        measures |= {key: measure.as_dict() for key, measure in function(evaluated).items()}
     result: dict[str, Any] = {"measures": measures, **language_view(evaluated.losses)}
     if point == "corrected":
-        result["samples"] = _samples(evaluated)
-    result["line"] = _line(measures)
+        special = context.cfg.tokenizer.special_strings
+        result["samples"] = _samples(evaluated, encoder(evaluated.tokenizer, special))
+    result["line"] = _line(measures) + evaluated.note
     result = plain(result)  # NaN becomes null
     save_losses(context.folder.path / f"{name}.npz", evaluated.losses)
     write_json(context.folder.path / f"{name}.json", result)
@@ -63,7 +68,10 @@ def _evaluate(context: Context, point: str) -> Evaluated:
     tokenizer = load_tokenizer(where, cfg.model)
     texts = {language: heldout(context, language, "test") for language in LANGUAGES}
     texts = {language: documents for language, documents in texts.items() if documents}
-    encode, first = encoder(tokenizer), first_token(tokenizer)
+    rows = model.get_input_embeddings().weight.shape[0]
+    encode = encoder(tokenizer, cfg.tokenizer.special_strings, rows)
+    first = first_token(tokenizer, rows)
+    scorer = Scorer(model, tokenizer, encode, first, cfg.evaluation)
     base = None if point == "base" else load_losses(context.folder.path / "evaluate/base.npz")
     losses = {
         language: measure_bpb(model, encode, documents, cfg.evaluation, first, cfg.seed)
@@ -76,8 +84,30 @@ def _evaluate(context: Context, point: str) -> Evaluated:
                 "use train.precision=bf16 if it is fp16, or train with a smaller learning rate"
             )
     return Evaluated(
-        model=model, tokenizer=tokenizer, texts=texts, losses=losses, base=base, seed=cfg.seed
+        model=model,
+        tokenizer=tokenizer,
+        texts=texts,
+        losses=losses,
+        base=base,
+        seed=cfg.seed,
+        tasks=_tasks(context, point, scorer),
+        note=heldout_note(context, "test"),
     )
+
+
+def _tasks(context: Context, point: str, scorer: Scorer) -> dict[str, Measure]:
+    """Evaluate the tasks of a point; their scores survive an interruption."""
+    settings, stage = context.cfg.evaluation, context.stage(f"evaluate/{point}")
+    names = settings.tasks_at(point)
+    place = Place(
+        folder=context.stage_folder(stage.name),
+        fingerprint=stage.fingerprint,
+        stop_reason=context.stop_reason,
+    )
+    found = {name: evaluate_task(name, scorer, place, context.cfg.seed) for name in names}
+    for name in names:
+        partial_file(place, name).unlink(missing_ok=True)
+    return found
 
 
 def _line(measures: dict[str, dict[str, Any]]) -> str:
@@ -100,11 +130,12 @@ def _metrics(measures: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return metrics
 
 
-def _samples(evaluated: Evaluated) -> list[dict[str, str]]:
+def _samples(evaluated: Evaluated, encode: Encode) -> list[dict[str, str]]:
     """Continue the first words of a few test documents of the target language."""
     texts = evaluated.texts[LANGUAGES[0]][:PROMPTS]
     prompts = [" ".join(text.split()[:PROMPT_WORDS]) for text in texts]
-    continued = continue_texts(evaluated.model, evaluated.tokenizer, prompts, SAMPLE_TOKENS)
+    model, tokenizer = evaluated.model, evaluated.tokenizer
+    continued = continue_texts(model, tokenizer, prompts, SAMPLE_TOKENS, encode)
     return [
         {"prompt": prompt, "text": text, "stage": "corrected"}
         for prompt, text in zip(prompts, continued, strict=True)

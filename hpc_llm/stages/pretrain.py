@@ -53,7 +53,7 @@ def _pretrain(context: Context, name: str, folder: Path) -> dict[str, Any]:
     model = build_model(architecture, len(tokenizer), cfg.seed, divided)
     shares = {work / text: share for text, share in cfg.text_of(name).items()}
     text = TrainingText(vocabulary=work / MODEL_NAME, shares=shares)
-    trained, spec = train_stage(context, name, model, text, folder)
+    trained, spec, flops = train_stage(context, name, model, text, folder)
     if context.ranks.is_first:
         # load the gathered weights into an empty model: under ZeRO-3 the trained one has no weights
         with torch.device("meta"):
@@ -66,7 +66,7 @@ def _pretrain(context: Context, name: str, folder: Path) -> dict[str, Any]:
             save_model(model, tokenizer, result, DTYPES[cfg.train.precision])
         drop_all_but_best(folder / "checkpoints")
     process_group.barrier()
-    return training_result(spec, trained)
+    return training_result(spec, flops, trained)
 
 
 def _vocabulary(
@@ -81,8 +81,9 @@ def _vocabulary(
         model_file = train_vocabulary(read_texts(main), [], settings, specials, cfg.seed, folder)
         positions = context_length(architecture)
         kind = architecture["model_type"]
-        export_fast(model_file, None, specials, positions, folder, kind)
+        fast = export_fast(model_file, None, specials, positions, folder, kind)
+        tokens = fast if settings.special_strings == "tokens" else None
         threads = cfg.tokenizer.threads
         for text in texts:
             file = text_file(context, text, "train")
-            encode_shards(read_texts(file), model_file, folder / text, threads)
+            encode_shards(read_texts(file), model_file, folder / text, threads, tokens)

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hpc_llm.accounting import Architecture
 from hpc_llm.errors import UserError
 from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import read_jsonl
 from hpc_llm.stages.train import starting_point
-from hpc_llm.stages.training import build_spec, stage_flops
+from hpc_llm.stages.training import build_spec
 from hpc_llm.surgery.loading import load_tokenizer
 from hpc_llm.training.forensics import StepRecord
 from hpc_llm.training.rerun import rerun_step
@@ -31,9 +30,7 @@ def rerun(context: Context) -> tuple[str, bool]:
     assert step is not None
     before = recorded_step(context.folder.events, stage, step)
     model, text = starting_point(context, stage)
-    spec = build_spec(context, stage, model, text, context.stage_folder(f"train/{stage}"))
-    architecture = Architecture.of(model)
-    flops = stage_flops(context, stage, architecture, spec.plan)
+    spec, flops = build_spec(context, stage, model, text, context.stage_folder(f"train/{stage}"))
     again, began = rerun_step(spec, step, flops.model)
     lines = [f"{stage}: step {step} rerun from step {began}"]
     compared, matches = _compare(before, again)

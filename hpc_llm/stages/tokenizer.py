@@ -42,11 +42,13 @@ def run(context: Context, name: str) -> dict[str, Any]:
                 model_file,
                 folder / "shards" / text,
                 cfg.tokenizer.threads,
+                new if cfg.tokenizer.special_strings == "tokens" else None,
             )
             for text in training_texts(cfg)
         }
         texts = heldout(context, "target", "tune")
-        measures = compare(encoder(base), encoder(new), texts, new.decode)
+        old_ids, new_ids = (encoder(each, cfg.tokenizer.special_strings) for each in (base, new))
+        measures = compare(old_ids, new_ids, texts, new.decode)
     line = (
         f"{len(new):,} tokens; tokens per word {measures['old']['tokens_per_word']:.2f} -> "
         f"{measures['new']['tokens_per_word']:.2f}; {shards['target'].tokens:,} training tokens"

@@ -9,7 +9,14 @@ from transformers import PreTrainedModel
 
 from hpc_llm.pipeline.context import Context
 from hpc_llm.pipeline.table import point_of
-from hpc_llm.rundir import check_fence, publish, replaced_folder, system_errors, write_json
+from hpc_llm.rundir import (
+    check_fence,
+    publish,
+    replaced_folder,
+    system_errors,
+    temporary_beside,
+    write_json,
+)
 from hpc_llm.stages.assemble import start_model
 from hpc_llm.stages.reader import TrainingText
 from hpc_llm.stages.training import train_stage, training_result
@@ -26,8 +33,8 @@ def run(context: Context, name: str) -> dict[str, Any]:
     stage = point_of(name)
     folder = context.stage_folder(name)
     model, text = starting_point(context, stage)
-    trained, spec = train_stage(context, stage, model, text, folder)
-    result = training_result(spec, trained)
+    trained, spec, flops = train_stage(context, stage, model, text, folder)
+    result = training_result(spec, flops, trained)
     if context.ranks.is_first:
         _write(folder, trained, spec)
         keep_branches(folder, spec.branch_steps)
@@ -52,7 +59,7 @@ def starting_point(context: Context, stage: str) -> tuple[PreTrainedModel, Train
 def _write(folder: Path, trained: TrainedStage, spec: StageSpec) -> None:
     check_fence(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".weights.tmp"
+    temporary = temporary_beside(folder / "weights.safetensors")
     with system_errors(folder):
         save_file(trained.weights, temporary)
     publish(temporary, folder / "weights.safetensors")

@@ -7,61 +7,70 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from hpc_llm.accounting import PF_DAY, Architecture, context_length, stage_method
+from hpc_llm.accounting import (
+    PF_DAY,
+    Architecture,
+    Method,
+    StageFlops,
+    context_length,
+    stage_method,
+)
+from hpc_llm.distributed import say
 from hpc_llm.errors import UserError
 from hpc_llm.methods import trains
 from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import readable
 from hpc_llm.settings import RunConfig, StageSettings, ZeroSettings
 from hpc_llm.stages.reader import TrainingText, open_reader
-from hpc_llm.stages.step_costs import StageFlops
 from hpc_llm.stages.watch import Watch
-from hpc_llm.surgery.trainable import make_trainable
+from hpc_llm.surgery.loading import full_shape
+from hpc_llm.surgery.trainable import Trainable, make_trainable, not_adapted
 from hpc_llm.training import process_group
 from hpc_llm.training.checkpoints.branches import branch_path
 from hpc_llm.training.checkpoints.resume import read_branch
+from hpc_llm.training.counting import known_costs
 from hpc_llm.training.data.batches import BatchPlan, plan_batches, stage_steps
 from hpc_llm.training.data.mixture import Reader
 from hpc_llm.training.loop import train
+from hpc_llm.training.probe import keeps_apart
 from hpc_llm.training.schedules import StageLength
 from hpc_llm.training.spec import Branch, StageSpec, TrainedStage
-from hpc_llm.training.verify import verify_flops
 
-__all__ = ["build_spec", "needed_division", "stage_flops", "train_stage", "training_result"]
+__all__ = ["build_spec", "formula_of", "needed_division", "train_stage", "training_result"]
 
 INTERNAL = ("step", "recent", "window")  # fields of Progress that are not recorded
 
 
 def build_spec(
     context: Context, name: str, model: PreTrainedModel, text: TrainingText, folder: Path
-) -> StageSpec:
-    """Build the inputs of the stage `train/<name>`: `model` on `text`, checkpoints in `folder`."""
+) -> tuple[StageSpec, StageFlops]:
+    """Build the inputs of the stage `train/<name>`: `model` on `text`, checkpoints in `folder`.
+
+    Returns them with the costs of its steps. `model` gets the stage's adapters and flags.
+    """
     cfg = context.cfg.for_stage(name)
     stage = cfg.stages[name]
-    positions = context_length(model.config.to_dict())
-    plan = plan_batches(cfg.train, context.ranks.world_size, positions)
-    architecture = Architecture.of(model)
-    reader = open_reader(cfg, text, plan, architecture.vocab_size)
+    plan = plan_batches(cfg.train, context.ranks.world_size, context_length(model.config.to_dict()))
+    model = model.to(process_group.device_of())
+    cfg = _with_batching(cfg, name, model, plan)
+    reader = open_reader(cfg, text, plan, full_shape(model.get_input_embeddings().weight)[0])
     _check_branches(cfg, name, stage_steps(stage, plan, reader.rows_per_epoch))
     branch = _branch(context, name)
     if branch is not None:
         plan = _continued(name, plan, reader, branch)
+    trainable = make_trainable(
+        model, stage, cfg.train.recompute, cfg.seed, _new_rows(context, name)
+    )
+    flops = _costs(cfg, name, trainable, plan)
     length = _stage_length(stage, stage_steps(stage, plan, reader.rows_per_epoch))
-    flops = stage_flops(context, name, architecture, plan)
-    return StageSpec(
+    spec = StageSpec(
         name=name,
-        trainable=make_trainable(
-            model.to(process_group.device_of()),
-            stage,
-            cfg.train.recompute,
-            cfg.seed,
-            _new_rows(context, name),
-        ),
+        trainable=trainable,
         reader=reader,
         plan=plan,
         steps=_expected_steps(length, plan, reader, flops),
         length=length,
-        peak_rate=stage.peak_rate(architecture.hidden_size),
+        peak_rate=stage.peak_rate(model.config.get_text_config().hidden_size),
         stage=stage,
         train=cfg.train,
         zero=needed_division(cfg, context.ranks.world_size),
@@ -76,6 +85,45 @@ def build_spec(
         branch=branch,
         branch_steps=context.cfg.branch_steps(name),
     )
+    return spec, flops
+
+
+def _with_batching(cfg: RunConfig, name: str, model: PreTrainedModel, plan: BatchPlan) -> RunConfig:
+    """Return `cfg` with grouped batches if packed documents of `model` would see each other."""
+    if cfg.train.batching == "grouped" or keeps_apart(model, plan.micro_rows):
+        return cfg
+    try:
+        train = replace(cfg.train, batching="grouped")
+    except UserError as error:
+        rule = f"packed documents of {model.config.model_type} see each other, and {error.rule}"
+        raise UserError(error.key, error.value, rule, error.fix) from error
+    say(
+        f"{name}: packed documents of {model.config.model_type} would see each other; training "
+        "with train.batching=grouped"
+    )
+    return replace(cfg, train=train)
+
+
+def _costs(cfg: RunConfig, name: str, trainable: Trainable, plan: BatchPlan) -> StageFlops:
+    """Return the costs of the steps of a stage, verified on the model or counted on it."""
+    formula = formula_of(trainable.causal)
+    return known_costs(
+        trainable.model,
+        formula,
+        _method(cfg, name, any_names=formula is None),
+        plan,
+        verify=cfg.accounting.verify,
+        warn=lambda text: say(f"{name}: {text}"),
+    )
+
+
+def formula_of(model: PreTrainedModel) -> Architecture | None:
+    """Return the sizes for the closed form of the FLOPs; None for a model without one."""
+    try:
+        found = Architecture.of(model)
+    except UserError:
+        return None
+    return found if found.kind == "decoder" else None
 
 
 def _check_branches(cfg: RunConfig, name: str, steps: int) -> None:
@@ -121,16 +169,11 @@ def _continued(name: str, plan: BatchPlan, reader: Reader, branch: Branch) -> Ba
 
 def train_stage(
     context: Context, name: str, model: PreTrainedModel, text: TrainingText, folder: Path
-) -> tuple[TrainedStage, StageSpec]:
+) -> tuple[TrainedStage, StageSpec, StageFlops]:
     """Train `model` in the stage `train/<name>` on `text`, with checkpoints in `folder`."""
-    cfg, spec = context.cfg, build_spec(context, name, model, text, folder)
-    plan, architecture = spec.plan, Architecture.of(model)
-    method = stage_method(spec.stage, recompute=cfg.train.recompute, key=f"stages.{name}")
-    if cfg.accounting.verify:
-        verify_flops(spec.trainable.model, architecture, method, plan)
-    flops = stage_flops(context, name, architecture, plan)
-    with Watch(context, spec, flops, _later_flops(context, spec, architecture)) as watch:
-        return train(spec, watch.hooks()), spec
+    spec, flops = build_spec(context, name, model, text, folder)
+    with Watch(context, spec, flops, _later_flops(context, spec, flops)) as watch:
+        return train(spec, watch.hooks()), spec, flops
 
 
 def needed_division(cfg: RunConfig, world_size: int) -> ZeroSettings:
@@ -143,9 +186,13 @@ def needed_division(cfg: RunConfig, world_size: int) -> ZeroSettings:
     return cfg.zero if divides or wanted else replace(cfg.zero, stage=0)
 
 
-def _later_flops(context: Context, spec: StageSpec, architecture: Architecture) -> int:
-    """Return the hardware FLOPs of later training stages, as far as known."""
+def _later_flops(context: Context, spec: StageSpec, flops: StageFlops) -> int:
+    """Return the hardware FLOPs of later training stages, as far as known.
+
+    Without a closed form a token of a later stage is taken to cost what one of this stage costs.
+    """
     total, names = 0, list(context.cfg.stages)
+    formula = formula_of(spec.trainable.causal)
     for name in names[names.index(spec.name) + 1 :]:
         cfg = context.cfg.for_stage(name)
         stage, reader = cfg.stages[name], spec.reader
@@ -153,9 +200,11 @@ def _later_flops(context: Context, spec: StageSpec, architecture: Architecture) 
         steps = stage.steps
         if context.cfg.text_of(name) == context.cfg.text_of(spec.name):
             steps = stage_steps(stage, plan, reader.rows_per_epoch)
-        flops = stage_flops(context, name, architecture, plan)
+        if formula is not None:
+            flops = StageFlops.of(formula, _method(cfg, name), plan.sequence_length)
         steps = _expected_steps(_stage_length(stage, steps), plan, reader, flops)
-        total += steps * flops.hardware_per_step
+        width = plan.sequence_length
+        total += steps * flops.hardware(plan.tokens, plan.tokens * width)
     return total
 
 
@@ -177,13 +226,10 @@ def _new_rows(context: Context, name: str) -> list[int]:
     return rows
 
 
-def stage_flops(
-    context: Context, name: str, architecture: Architecture, plan: BatchPlan
-) -> StageFlops:
-    """Return the costs of the steps of the stage `train/<name>`."""
-    stage, recompute = context.cfg.stages[name], context.cfg.train.recompute
-    method = stage_method(stage, recompute=recompute, key=f"stages.{name}")
-    return StageFlops.of(architecture, method, plan)
+def _method(cfg: RunConfig, name: str, *, any_names: bool = False) -> Method:
+    """Return the trained parameters of a stage."""
+    stage, key = cfg.stages[name], f"stages.{name}"
+    return stage_method(stage, recompute=cfg.train.recompute, key=key, any_names=any_names)
 
 
 def _stage_length(stage: StageSettings, steps: int) -> StageLength:
@@ -198,18 +244,24 @@ def _expected_steps(length: StageLength, plan: BatchPlan, reader: Reader, flops:
     return length.expected_steps(tokens, flops.model(tokens, squares))
 
 
-def training_result(spec: StageSpec, trained: TrainedStage) -> dict[str, Any]:
+def training_result(spec: StageSpec, flops: StageFlops, trained: TrainedStage) -> dict[str, Any]:
     """Return the result of a training stage for its record."""
     done, reader = trained.progress, spec.reader
     loss = done.loss if done.loss is not None else float("nan")
     line = f"{done.step} steps, {done.tokens:,} tokens, loss {loss:.3f}, lr {spec.peak_rate:.2g}"
+    without = not_adapted(spec.trainable) if spec.trainable.adapters else []
+    if without:
+        line += f"; experts without adapters: {', '.join(without)}"
     return {
         **{k: v for k, v in asdict(done).items() if k not in INTERNAL},
         "steps": done.step,
         "bytes": round(done.tokens * reader.bytes_per_token),
         "epochs": (spec.plan.first_row(done.batch) - spec.plan.rows_before) / reader.rows_per_epoch,
         "packing_efficiency": done.tokens / done.positions,
+        "batching": spec.train.batching,
+        "flops_source": flops.source,
         "peak_learning_rate": spec.peak_rate,
         "trainable_parameters": spec.trainable.count,
+        "without_adapters": without,
         "line": line,
     }

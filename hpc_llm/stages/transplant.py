@@ -30,4 +30,8 @@ def run(context: Context, name: str) -> dict[str, Any]:
         f"{counts['rows']:,} rows: {counts['copied']:,} copied, {counts['mean']:,} initialised, "
         f"{counts['special']} special, {counts['unknown']} unknown"
     )
+    if counts["without_row"]:
+        line += f"; {counts['without_row']} old tokens have no embedding"
+    if counts["dropped_token_ids"]:
+        line += f"; dropped, not in the new vocabulary: {', '.join(counts['dropped_token_ids'])}"
     return {**counts, "line": line}

@@ -6,18 +6,17 @@ money.
 
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, astuple
+from dataclasses import asdict, astuple, replace
 from types import TracebackType
 from typing import Any
 
-from hpc_llm.accounting import pf_days, utilisation_metrics
+from hpc_llm.accounting import StageFlops, pf_days, utilisation_metrics
 from hpc_llm.distributed import say
 from hpc_llm.errors import EXIT_FAILED
 from hpc_llm.pipeline.account import measure_energy
 from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import note_start
 from hpc_llm.stages.forecast import Pace, Rest
-from hpc_llm.stages.step_costs import StageFlops
 from hpc_llm.tracking import ProgressBar, duration
 from hpc_llm.tracking import progress as progress_bar
 from hpc_llm.training.forensics import StepRecord
@@ -38,7 +37,7 @@ class Watch:
         self.context, self.spec, self.flops = context, spec, flops
         self.account = context.account
         self.stage = f"train/{spec.name}"
-        self.pace = Pace(spec.steps, flops.hardware_per_step, later_flops)
+        self.pace = Pace(spec.steps, spec.plan.rows * flops.hardware_per_sequence, later_flops)
         self.logged = self.charged = Progress()
         self._stack = ExitStack()
         self._bar: ProgressBar | None = None
@@ -86,6 +85,7 @@ class Watch:
             squared_lengths=done.squared_lengths - before.squared_lengths,
             flops=done.flops - before.flops,
             hardware_flops=self._hardware(before, done),
+            flops_source=self.flops.source,
         )
 
     def _hardware(self, before: Progress, done: Progress) -> int:
@@ -112,7 +112,7 @@ class Watch:
         self.context.events.resume(self.spec.name, done.step)
         say(f"{self.spec.name}: resuming from step {done.step} of {self.spec.steps}")
         self.logged = self.charged = done
-        self.pace = Pace(self.spec.steps, self.flops.hardware_per_step, self.pace.later_flops)
+        self.pace = replace(self.pace, _marks=[])
         self.pace.mark(done.step, time.time())
 
     def _log(self, done: Progress, metrics: dict[str, float], records: list[StepRecord]) -> None:

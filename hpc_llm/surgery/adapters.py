@@ -1,4 +1,4 @@
-"""Adapters with a known exact merge: plain LoRA on linear layers only.
+"""Adapters with a known exact merge: plain LoRA on linear layers and on stacked experts.
 
 `W = W0 + phi * scale * B A` is exact for LoRA (scale alpha / r) and rsLoRA (scale alpha / sqrt(r)).
 Every other peft tuner, and every option that adds terms to B A, raises an error: a merge that drops
@@ -10,15 +10,39 @@ from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
+from transformers.pytorch_utils import Conv1D
 
 from hpc_llm.errors import UserError
 
-__all__ = ["mergeable_layers"]
+__all__ = ["adapted_weight", "is_linear", "mergeable_layers"]
+
+SAME_AS_LINEAR = ("FalconLinear",)  # a product and a sum instead of one function
 
 KEY = "adapter"
-LINEAR = ("Linear", "Conv1D")  # Conv1D: the transposed linear layer of GPT-2
+
+
+def is_linear(module: torch.nn.Module) -> bool:
+    """Whether `module` computes x W + c and nothing else.
+
+    Subclasses that compute something else (routers, quantised layers) are no linear layers.
+    """
+    if isinstance(module, Conv1D):  # the transposed linear layer of GPT-2
+        return True
+    kind = type(module)
+    return isinstance(module, torch.nn.Linear) and (
+        kind.forward is torch.nn.Linear.forward or kind.__name__ in SAME_AS_LINEAR
+    )
+
+
+def adapted_weight(layer: LoraLayer) -> torch.Tensor:
+    """Return the weight that an adapter changes: of a linear layer, or the stacked experts."""
+    if isinstance(layer, ParamWrapper):
+        return layer.get_param()
+    weight: torch.Tensor = layer.get_base_layer().weight
+    return weight
 
 
 def mergeable_layers(model: torch.nn.Module) -> list[LoraLayer]:
@@ -55,7 +79,7 @@ def _check_config(config: Any) -> None:
     kind = str(getattr(config.peft_type, "value", config.peft_type))
     if kind != "LORA":
         raise _refusal(kind, "this tuner has no known exact merge")
-    for option in ("modules_to_save", "trainable_token_indices", "target_parameters"):
+    for option in ("modules_to_save", "trainable_token_indices"):
         if getattr(config, option, None):
             raise _refusal(option, f"trains {getattr(config, option)}, which a merge drops")
     if config.bias != "none":
@@ -63,9 +87,9 @@ def _check_config(config: Any) -> None:
 
 
 def _check_layer(name: str, layer: LoraLayer) -> None:
-    base = type(layer.get_base_layer()).__name__
-    if base not in LINEAR:
-        raise _refusal(f"LoRA on {base}", f"{name} is not a linear layer")
+    base = layer.get_base_layer()
+    if not is_linear(base) and not isinstance(layer, ParamWrapper):
+        raise _refusal(f"LoRA on {type(base).__name__}", f"{name} is not a linear layer")
     if layer.merged:
         raise UserError(KEY, None, f"{name} is already merged", "use an unmerged model")
     if layer.disable_adapters or len(layer.active_adapters) != 1:
@@ -83,7 +107,7 @@ def _check_layer(name: str, layer: LoraLayer) -> None:
 
 def _check_tied(model: torch.nn.Module, layers: list[LoraLayer]) -> None:
     """Raise `UserError` for modules that share a weight: a merge would change all of them."""
-    adapted = {id(layer.get_base_layer().weight) for layer in layers}
+    adapted = {id(adapted_weight(layer)) for layer in layers}
     if len(adapted) < len(layers):
         raise _refusal("a shared weight", "shared by several adapted layers (layer_replication)")
     for name, weight in _embeddings(model):

@@ -1,10 +1,26 @@
-"""Check model folders without torch, so that a wrong one fails before anything starts."""
+"""Check model folders without torch, so that a wrong one fails before anything starts.
 
+Read are `config.json`, the names of the tokenizer's files and the headers of the weights.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from hpc_llm.accounting.model_file import read_config
 from hpc_llm.errors import UserError
+from hpc_llm.surgery.families import check_family
 
-__all__ = ["check_model_folder"]
+__all__ = ["check_base", "check_model_folder", "linear_names", "tensor_shapes"]
+
+KEY = "model.path"
+AGAIN = "copy or download the model again"
+TOKENIZERS = (
+    *("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
+    *("vocab.json", "vocab.txt", "vocab.model"),
+)
+
+Shapes = dict[str, tuple[int, ...]]
 
 
 def check_model_folder(path: str) -> None:
@@ -15,28 +31,97 @@ def check_model_folder(path: str) -> None:
     folder = Path(path).expanduser()
     if not folder.exists():
         if path.count("/") != 1 or path.startswith((".", "/", "~")):
-            raise UserError(
-                "model.path",
-                path,
-                "no such folder",
-                "use a folder or OWNER/NAME",
-            )
+            raise UserError(KEY, path, "no such folder", "use a folder or OWNER/NAME")
         return
     if not (folder / "config.json").is_file():
-        raise UserError(
-            "model.path",
-            path,
-            "has no config.json",
-            "use a Hugging Face model folder",
-        )
+        raise UserError(KEY, path, "has no config.json", "use a Hugging Face model folder")
     if any(folder.glob("*.safetensors")):
         return
     fix = "use a folder with *.safetensors"
     if any(folder.glob("*.bin")):
         fix = "pickled weights (*.bin) are not loaded; convert them to safetensors"
-    raise UserError(
-        "model.path",
-        path,
-        "has no weights",
-        fix,
-    )
+    raise UserError(KEY, path, "has no weights", fix)
+
+
+def check_base(path: str) -> Shapes:
+    """Raise `UserError` for a base model that cannot be adapted; return its tensors by name.
+
+    Checked are family, tokenizer files, the completeness of the weights and the size of the
+    vocabulary. A hub id is not checked: it gives {}.
+    """
+    check_model_folder(path)
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return {}
+    config = read_config(folder / "config.json")
+    check_family(config, path)
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        rule = f"has no tokenizer: none of {', '.join(TOKENIZERS)}"
+        raise UserError(KEY, path, rule, "copy the files of its tokenizer into it")
+    shapes = tensor_shapes(folder)
+    _check_vocabulary(path, config, shapes)
+    return shapes
+
+
+def tensor_shapes(folder: Path) -> Shapes:
+    """Return the shapes of all tensors of a model folder, by name, from the headers of its files.
+
+    Raises `UserError` for a file that the index names and the folder lacks, and for one that is cut
+    off or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    index = folder / "model.safetensors.index.json"
+    names = ["model.safetensors"]
+    if index.is_file():
+        names = sorted(set(read_config(index)["weight_map"].values()))
+    elif not (folder / names[0]).is_file():
+        names = sorted(file.name for file in folder.glob("*.safetensors"))
+    shapes: Shapes = {}
+    for file in (folder / name for name in names):
+        if not file.is_file():
+            raise UserError(str(file), None, f"is missing; {index.name} names it", AGAIN)
+        try:
+            with safe_open(file, "numpy") as tensors:
+                for name in tensors.keys():  # noqa: SIM118, not a mapping
+                    shapes[name] = tuple(tensors.get_slice(name).get_shape())
+        except SafetensorError as error:
+            rule = f"cannot be read ({' '.join(str(error).split())})"
+            raise UserError(str(file), None, rule, AGAIN) from error
+    return shapes
+
+
+def _check_vocabulary(path: str, config: Mapping[str, Any], shapes: Shapes) -> None:
+    """Raise `UserError` if no embedding has the rows that `config` says."""
+    rows = config.get("vocab_size")
+    tables = {
+        name: shape
+        for name, shape in shapes.items()
+        if len(shape) == 2 and _is_token_table(name.rsplit(".", 2)[-2:])
+    }
+    if rows is None or not tables or any(shape[0] == rows for shape in tables.values()):
+        return
+    name, shape = max(tables.items(), key=lambda item: item[1][0])
+    rule = f"vocab_size={rows} in its config.json, but {name} has {shape[0]} rows"
+    raise UserError(KEY, path, rule, f"set vocab_size to {shape[0]} if the weights are right")
+
+
+def _is_token_table(last: list[str]) -> bool:
+    return last in (["embed_tokens", "weight"], ["wte", "weight"], ["word_embeddings", "weight"],
+                    ["embed_in", "weight"], ["tok_embeddings", "weight"])  # fmt: skip
+
+
+def linear_names(shapes: Shapes) -> list[str]:
+    """Return the last name parts of the matrices in the layers of a model: its linear layers.
+
+    Names of layers have a number in them. [] for a mixture of experts, whose weights transformers
+    renames on loading.
+    """
+    found: set[str] = set()
+    if any("experts." in name for name in shapes):
+        return []
+    for name, shape in shapes.items():
+        parts = name.split(".")
+        if len(shape) == 2 and parts[-1] == "weight" and any(part.isdigit() for part in parts):
+            found.add(parts[-2])
+    return sorted(found)

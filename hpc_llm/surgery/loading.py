@@ -7,17 +7,20 @@ For ZeRO-3 a model is partitioned across ranks during construction, so no rank e
 (Rajbhandari et al. 2020). `division` is the DeepSpeed configuration for that; None: unpartitioned.
 """
 
+import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -28,6 +31,7 @@ from hpc_llm.errors import UserError
 from hpc_llm.rundir import readable
 from hpc_llm.settings import ModelSettings
 from hpc_llm.surgery.folders import check_model_folder
+from hpc_llm.surgery.trust import check_model_files
 
 __all__ = [
     "DTYPES",
@@ -40,6 +44,7 @@ __all__ = [
     "load_tokenizer",
     "model_type",
     "quiet_transformers",
+    "takes_positions",
 ]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -116,31 +121,80 @@ def load_model(
     """Load a causal language model in `precision`, ready for packed batches (no KV cache)."""
     quiet_transformers()
     check_model_folder(str(path))
-    try:
+    check_model_files(str(path), settings, fetch=True)
+    with _readable(path):
+        config = AutoConfig.from_pretrained(
+            path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+        )
+        attention = _attention(config, settings.attention)
         with _divided(division):
-            model = AutoModelForCausalLM.from_pretrained(
+            model, found = AutoModelForCausalLM.from_pretrained(
                 path,
+                config=config,  # given, so that the folder does not choose the attention
                 revision=settings.revision,
                 dtype=DTYPES[precision],
-                attn_implementation=settings.attention,
+                attn_implementation=attention,
                 trust_remote_code=settings.trust_remote_code,
                 use_safetensors=True,
+                output_loading_info=True,
             )
-    except (OSError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(
-            "model.path",
-            path,
-            first,
-            "use a folder or a reachable hub id",
-        ) from error
+    if missing := sorted(found["missing_keys"]):
+        names = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
+        rule = f"its weights lack {len(missing)} tensors of {type(model).__name__}: {names}"
+        raise UserError("model.path", path, rule, "use a complete model of this class")
     model.config.use_cache = False  # with a cache, packed documents would attend to each other
     return model
+
+
+@contextmanager
+def _readable(path: str | Path) -> Iterator[None]:
+    """Turn errors of reading a model into a `UserError` with a fix for its cause."""
+    local = Path(path).expanduser().is_dir()
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        fix = "use a folder or a reachable hub id"
+        if local:
+            fix = "compare its config.json with the model's own file"
+        raise UserError("model.path", path, _first_line(error), fix) from error
+    except (RuntimeError, SafetensorError, UnpicklingError) as error:
+        rule = f"its weights cannot be read: {_first_line(error)}"
+        raise UserError("model.path", path, rule, "copy or download the model again") from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _attention(config: PreTrainedConfig, wanted: str) -> str:
+    """Return the attention implementation; raises `UserError` if the model's class lacks it."""
+    kind = AutoModelForCausalLM._model_mapping.get(type(config), None)
+    if kind is None:  # remote code, which need not support anything else
+        return "eager" if wanted == "auto" else wanted
+    kind = kind[0] if isinstance(kind, tuple) else kind
+    supported = {
+        "sdpa": kind._supports_sdpa,
+        "flash_attention_2": kind._supports_flash_attn,
+        "eager": True,
+    }
+    if wanted == "auto":
+        return "sdpa" if supported["sdpa"] else "eager"
+    if not supported[wanted]:
+        rule = f"{kind.__name__} does not support it"
+        raise UserError("model.attention", wanted, rule, "use model.attention=auto")
+    return wanted
+
+
+def takes_positions(model: torch.nn.Module) -> bool:
+    """Whether the forward pass of `model` has an argument `position_ids`."""
+    return "position_ids" in inspect.signature(model.forward).parameters
 
 
 def load_tokenizer(path: str | Path, settings: ModelSettings) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model folder."""
     quiet_transformers()
+    check_model_files(str(path), settings, fetch=True)
     try:
         return AutoTokenizer.from_pretrained(
             path, revision=settings.revision, trust_remote_code=settings.trust_remote_code

@@ -8,7 +8,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hpc_llm.rundir import readable
-from hpc_llm.surgery.adapters import mergeable_layers
+from hpc_llm.surgery.adapters import adapted_weight, mergeable_layers
 from hpc_llm.surgery.loading import gathered
 
 __all__ = ["attach_adapter", "merge_adapter", "save_model"]
@@ -28,10 +28,10 @@ def merge_adapter(model: PeftModel, phi: float) -> PreTrainedModel:
     without a known exact merge, before a weight is changed: see `hpc_llm.surgery.adapters`.
     """
     for layer in mergeable_layers(model):
-        weight = layer.get_base_layer().weight
+        weight = adapted_weight(layer)
         with gathered([weight]):
             (name,) = layer.active_adapters
-            delta = layer.get_delta_weight(name).float()  # (out, in), alpha / r included
+            delta = layer.get_delta_weight(name).float()  # as the weight, alpha / r included
             weight.copy_((weight.float() + phi * delta).to(weight.dtype))
     return model.unload()
 

@@ -10,14 +10,20 @@ from dataclasses import dataclass
 import peft
 import torch
 from peft import PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
+from hpc_llm.accounting.method import own_names
 from hpc_llm.errors import UserError
 from hpc_llm.methods import ALL_LAYERS, Adapter, Trains, describe, trains
 from hpc_llm.settings import StageSettings
+from hpc_llm.surgery.adapters import adapted_weight, is_linear
 from hpc_llm.surgery.loading import full_shape
 
-__all__ = ["Trainable", "make_trainable"]
+__all__ = ["Trainable", "linear_layers", "make_trainable", "not_adapted"]
+
+MAMBAS = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+PEFT_REFUSES = ("out_proj", "conv1d")  # their fused kernels read these weights
 
 
 @dataclass(frozen=True)
@@ -120,14 +126,41 @@ def _embedding_parameters(model: PreTrainedModel, what: Trains) -> list[torch.Te
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:
-    """Return the last name parts of the body's linear layers, such as q_proj; not the head."""
+    """Return names that peft matches with the body's linear layers, such as q_proj; not the head.
+
+    A name is the last part of the module names, or a whole module name where that last part is
+    also one of other modules (0 in a list of layers). Layers that peft refuses to adapt, of Mamba,
+    are not among them.
+    """
     head = model.get_output_embeddings()
-    kinds = ("Linear", "Conv1D")
+    linear, others = {}, set()
+    for name, module in model.named_modules():
+        if module is head or not name:
+            continue
+        if is_linear(module):
+            linear[name] = name.rsplit(".", 1)[-1]
+        else:
+            others.add(name.rsplit(".", 1)[-1])
+    refused = PEFT_REFUSES if model.config.model_type in MAMBAS else ()
+    names = {whole if last in others else last for whole, last in linear.items()}
+    return sorted(names.difference(refused))
+
+
+def not_adapted(trainable: Trainable) -> list[str]:
+    """Return the names of stacked expert weights that have no adapter, as they are in a layer.
+
+    Experts are no linear layers: peft adapts them only where it knows their names.
+    """
+    adapted = {
+        id(adapted_weight(module))
+        for module in trainable.model.modules()
+        if isinstance(module, LoraLayer)
+    }
     return sorted(
         {
             name.rsplit(".", 1)[-1]
-            for name, module in model.named_modules()
-            if type(module).__name__ in kinds and module is not head
+            for name, weight in trainable.causal.named_parameters()
+            if len(full_shape(weight)) == 3 and "expert" in name and id(weight) not in adapted
         }
     )
 
@@ -135,14 +168,7 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
 def add_adapters(model: PreTrainedModel, stage: StageSettings, adapter: Adapter) -> PeftModel:
     """Add the adapters of the stage's method to its target layers. `UserError` for unknown ones."""
     known = linear_layers(model)
-    targets = known if adapter.targets == ALL_LAYERS else list(adapter.targets)
-    if missing := sorted(set(targets) - set(known)):
-        raise UserError(
-            "targets",
-            f"[{','.join(missing)}]",
-            "the model has no such linear layer",
-            f"choose from {', '.join(known)}",
-        )
+    targets = known if adapter.targets == ALL_LAYERS else own_names(adapter.targets, known)
     build = describe(stage.method).peft
     assert build is not None
     name, arguments = build(stage, targets)

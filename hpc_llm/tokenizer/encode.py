@@ -8,7 +8,8 @@ several times as fast as the transformers tokenizer, with the same ids.
 
 import contextlib
 import io
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,8 +18,10 @@ from typing import Any
 import numpy as np
 
 from hpc_llm.errors import UserError
-from hpc_llm.tokenizer.sample import chunks_of
+from hpc_llm.tokenizer.sample import as_sentencepiece, chunks_of
 from hpc_llm.tokenizer.shard_files import ENDINGS, describe_shards, part
+from hpc_llm.tokenizer.specials import ONE_PIECE
+from hpc_llm.tokenizer.text import Encode, special_strings, text_encoder
 
 __all__ = ["ShardCounts", "encode_shards", "frame_ids", "open_shards"]
 
@@ -39,29 +42,68 @@ class ShardCounts:
 
 
 def frame_ids(processor: Any) -> tuple[int, int]:
-    """Return the ids (BOS, EOS) around a document; without a BOS token, EOS is used for both."""
-    eos = processor.eos_id()
-    bos = processor.bos_id()
+    """Return the ids (BOS, EOS) around a document; without a BOS token, EOS is used for both.
+
+    Sentencepiece reports -1 for a role that is a piece of text: that piece is looked up.
+    """
+    from sentencepiece import sentencepiece_model_pb2
+
+    model = sentencepiece_model_pb2.ModelProto.FromString(processor.serialized_model_proto())
+    pieces = (model.trainer_spec.bos_piece, model.trainer_spec.eos_piece)
+    bos, eos = (
+        processor.piece_to_id(piece) if index < 0 and ONE_PIECE.fullmatch(piece) else index
+        for index, piece in zip((processor.bos_id(), processor.eos_id()), pieces, strict=True)
+    )
     return (eos if bos < 0 else bos), eos
 
 
 def _encode_batch(processor: Any, texts: list[str], threads: int) -> Iterator[list[int]]:
-    """Yield the ids of each text; long texts are encoded in chunks, with the same result.
+    """Yield the ids of each text, special strings as letters; long texts are encoded in chunks.
 
     Sentencepiece sums scores in 32-bit floats, which are exact only up to 65,536 (see
-    `unigram.SCORE_STEPS`): some tens of thousands of characters.
+    `unigram.SCORE_STEPS`): some tens of thousands of characters. Chunks give the same ids.
     """
-    chunks = [list(chunks_of(text)) for text in texts]
+    chunks = [list(chunks_of(as_sentencepiece(text))) for text in texts]
     encoded = iter(processor.encode([c for parts in chunks for c in parts], num_threads=threads))
     for parts in chunks:
         yield [token for ids in islice(encoded, len(parts)) for token in ids]
 
 
+def _encoder(processor: Any, threads: int, fast: Any | None) -> Encode:
+    """Return the function from texts to ids; with `fast`, special strings become its tokens."""
+
+    def letters(texts: list[str]) -> list[list[int]]:
+        return list(_encode_batch(processor, texts, threads))
+
+    if fast is None:
+        return letters
+    tokens, search = text_encoder(fast, "tokens"), _search(special_strings(fast))
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        found = [search(text) is not None for text in texts]
+        with_tokens = iter(tokens([text for text, has in zip(texts, found, strict=True) if has]))
+        plain = iter(letters([text for text, has in zip(texts, found, strict=True) if not has]))
+        return [next(with_tokens if has else plain) for has in found]
+
+    return encode
+
+
+def _search(strings: Collection[str]) -> Callable[[str], Any]:
+    """Return the search for the first of `strings` in a text."""
+    return re.compile("|".join(map(re.escape, sorted(strings))) or r"(?!)").search
+
+
 def encode_shards(
-    texts: Iterable[str], sentencepiece_model: Path, prefix: Path, threads: int = 2
+    texts: Iterable[str],
+    sentencepiece_model: Path,
+    prefix: Path,
+    threads: int = 2,
+    fast: Any | None = None,
 ) -> ShardCounts:
     """Write `texts` as token shards at `prefix`, in their order; replace existing shards.
 
+    Strings of special tokens in the texts are letters; with `fast`, the exported tokenizer of the
+    vocabulary, they are its special tokens (`tokenizer.special_strings`).
     Ids take two bytes each for vocabularies below 65,500 tokens, else four. Raises `UserError`
     when there is no text. `PREFIX.json` is moved into place last and marks complete shards.
     """
@@ -79,9 +121,10 @@ def encode_shards(
         builder = MMapIndexedDatasetBuilder(str(temporary[".bin"]), dtype=dtype)
         sizes: list[int] = []
         tokens = 0
+        encode = _encoder(processor, threads, fast)
         stream = iter(texts)
         while batch := list(islice(stream, BATCH_DOCUMENTS)):
-            for ids in _encode_batch(processor, batch, threads):
+            for ids in encode(batch):
                 builder.add_item_numpy(np.array([bos, *ids, eos], dtype=dtype))
                 builder.end_document()
                 tokens += len(ids) + 2

@@ -5,8 +5,8 @@ BPE, `XLMRobertaTokenizer` shifts the ids, `T5Tokenizer` adds some and loses the
 fast tokenizer is built here from its components, and a test compares ids on real text.
 
 One difference is intended: a special token's string in a text (`</s>`) is that special token here,
-as in every transformers tokenizer and as chat templates need; sentencepiece, which encodes the
-corpus, reads it as plain characters.
+as in every transformers tokenizer and as chat templates need; sentencepiece reads it as letters.
+The text of a run is encoded by `text.text_encoder`, which follows `tokenizer.special_strings`.
 """
 
 import shutil
@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from hpc_llm.tokenizer.autoload import keep_class
+from hpc_llm.tokenizer.sample import LITERAL, SPACE
 from hpc_llm.tokenizer.specials import SpecialTokens
 
 __all__ = ["SENTENCEPIECE_NAME", "export_fast"]
 
 SENTENCEPIECE_NAME = "sentencepiece.model"  # under `tokenizer.model` transformers would misread it
 UNIGRAM = 1  # TrainerSpec.ModelType in sentencepiece_model.proto; BPE is 2
-CONTROL = 3  # ModelProto.SentencePiece.Type
+NORMAL, CONTROL = 1, 3  # ModelProto.SentencePiece.Type
 CUTS = "[0-9]|\n"
 
 
@@ -29,6 +30,7 @@ def _model_of(proto: Any) -> Any:
     from tokenizers.models import BPE, Unigram
 
     pieces = [(piece.piece, piece.score) for piece in proto.pieces]
+    normal = {piece.piece for piece in proto.pieces if piece.type == NORMAL}
     if proto.trainer_spec.model_type == UNIGRAM:
         return Unigram(pieces, unk_id=proto.trainer_spec.unk_id, byte_fallback=True)
     ranks = {piece: rank for rank, (piece, _) in enumerate(pieces)}
@@ -36,7 +38,7 @@ def _model_of(proto: Any) -> Any:
         (piece[:cut], piece[cut:])
         for piece, _ in pieces
         for cut in range(1, len(piece))
-        if piece[:cut] in ranks and piece[cut:] in ranks
+        if {piece, piece[:cut], piece[cut:]} <= normal
     ]
     return BPE(ranks, merges, unk_token=pieces[0][0], fuse_unk=True, byte_fallback=True)
 
@@ -50,10 +52,17 @@ def _assemble(proto: Any) -> Any:
     from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 
     tokenizer = Tokenizer(_model_of(proto))
-    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Replace(SPACE, LITERAL), normalizers.Replace(" ", SPACE)]
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(CUTS), behavior="isolated")
     tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+        [
+            decoders.Replace(SPACE, " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Replace(LITERAL, SPACE),
+        ]
     )
     return tokenizer
 
@@ -86,16 +95,16 @@ def _framing(base_tokenizer: Any | None, specials: SpecialTokens) -> tuple[bool,
 def _post_processor(tokenizer: Any, specials: SpecialTokens, framing: tuple[bool, bool]) -> Any:
     from tokenizers.processors import TemplateProcessing
 
-    front = f"{specials.bos} " if framing[0] else ""
-    end = f" {specials.eos}" if framing[1] else ""
+    front = [specials.bos] if framing[0] else []
+    end = [specials.eos] if framing[1] else []
     used = {
         token
         for token, is_used in zip((specials.bos, specials.eos), framing, strict=True)
         if is_used and token is not None
     }
     return TemplateProcessing(
-        single=f"{front}$A{end}",
-        pair=f"{front}$A{end} {front}$B{end}",
+        single=[*front, "$A", *end],
+        pair=[*front, "$A", *end, *front, "$B", *end],
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in sorted(used)],
     )
 

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Decode", "Encode", "compare", "measure"]
+from hpc_llm.tokenizer.text import Encode
 
-Encode = Callable[[list[str]], list[list[int]]]
-"""Texts to ids, without BOS and EOS."""
+__all__ = ["Decode", "compare", "measure"]
+
 Decode = Callable[[list[list[int]]], list[str]]
 
 FREQUENT_WORDS = 10_000

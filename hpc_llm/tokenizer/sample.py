@@ -8,7 +8,11 @@ import heapq
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 
-__all__ = ["CHUNK_CHARACTERS", "chunks_of", "draw"]
+__all__ = ["CHUNK_CHARACTERS", "LITERAL", "SPACE", "as_sentencepiece", "chunks_of", "draw"]
+
+SPACE, LITERAL = "\u2581", "\ufdd0"
+"""U+2581 is sentencepiece's sign for a space. In a text it is U+FDD0 to the tokenizer, a code point
+that Unicode reserves for such internal use, and U+2581 again after decoding."""
 
 CHUNK_CHARACTERS = 4096  # 8 KiB of Cyrillic, at most 16 KiB
 
@@ -31,6 +35,11 @@ def chunks_of(text: str) -> Iterator[str]:
         start = end
     if start < len(text):
         yield text[start:]
+
+
+def as_sentencepiece(text: str) -> str:
+    """Return `text` with its literal U+2581 told apart from spaces."""
+    return text.replace(SPACE, LITERAL)
 
 
 def draw(texts: Iterable[str], most_characters: int, seed: int) -> list[str]:

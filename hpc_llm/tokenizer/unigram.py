@@ -3,8 +3,8 @@
 Settings that would lose text are not options. The text is not normalised; spaces are kept, single
 or in runs; no space is prepended; newline and tab are tokens of their own that no other token
 spans; digits are split; and characters without a token fall back to bytes. So
-`decode(encode(text)) == text` for every text, except for U+2581 itself, sentencepiece's sign for a
-space, which decodes to a space.
+`decode(encode(text)) == text` for every text, with the exported tokenizer also for U+2581,
+sentencepiece's sign for a space (see `sample.LITERAL`).
 """
 
 import io
@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hpc_llm.distributed import available_bytes
 from hpc_llm.errors import UserError
 from hpc_llm.settings import TokenizerSettings
 from hpc_llm.settings.tokenizer import SMALLEST_VOCABULARY
-from hpc_llm.tokenizer.sample import CHUNK_CHARACTERS, draw
-from hpc_llm.tokenizer.specials import SpecialTokens
+from hpc_llm.tokenizer.sample import CHUNK_CHARACTERS, as_sentencepiece, draw
+from hpc_llm.tokenizer.specials import ONE_PIECE, SpecialTokens
 
 __all__ = ["MODEL_NAME", "train_vocabulary"]
 
@@ -35,6 +36,10 @@ LOSSLESS: dict[str, Any] = {
     "user_defined_symbols": ["\n", "\t"],
     "max_sentence_length": 4 * CHUNK_CHARACTERS,  # bytes; longer ones are skipped silently
 }
+RESERVED, STAND_IN = "\u2585", "\u2584"
+"""The trainer silently skips text that contains U+2585, its sign for unknown characters, and no
+other character (sentencepiece 0.2.3: tried with the whole basic plane, after `corpus.clean`). So
+another block element stands in for it in the training text; encoding spells it with byte tokens."""
 LARGE_CHARACTERS = 2**30
 """From here on the trainer counts in 64 bits; 32 overflow at 2^31 (sentencepiece issue 405)."""
 PARTS = 16
@@ -49,30 +54,20 @@ BYTES_PER_CHARACTER = 40
 4 M characters, 37 at 16 M. Sentencepiece issue 702 reports 70 GB for 10 M sentences."""
 
 
-def _available_bytes() -> int | None:
-    """Return the memory available to this process; None where Linux does not report it."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    kib = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
-    available = None if kib is None else int(kib) * 1024
-    job_mib = os.environ.get("SLURM_MEM_PER_NODE", "")  # 0: the whole node
-    if available is not None and job_mib.isdigit() and int(job_mib) > 0:
-        return min(available, int(job_mib) * 2**20)
-    return available
+def _require_memory(characters: int, available: int | None, cause: str = "free memory") -> None:
+    """Raise `UserError` when training on `characters` would be killed for lack of memory.
 
-
-def _require_memory(characters: int, available: int | None) -> None:
-    """Raise `UserError` when training on `characters` would be killed for lack of memory."""
+    `cause` is what limits `available`.
+    """
     needed = characters * BYTES_PER_CHARACTER
     if available is not None and needed > available:
         most = available // BYTES_PER_CHARACTER
         rule = (
             f"{characters:,} characters need about {needed / 2**30:.1f} GiB of memory, "
-            f"{available / 2**30:.1f} GiB are available"
+            f"{available / 2**30:.1f} GiB are available ({cause})"
         )
-        fix = f"use tokenizer.max_characters={most} or less, or a node with more memory"
+        less = f"use tokenizer.max_characters={most} or less, or " if most else "use "
+        fix = f"{less}a node with more memory or a higher limit"
         raise UserError("tokenizer.max_characters", None, rule, fix)
 
 
@@ -93,16 +88,16 @@ def _special_arguments(specials: SpecialTokens) -> dict[str, Any]:
     taken = [specials.unk_piece]
     bos = None if specials.bos == specials.eos else specials.bos
     for role, token in (("bos", bos), ("eos", specials.eos), ("pad", specials.pad)):
-        if token is None or token in taken:
+        if token is None or token in taken or ONE_PIECE.fullmatch(token):
             arguments[f"{role}_id"] = -1
         else:
             arguments |= {f"{role}_id": len(taken), f"{role}_piece": token}
             taken.append(token)
-    return arguments | {"control_symbols": [t for t in specials.additional if t not in taken]}
+    return arguments | {"control_symbols": [t for t in specials.markers if t not in taken]}
 
 
-def _explain(error: RuntimeError, settings: TokenizerSettings) -> UserError | None:
-    """Return a `UserError` for the trainer's message, or None for one that is not known."""
+def _explain(error: RuntimeError, settings: TokenizerSettings) -> UserError:
+    """Return a `UserError` for the trainer's message."""
     message, size = str(error), settings.vocab_size
     if found := re.search(r"Vocabulary size too high.*<= (\d+)", message):
         most = int(found[1])
@@ -115,17 +110,28 @@ def _explain(error: RuntimeError, settings: TokenizerSettings) -> UserError | No
             "tokens"
         )
         return UserError("tokenizer.vocab_size", size, rule, "use a larger one")
-    return None
+    rule = f"sentencepiece cannot train on this text ({' '.join(message.split())})"
+    return UserError("tokenizer", None, rule, "check the special tokens of the base and the text")
 
 
-def _round_scores(model: bytes) -> bytes:
-    """Return a unigram model with its scores rounded to 1/256; a BPE model has whole numbers."""
+def _finish(model: bytes, specials: SpecialTokens) -> bytes:
+    """Return the model with its scores rounded to 1/256 (those of BPE are whole) and its roles.
+
+    A role that is a piece of text is named only here: the trainer takes control tokens only.
+    """
     from sentencepiece import sentencepiece_model_pb2
 
     proto = sentencepiece_model_pb2.ModelProto.FromString(model)
     for piece in proto.pieces:
         piece.score = round(piece.score * SCORE_STEPS) / SCORE_STEPS
+    for role, token in (("bos", specials.bos), ("eos", specials.eos), ("pad", specials.pad)):
+        if token is not None and ONE_PIECE.fullmatch(token):
+            setattr(proto.trainer_spec, f"{role}_piece", token)
     return proto.SerializeToString(deterministic=True)
+
+
+def _trainable(chunk: str) -> str:
+    return as_sentencepiece(chunk).replace(RESERVED, STAND_IN)
 
 
 def _training_text(
@@ -159,12 +165,12 @@ def train_vocabulary(
     if not characters:
         rule = "there is no text to train a vocabulary on"
         raise UserError("tokenizer", None, rule, "set corpus.target")
-    _require_memory(characters, _available_bytes())
+    _require_memory(characters, *available_bytes(os.environ, threads=PARTS))
     model = io.BytesIO()
     try:
         with _on_cores(settings.threads):
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(chunks),
+                sentence_iterator=map(_trainable, chunks),
                 model_writer=model,
                 model_type=settings.model_type,
                 vocab_size=settings.vocab_size,
@@ -176,10 +182,8 @@ def train_vocabulary(
                 **_special_arguments(specials),
             )
     except RuntimeError as error:
-        if (explained := _explain(error, settings)) is None:
-            raise
-        raise explained from error
+        raise _explain(error, settings) from error
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / MODEL_NAME
-    path.write_bytes(_round_scores(model.getvalue()))
+    path.write_bytes(_finish(model.getvalue(), specials))
     return path

@@ -1,4 +1,4 @@
-"""Compile DeepSpeed's shared-memory extension once: `python -m hpc_llm.training.prebuild`.
+"""Compile DeepSpeed's shared-memory extension once: `python -P -m hpc_llm.training.prebuild`.
 
 The first training on a CPU would also compile it (about half a minute); `make setup` runs this.
 """

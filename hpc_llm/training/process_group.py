@@ -21,6 +21,7 @@ import torch
 
 from hpc_llm.distributed import Ranks, check_visible_devices, export
 from hpc_llm.errors import FirstRankFailed, UserError, exit_code
+from hpc_llm.rundir import open_regular
 
 __all__ = [
     "all_max_float",
@@ -141,7 +142,8 @@ def _compile_once() -> None:
 
     folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".hpc_llm.lock").open("w") as handle:
+    lock = folder / ".hpc_llm.lock"
+    with open(open_regular(lock, os.O_RDWR | os.O_CREAT), "r+") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         for stale in folder.glob("**/lock"):
             stale.unlink(missing_ok=True)

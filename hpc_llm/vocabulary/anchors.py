@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from hpc_llm.tokenizer.text import text_encoder
 from hpc_llm.vocabulary.rows import NewTokens
 from hpc_llm.vocabulary.surfaces import Surface, pieces_of, surfaces
 
@@ -30,17 +31,26 @@ class RowCounts:
     """New tokens that can be spelled with old tokens."""
     unknown: int
     """New tokens that cannot be spelled with old tokens."""
+    without_row: int
+    """Old tokens without an embedding: the tokenizer has more tokens than the model has rows."""
 
 
 def match_rows(
-    old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase, seed: int
+    old: PreTrainedTokenizerBase,
+    new: PreTrainedTokenizerBase,
+    seed: int,
+    vocab_o: int | None = None,
 ) -> tuple[NewTokens, RowCounts]:
     """Match the vocabulary of `new` with that of `old`.
 
-    Returns the new tokens (including the anchors) and the counts; `seed` is passed on.
+    Returns the new tokens (including the anchors) and the counts; `seed` is passed on. `vocab_o` is
+    the number of old rows: old tokens with larger ids (a pad token that was added without resizing
+    the model) have no embedding and match nothing. None: all have one.
     """
-    known = _by_surface(old)
-    roles = _special_rows(old, new)
+    rows = max(old.get_vocab().values()) + 1 if vocab_o is None else vocab_o
+    known = _by_surface(old, rows)
+    roles = _special_rows(old, new, rows)
+    encode = text_encoder(old, rows=rows)
     anchors, ids, pieces = [], [], []
     found = surfaces(new)
     for index, surface in enumerate(found):
@@ -49,20 +59,25 @@ def match_rows(
             anchors.append((index, source))
         else:
             ids.append(index)
-            pieces.append(pieces_of(surface.text, old) if surface is not None else [])
+            pieces.append(pieces_of(surface.text, old, encode) if surface is not None else [])
     special = sum(index in roles for index, _ in anchors)
     spelt = sum(bool(old_ids) for old_ids in pieces)
     counts = RowCounts(
-        len(found), special, len(anchors) - special, mean=spelt, unknown=len(ids) - spelt
+        len(found),
+        special,
+        len(anchors) - special,
+        mean=spelt,
+        unknown=len(ids) - spelt,
+        without_row=sum(index >= rows for index in old.get_vocab().values()),
     )
     size = len(found)
     return NewTokens(ids=ids, pieces=pieces, anchors=anchors, size=size, seed=seed), counts
 
 
-def _by_surface(tokenizer: PreTrainedTokenizerBase) -> dict[Surface, int]:
-    """Map surfaces to ids; the lowest id of equal surfaces."""
+def _by_surface(tokenizer: PreTrainedTokenizerBase, rows: int) -> dict[Surface, int]:
+    """Map surfaces to ids below `rows`; the lowest id of equal surfaces."""
     known: dict[Surface, int] = {}
-    for index, surface in enumerate(surfaces(tokenizer)):
+    for index, surface in enumerate(surfaces(tokenizer)[:rows]):
         if surface is not None:
             known.setdefault(surface, index)
     return known
@@ -74,16 +89,22 @@ def _namesake(surface: Surface, known: dict[Surface, int]) -> int | None:
     return known.get(surface, known.get(other))
 
 
-def _special_rows(old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> dict[int, int]:
-    """Map new special ids to old ones: by role first, by string for the rest."""
+def _special_rows(
+    old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase, rows: int
+) -> dict[int, int]:
+    """Map new special ids to old ones below `rows`: by role first, by string for the rest.
+
+    Plain text that the old vocabulary has as a special token (a newline) is matched by string.
+    """
     old_vocabulary = old.get_vocab()
-    rows = {
-        new_id: old_vocabulary[token]
-        for new_id, token in zip(new.all_special_ids, new.all_special_tokens, strict=True)
-        if token in old_vocabulary
+    new_vocabulary = new.get_vocab()
+    names = dict(zip(new.all_special_ids, new.all_special_tokens, strict=True))
+    names |= {new_vocabulary[t]: t for t in old.all_special_tokens if t in new_vocabulary}
+    found = {
+        new_id: old_vocabulary[token] for new_id, token in names.items() if token in old_vocabulary
     }
     for role in ROLES:
         new_token, old_token = getattr(new, role), getattr(old, role)
         if new_token is not None and old_token is not None:
-            rows[new.convert_tokens_to_ids(new_token)] = old.convert_tokens_to_ids(old_token)
-    return rows
+            found[new.convert_tokens_to_ids(new_token)] = old.convert_tokens_to_ids(old_token)
+    return {new_id: old_id for new_id, old_id in found.items() if old_id < rows}

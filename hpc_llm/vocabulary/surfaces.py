@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from hpc_llm.tokenizer.sample import LITERAL, SPACE
+from hpc_llm.tokenizer.text import Encode, text_encoder
+
 __all__ = ["Surface", "pieces_of", "surfaces"]
 
 
@@ -55,7 +58,7 @@ def _surface(token: str, byte_level: bool) -> Surface:
         return Surface(token.encode(), False)
     if match := BYTE_PIECE.fullmatch(token):
         return Surface(bytes([int(match.group(1), 16)]), True)
-    return Surface(token.replace("▁", " ").encode(), False)
+    return Surface(token.replace(SPACE, " ").replace(LITERAL, SPACE).encode(), False)
 
 
 def surfaces(tokenizer: PreTrainedTokenizerBase) -> list[Surface | None]:
@@ -69,19 +72,22 @@ def surfaces(tokenizer: PreTrainedTokenizerBase) -> list[Surface | None]:
     ]
 
 
-def pieces_of(surface: bytes, old: PreTrainedTokenizerBase) -> list[int]:
+def pieces_of(
+    surface: bytes, old: PreTrainedTokenizerBase, encode: Encode | None = None
+) -> list[int]:
     """Return the old ids that spell `surface`; [] if it is not valid text or cannot be spelled.
 
-    The text is encoded after a prefix, whose ids are then removed, so that the tokenizer does not
-    prepend a space; if the prefix merges with the text, another one is tried.
+    `encode` is the `text_encoder` of `old`; None: it is made here. The text is encoded after a
+    prefix, whose ids are then removed, so that the tokenizer does not prepend a space; if the
+    prefix merges with the text, another one is tried.
     """
     try:
         text = surface.decode()
     except UnicodeDecodeError:  # a single byte of a longer character
         return []
+    encode = encode or text_encoder(old)
     for prefix in PREFIXES:
-        head = old.encode(prefix, add_special_tokens=False)
-        whole = old.encode(prefix + text, add_special_tokens=False)
+        head, whole = encode([prefix, prefix + text])
         if whole[: len(head)] == head and len(whole) > len(head):
             return [index for index in whole[len(head) :] if index != old.unk_token_id]
     return []

@@ -16,6 +16,8 @@ from hpc_llm.settings import TransplantSettings
 from hpc_llm.vocabulary.anchors import match_rows
 from hpc_llm.vocabulary.initial import Initialisation, initialisation
 from hpc_llm.vocabulary.rows import NewTokens, mean_of_pieces
+from hpc_llm.vocabulary.tables import check_replaced, check_tables
+from hpc_llm.vocabulary.token_ids import move_token_ids
 
 __all__ = ["new_rows", "transplant"]
 
@@ -60,10 +62,11 @@ def transplant(
 
     Returns the entries of the record (including row counts) and the ids that `old` did not have.
     Replaces the input embedding and, unless tied, the LM head (and its bias, always with the mean
-    initialisation); updates the token ids in the model's and the generation configuration. Raises
+    initialisation); moves the token ids in the model's and the generation configuration. Raises
     `UserError` for an unknown initialisation, and for two different ones on a tied model.
     """
-    tied = bool(model.config.get_text_config().tie_word_embeddings)
+    check_tables(model)
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     if tied and settings.input != settings.output:
         raise UserError(
             "transplant.output",
@@ -71,7 +74,8 @@ def transplant(
             "the LM head is tied to the input embedding, so both need the same initialisation",
             f"use transplant.output={settings.input}",
         )
-    tokens, counts = match_rows(old, new, seed)
+    rows = model.get_input_embeddings().weight.shape[0]
+    tokens, counts = match_rows(old, new, seed, rows)
     input_rows, output_rows = initialisation(settings.input), initialisation(settings.output)
     inputs = new_rows(model.get_input_embeddings().weight, tokens, input_rows)
     head = model.get_output_embeddings()
@@ -86,13 +90,8 @@ def transplant(
         if new_bias is not None:
             model.get_output_embeddings().bias.copy_(new_bias)
     model.tie_weights()
-    _set_token_ids(model, new)
+    configs = {"config": model.config, "generation_config": model.generation_config}
+    dropped = move_token_ids(configs, old, new, tokens.anchors)
+    check_replaced(model)  # after the ids: an old padding id may be beyond the new rows
     chosen = {"tied": tied, "input": settings.input, "output": settings.output}
-    return {**asdict(counts), **chosen}, tokens.ids
-
-
-def _set_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Set the token ids in `config` and `generation_config` to those of the tokenizer."""
-    for config in (model.config, model.generation_config):
-        for role in ("bos", "eos", "pad"):
-            setattr(config, f"{role}_token_id", getattr(tokenizer, f"{role}_token_id"))
+    return {**asdict(counts), **chosen, "dropped_token_ids": dropped}, tokens.ids

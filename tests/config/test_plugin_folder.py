@@ -4,13 +4,14 @@ Methods have a test of their own: `tests/methods/test_plugin_method.py`.
 """
 
 import json
+import math
 import re
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from tiny import hpc_llm
+from tiny import adapt, hpc_llm
 
 from hpc_llm import config
 from hpc_llm.ensembles import ensemble_names, load_ensemble
@@ -18,6 +19,7 @@ from hpc_llm.ensembles._algebra import Factors
 from hpc_llm.rundir import conf_files
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
+CAPITALS = ["Осло", "Берген"]
 KINDS = {"hardware": "l40s", "cluster": "leonardo", "model": "qwen2.5-7b"}
 
 
@@ -84,3 +86,35 @@ def test_an_initialisation_of_its_own_is_accepted(plugins):
     (folder / "first.py").write_text(code)
     names = ["transplant.input=first", "transplant.output=first"]
     assert config.typed(config.compose(names)).transplant.input == "first"
+
+
+def test_a_task_of_its_own_is_evaluated_with_its_own_kind_and_metric(plugins):
+    """On the page's task, and on one of the page's kind, scored by the page's metric."""
+    page = PAGE.read_text()
+    for room, name in (("kinds", "gap"), ("metrics", "probability")):
+        (code,) = re.findall(rf"```python\n(# hpc_llm/\S+/{room}/{name}.py.*?)```", page, re.S)
+        (plugins / room).mkdir()
+        (plugins / room / f"{name}.py").write_text(code)
+    tasks = plugins / "conf" / "task"
+    tasks.mkdir()
+    capitals = shown("conf/task/capitals.yaml")
+    (tasks / "capitals.yaml").write_text(capitals)
+    gap = capitals.replace("kind: choice", "kind: gap").replace(
+        "{{ country }}:", "{{ country }} ___"
+    )
+    (tasks / "gaps.yaml").write_text(gap.replace("[acc_bytes", "[probability"))
+    (record,) = re.findall(r"```json\n(.*?)```", page, re.S)
+    (plugins / "capitals.jsonl").write_text(3 * record)
+    words = ["evaluation.tasks=[capitals,gaps]", f"evaluation.task_folder={plugins}"]
+    adapt(plugins / "runs", *words, "--stages", "corpus,train/pretrain,tokenizer,evaluate/base")
+    folder = plugins / "runs" / "example" / "evaluate"
+    measures = json.loads((folder / "base.json").read_text())["measures"]
+    assert (measures["task/capitals"]["n"], measures["task/capitals"]["chance"]) == (3, 0.5)
+    lines = [json.loads(line) for line in (folder / "base/gaps.jsonl").read_text().splitlines()]
+    likelihoods = [math.exp(score) for score in lines[0]["scores"]]
+    expected = likelihoods[0] / sum(likelihoods)
+    assert measures["task/gaps"]["value"] == pytest.approx(expected)
+    assert lines[0]["bytes"] == [len(f"Столица страны Норвегия {c}".encode()) for c in CAPITALS]
+    done = hpc_llm("plan", "model=mine", "evaluation.tasks=capitls", check=False)
+    assert (done.returncode, "capitals" in done.stderr) == (2, True)
+    assert "Traceback" not in done.stderr

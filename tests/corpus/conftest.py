@@ -16,6 +16,7 @@ def settings() -> Callable[..., CorpusSettings]:
             "source": [],
             "texts": {},
             "text_field": "text",
+            "text_fields": {},
             "hub_split": "train",
             "min_characters": 3,
             "max_documents": None,

@@ -64,8 +64,8 @@ def test_a_name_with_brackets_is_a_file_first(tmp_path: Path) -> None:
     [
         ("missing.txt", "path"),
         ("*.nothing", "pattern"),
-        ("folder", "folder/*.jsonl.gz"),
-        ("table.csv", ".jsonl, .jsonl.gz"),
+        ("folder", ".jsonl, .jsonl.gz"),
+        ("table.xlsx", ".jsonl, .jsonl.gz"),
         ("sample:de", "sample:en, sample:ru"),
     ],
 )
@@ -74,7 +74,8 @@ def test_wrong_entries(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
-    (tmp_path / "table.csv").write_text("a,b")
+    (tmp_path / "folder" / "table.xlsx").write_text("a,b")
+    (tmp_path / "table.xlsx").write_text("a,b")
     with user_error("corpus.target", mention) as error:
         expand_entries([entry], "corpus.target")
     assert str(error.value.value) == entry
@@ -115,7 +116,11 @@ def test_wrong_lines(line: bytes, mention: str, tmp_path: Path, settings: Settin
 
 def test_wrong_fields(tmp_path: Path, settings: Settings) -> None:
     path = tmp_path / "e.jsonl"
-    for line, mention in ((b'{"body": "x", "id": 3}', "body, id"), (b'{"text": ["x"]}', "list")):
+    odd = b'{"\\u001b[2J\\n\\ud83d": 1}'  # names that a terminal would obey or cannot show
+    for line, mention in (
+        *((b'{"body": "x", "id": 3}', "body, id"), (b'{"text": ["x"]}', "list")),
+        (odd, "\\x1b[2J\\n\\ud83d"),
+    ):
         path.write_bytes(b"\n" + line)
         with user_error("corpus.text_field", f"{path}:2", mention, value="text"):
             read(path, settings())
@@ -172,6 +177,10 @@ def test_a_set_of_the_hub(
     assert list(read_documents("hub:owner/stories", settings())) == TEXTS
     with user_error("hub:owner/stories", "'dev'", "corpus.hub_split"):
         list(read_documents("hub:owner/stories", settings(hub_split="dev")))
+    (folder / "train.jsonl").write_bytes(as_jsonl(TEXTS) + b"{torn")
+    with user_error("hub:owner/stories", "row"):
+        list(read_documents("hub:owner/stories", settings()))
+    (folder / "train.jsonl").write_bytes(as_jsonl(TEXTS))
     with user_error("corpus.text_field", "hub:owner/stories", value="body"):
         list(read_documents("hub:owner/stories", settings(text_field="body")))
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -12,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from hpc_llm.distributed import Ranks, StopFlag, say, set_up_console
+from hpc_llm.distributed import STOP_SIGNALS, Ranks, StopFlag, say, set_up_console
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_signal_only_sets_the_flag(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with StopFlag() as flag:
@@ -25,6 +26,41 @@ def test_signal_only_sets_the_flag(number: signal.Signals) -> None:
         signal.raise_signal(signal.SIGUSR1)
         assert flag.reason == number.name  # the first reason stays
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
+def test_what_nohup_ignores_stays_ignored(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with StopFlag() as flag:
+            signal.raise_signal(number)
+            assert flag.reason is None
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+CLOSED = """
+import sys, time
+from hpc_llm.distributed import StopFlag
+with StopFlag() as flag:
+    print("ready", flush=True)
+    while flag.reason is None:
+        time.sleep(0.01)
+print("saved", flush=True)  # an error on a closed terminal
+print("saved", flush=True, file=sys.stderr)
+open(sys.argv[1], "w").write(flag.reason)
+"""
+
+
+def test_a_closed_terminal_stops_a_run_that_can_still_save(tmp_path: Path) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", CLOSED, str(tmp_path / "saved")])
+    assert os.read(terminal, 5) == b"ready"
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert (tmp_path / "saved").read_text() == "SIGHUP"
 
 
 def test_handlers_come_back_after_an_error() -> None:

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from errors import user_error
+from sentencepiece import SentencePieceProcessor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hpc_llm.evaluation.bits_per_byte import bits_per_byte, measure_bpb
+from hpc_llm.evaluation.bits_per_byte import bits_per_byte, document_nll, measure_bpb
 from hpc_llm.evaluation.samples import continue_texts
 from hpc_llm.settings import EvaluationSettings
+from hpc_llm.tokenizer import text_encoder
 
 SIZES = {"test_bytes": 10**6, "tune_bytes": 10**6}
 
@@ -92,3 +94,30 @@ def test_published_model_knows_its_own_domain(shared):
     assert bpb([story]) < 0.35  # its own likeliest words
     assert bpb([shuffled]) > 3 * bpb([story])
     assert bpb(books) > 1.5  # children's books are beyond it
+
+
+def test_text_with_tokens_that_have_no_embedding(shared):
+    """Tokens added without resizing the model are read as the letters that they are."""
+    folder = shared / "data/models/stories260K-hf"
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    texts = ["Tom saw a big dog <pad>", "<pad> and a big dog"]
+    plain = measure_bpb(model, text_encoder(tokenizer), texts, SETTINGS, 1, 0)
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    tokenizer.add_tokens(["big dog"])
+    for special in ("text", "tokens"):
+        encode = text_encoder(tokenizer, special, model.get_input_embeddings().num_embeddings)
+        assert measure_bpb(model, encode, texts, SETTINGS, 1, 0).value == plain.value
+
+
+@pytest.mark.parametrize("special", ["text", "tokens"])
+def test_literal_special_strings_are_scored_as_they_are_trained(shared, special):
+    """The nats of the ids that sentencepiece, which encodes training text, gives."""
+    folder = shared / "data/models/stories260K-hf"
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    texts = ["Tom said </s> and <unk>.", "Once upon a time <s>there was a dog</s>"]
+    ids = SentencePieceProcessor(model_file=str(folder / "tokenizer.model")).encode(texts)
+    trained = bits_per_byte(document_nll(model, ids, SETTINGS, 1), np.array(list(map(len, texts))))
+    scored = measure_bpb(model, text_encoder(tokenizer, special), texts, SETTINGS, 1, 0)
+    assert (scored.value == trained) == (special == "text")

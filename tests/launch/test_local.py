@@ -1,6 +1,7 @@
 """Ranks on this machine, with small Python programs in their place."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_llm.distributed import Ranks, detect_ranks
+from hpc_llm.distributed import STOP_SIGNALS, Ranks, detect_ranks
 from hpc_llm.launch import run_ranks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -90,6 +91,20 @@ def test_exit_code(text: str, code: int) -> None:
     assert run_ranks([], 2, os.environ, command=program(text)) == code
 
 
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGABRT", "SIGSEGV"])
+def test_a_rank_that_a_signal_ended_is_named(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    number = signal.Signals[name]
+    text = f"os.kill(os.getpid(), {int(number)}) if rank == '1' else time.sleep(600)"
+    logger = logging.getLogger("hpc_llm")
+    logger.addHandler(caplog.handler)
+    try:
+        with caplog.at_level(logging.INFO, "hpc_llm"):
+            assert run_ranks([], 2, os.environ, command=program(text)) == 128 + number
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert any("rank 1" in line and name in line for line in caplog.messages)
+
+
 def test_rank_that_ignores_sigterm_is_killed_with_its_children(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +146,7 @@ def start_caller(folder: Path, text: str) -> tuple[subprocess.Popen[bytes], list
     return caller, [int(file.read_text()) for file in files]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
+@pytest.mark.parametrize("number", [*STOP_SIGNALS, signal.SIGINT])
 def test_signals_reach_all_ranks(tmp_path: Path, number: signal.Signals) -> None:
     note = (
         "def note(number, frame):\n"

@@ -24,7 +24,7 @@ from hpc_llm.app.sweep_table import print_sweep
 from hpc_llm.distributed import Ranks
 from hpc_llm.pipeline.account import Account
 from hpc_llm.report import draw_sweep, print_summary, read_measures, write_report
-from hpc_llm.report.measures import points_of, summary_measures
+from hpc_llm.report.measures import change_from, points_of, summary_measures
 from hpc_llm.rundir import RunFolder, Sweep, SweepFolder, Trial, read_json, write_json
 from hpc_llm.settings import TrackingSettings
 from hpc_llm.stages import report
@@ -85,6 +85,15 @@ def test_a_made_up_measure_is_on_page_card_and_console(riddles, default_config):
     print_summary(riddles, stream)
     rows = [line.split() for line in stream.getvalue().splitlines() if RIDDLES in line]
     assert rows[-1] == [RIDDLES, "corrected", "0.500", "(0.450", "to", "0.550)", "+400.0", "%"]
+
+
+def test_a_score_at_its_chance_level_is_no_gain():
+    base = measure(0.4, 0.05, n=40) | {"chance": 0.25}
+    assert change_from(base, measure(0.5, 0.05, n=40) | {"chance": 0.25}).startswith("+25.0")
+    assert change_from(base, measure(0.5, 0.05, n=40) | {"chance": 0.45}) == "chance level"
+    alone = {"value": 1.0, "low": None, "high": None, "n": 1, "chance": 0.5}
+    assert change_from(None, alone) == "chance level"
+    assert change_from(base, base) == ""
 
 
 def test_a_made_up_measure_is_in_the_table_and_the_plot_of_a_sweep(riddles, capsys):

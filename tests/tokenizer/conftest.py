@@ -13,6 +13,7 @@ CORPUS = CorpusSettings(
     source=[],
     texts={},
     text_field="text",
+    text_fields={},
     hub_split="train",
     min_characters=1,
     max_documents=None,
@@ -53,6 +54,7 @@ def settings() -> Callable[..., TokenizerSettings]:
             "source_share": 0.2,
             "max_characters": 10_000_000,
             "threads": 2,
+            "special_strings": "text",
         }
         return TokenizerSettings(**values | changes)
 

@@ -8,8 +8,10 @@ from errors import user_error
 from sentencepiece import SentencePieceProcessor
 
 from hpc_llm.settings import TokenizerSettings
-from hpc_llm.tokenizer import SpecialTokens, train_vocabulary
+from hpc_llm.tokenizer import SpecialTokens, export_fast, text_encoder, train_vocabulary
+from hpc_llm.tokenizer.encode import encode_shards, frame_ids, open_shards
 from hpc_llm.tokenizer.sample import chunks_of, draw
+from hpc_llm.tokenizer.specials import ONE_PIECE
 
 Sample = dict[str, list[str]]
 Settings = Callable[..., TokenizerSettings]
@@ -162,3 +164,50 @@ def test_draw_takes_from_everywhere() -> None:
     assert drawn != draw(texts, 20_000, seed=2)
     assert draw(texts, 10**9, seed=1) == texts
     assert draw(texts, 0, seed=1) == []
+
+
+TEXT = "a\nb\t7  на\n\nа,е 0    1 <0x0A> ▅"
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+@pytest.mark.parametrize("token", ["\n", "\t", "<0x0A>", "7", "▁", " ", "\n\n", "    ", "", "\0"])
+def test_a_special_token_that_is_text_is_the_piece_that_is_there(
+    token: str, kind: str, sample: Sample, settings: Settings, tmp_path: Path
+) -> None:
+    """As an added token, and (where it is one piece) in a role."""
+    plan = settings(model_type=kind, source_share=0, vocab_size=420)
+    piece = token.replace(" ", "▁")
+    candidates = [SpecialTokens(additional=("<|a|>", token)), SpecialTokens(unk=token)]
+    if ONE_PIECE.fullmatch(piece):
+        candidates += [SpecialTokens(eos=piece), SpecialTokens(bos=piece, pad=piece)]
+    for specials in candidates:
+        model = train_vocabulary(sample["ru"][:12], [], plan, specials, 1, tmp_path)
+        processor = SentencePieceProcessor(model_file=str(model))
+        pieces = pieces_of(model)
+        assert len(set(pieces)) == 420
+        assert processor.decode(processor.encode(TEXT)) == TEXT
+        bos, eos = frame_ids(processor)
+        assert (pieces[bos], pieces[eos]) == (specials.bos, specials.eos)
+        fast = export_fast(model, None, specials, 512, tmp_path / "fast")
+        assert len(fast) == 420
+        assert (fast.bos_token_id, fast.eos_token_id) == (bos, eos)
+        assert text_encoder(fast)([TEXT]) == [processor.encode(TEXT)]
+
+
+@pytest.mark.parametrize("char", ["\u2585", "\u2581", "\u2584", "\ufffd", "\ue000", "😀"])
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_no_character_hides_the_text_around_it(
+    char: str, kind: str, sample: Sample, settings: Settings, tmp_path: Path
+) -> None:
+    """The letter thorn occurs only in chunks that hold `char`, as every chunk does at last."""
+    plan = settings(model_type=kind, source_share=0, vocab_size=420)
+    for plain in (sample["ru"][:12], []):
+        texts = [*plain, *(f"{text} {char} þorn" for text in sample["ru"][:12])]
+        model = train_vocabulary(texts, [], plan, SpecialTokens(), 1, tmp_path)
+        assert any("þ" in piece for piece in pieces_of(model))
+        text = f"а {char}{char} б {char}▁▅ ▁▁"
+        fast = export_fast(model, None, SpecialTokens(), 512, tmp_path / "fast")
+        encode_shards([text], model, tmp_path / "shards")
+        shards = open_shards(tmp_path / "shards")
+        assert shards[0][1:-1].tolist() == text_encoder(fast)([text])[0]
+        assert fast.decode(text_encoder(fast)([text])[0]) == text

@@ -22,8 +22,8 @@ from hpc_llm.surgery.trainable import make_trainable
 from hpc_llm.training import process_group
 from hpc_llm.training.agreement import check_same
 from hpc_llm.training.checkpoints.states import full_parameter
+from hpc_llm.training.counting import verify_flops
 from hpc_llm.training.data.batches import BatchPlan
-from hpc_llm.training.verify import verify_flops
 from hpc_llm.training.zero import division_config
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

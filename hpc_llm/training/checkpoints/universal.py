@@ -6,7 +6,7 @@ ZeRO stage may change too, which DeepSpeed's own loader does not support (0.19.8
 it finds no files). Rank 0 converts in a separate process, without a device and without running code
 from pickles, and keeps the result beside the checkpoint.
 
-    python -m hpc_llm.training.checkpoints.universal FOLDER RESULT
+    python -P -m hpc_llm.training.checkpoints.universal FOLDER RESULT
 """
 
 import os
@@ -16,11 +16,12 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
-import hpc_llm
+from hpc_llm.distributed import child_environment, python_module
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import read_json, write_json
 from hpc_llm.rundir.checksums import describe, sealed, unsealed
@@ -47,18 +48,9 @@ def convert(path: Path) -> None:
     _check_room(path)
     temporary = path / f".{UNIVERSAL}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    command = [
-        sys.executable,
-        "-m",
-        "hpc_llm.training.checkpoints.universal",
-        FOLDER,
-        temporary.name,
-    ]
-    root = str(Path(hpc_llm.__file__).resolve().parent.parent)
-    paths = [root, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    hidden = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    environment = {**os.environ, **hidden, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    done = subprocess.run(command, cwd=path, env=environment, capture_output=True, text=True)
+    temporary.mkdir()  # fails on a link
+    converted = temporary / UNIVERSAL  # DeepSpeed writes a file beside it too
+    done = _in_child(path / FOLDER, converted)
     if done.returncode:
         shutil.rmtree(temporary, ignore_errors=True)
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
@@ -68,9 +60,20 @@ def convert(path: Path) -> None:
             f"DeepSpeed cannot convert it for another number of ranks ({last})",
             "resume with the number of ranks and the ZeRO stage it was made with",
         )
-    files = {str(f.relative_to(temporary)): describe(f) for f in temporary.rglob("*.pt")}
-    write_json(temporary / MARKER, sealed(files))
-    temporary.rename(result)
+    files = {str(f.relative_to(converted)): describe(f) for f in converted.rglob("*.pt")}
+    write_json(converted / MARKER, sealed(files))
+    converted.rename(result)
+    shutil.rmtree(temporary)
+
+
+def _in_child(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
+    """Convert in a process of its own, in an empty folder: nothing that lies there is imported."""
+    module = python_module("hpc_llm.training.checkpoints.universal")
+    command = [*module, str(source.absolute()), str(target.absolute())]
+    hidden = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    environment = {**child_environment(os.environ), **hidden}
+    with TemporaryDirectory() as empty:
+        return subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True)
 
 
 def _check_room(path: Path) -> None:
@@ -144,7 +147,6 @@ def _main(source: str, target: str) -> None:
         ds_to_universal.main(arguments)
     for copied in Path(target).glob("*_states.pt"):  # copies of the checkpoint's own files
         copied.unlink()
-    Path("latest_universal").unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from transformers import PreTrainedModel
 
+from hpc_llm.surgery.loading import takes_positions
 from hpc_llm.training.data.rows import IGNORED
 from hpc_llm.training.kernels.heads import Head, head_of
 from hpc_llm.training.kernels.products import add_product, product_dtype
@@ -148,8 +149,10 @@ class CausalLoss(torch.nn.Module):
         self, input_ids: torch.Tensor, position_ids: torch.Tensor, labels: torch.Tensor
     ) -> torch.Tensor:
         """Return the summed cross-entropy in nats; all arguments are (rows, sequence_length)."""
-        inputs = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
+        inputs: dict[str, Any] = {"input_ids": input_ids, "use_cache": False}
         causal = self._causal[0]
+        if takes_positions(causal):
+            inputs["position_ids"] = position_ids
         if self.head is not None:
             hidden = causal.get_decoder()(**inputs).last_hidden_state  # (rows, length, d)
             weight = causal.get_output_embeddings().weight

@@ -62,7 +62,8 @@ class _Adapted(torch.autograd.Function):
             y += bias
         add_product(y, low, b.to(dtype).T)
         ctx.save_for_backward(x, weight, a, b, low.to(x.dtype))
-        return y.to(x.dtype).view(*x.shape[:-1], -1)
+        # not a view: some models change the output in place
+        return torch.ops.aten._unsafe_view(y.to(x.dtype), [*x.shape[:-1], y.shape[-1]])
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

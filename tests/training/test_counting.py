@@ -8,8 +8,8 @@ from tiny import stage_of
 
 from hpc_llm.accounting import Architecture, stage_method, step_flops
 from hpc_llm.surgery.trainable import make_trainable
+from hpc_llm.training.counting import counted_flops, verify_flops
 from hpc_llm.training.data.batches import BatchPlan
-from hpc_llm.training.verify import counted_flops, verify_flops
 
 LLAMA = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
          "num_key_value_heads": 2, "intermediate_size": 80}  # fmt: skip

@@ -1,0 +1,131 @@
+"""Evaluate one task at one point: resumable scoring, `TASK.jsonl` and `TASK.json`."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpc_llm.distributed import say
+from hpc_llm.errors import Stopped
+from hpc_llm.evaluation.measures import Measure
+from hpc_llm.evaluation.tasks.questions import Question
+from hpc_llm.evaluation.tasks.records import read_questions
+from hpc_llm.evaluation.tasks.results import group_means, item_line, measure, outcomes
+from hpc_llm.evaluation.tasks.scorer import Scorer
+from hpc_llm.rundir import append_line, read_jsonl, write_json, write_text
+from hpc_llm.settings.task import TaskSettings
+from hpc_llm.tracking.events import plain
+
+__all__ = ["Place", "evaluate_task", "partial_file"]
+
+CHUNK = 64  # questions scored together and written at once; fixed, so that batches never differ
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the results of tasks at one point go."""
+
+    folder: Path
+    """`evaluate/POINT/` of the run folder."""
+    fingerprint: str
+    """Fingerprint of the stage: scores of an interrupted one are kept if it is the same."""
+    stop_reason: Callable[[], str | None]
+    """The reason to stop between two chunks; None: continue."""
+
+
+def partial_file(place: Place, name: str) -> Path:
+    """Return the file of the scores of a task until its stage is finished.
+
+    Beside the folder, which is moved aside when a stage reruns with other settings.
+    """
+    return place.folder.parent / f".{place.folder.name}.{name}.partial.jsonl"
+
+
+def evaluate_task(name: str, scorer: Scorer, place: Place, seed: int) -> Measure:
+    """Score the questions of a task, write its two files, and return its first metric.
+
+    Questions that an interrupted evaluation has scored are not scored again. Raises `Stopped` at a
+    stop request, after the scores are saved.
+    """
+    task = scorer.settings.task(name)
+    questions = read_questions(name, scorer.settings)
+    lines = _all_lines(name, task, questions, scorer, place)
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    write_text(place.folder / f"{name}.jsonl", text)
+    groups = [question.groups for question in questions]
+    chance = float(np.mean([1 / len(question.choices) for question in questions]))
+    found: dict[str, Measure] = {}
+    for metric in task.metric:
+        values = [outcome.value for outcome in outcomes(metric, lines)]
+        found[metric] = measure(values, groups, chance, seed)
+    first = [outcome.value for outcome in outcomes(task.metric[0], lines)]
+    result: dict[str, Any] = {
+        "task": name,
+        "metrics": {metric: _with_chance(value) for metric, value in found.items()},
+        "groups": group_means(first, groups),
+        "cut_prompts": sum(line["cut"] for line in lines),
+        "settings": asdict(task),
+    }
+    write_json(place.folder / f"{name}.json", plain(result))  # NaN becomes null
+    main = found[task.metric[0]]
+    cut = f", {result['cut_prompts']} prompts cut" if result["cut_prompts"] else ""
+    say(f"  {place.folder.name}: task {name}, {task.metric[0]} {_text(main)}{cut}")
+    return main
+
+
+def _text(found: Measure) -> str:
+    """Return the value with its interval; at chance it says so."""
+    interval = "" if found.low is None else f" [{found.low:.3f}, {found.high:.3f}]"
+    level = f"chance ({found.chance:.3f})" if found.at_chance else f"chance is {found.chance:.3f}"
+    return f"{found.value:.4f}{interval}, n={found.n}, {level}"
+
+
+def _with_chance(found: Measure) -> dict[str, Any]:
+    return found.as_dict() | {"at_chance": found.at_chance}
+
+
+def _all_lines(
+    name: str, task: TaskSettings, questions: list[Question], scorer: Scorer, place: Place
+) -> list[dict[str, Any]]:
+    """Return the line of each question, in order."""
+    path = partial_file(place, name)
+    done = _saved(path, place.fingerprint)
+    if not done:
+        write_text(path, json.dumps({"fingerprint": place.fingerprint}) + "\n")
+    lines: list[dict[str, Any]] = []
+    for begin, chunk in _chunks(questions):
+        if begin not in done:
+            if reason := place.stop_reason():
+                raise Stopped(reason)
+            done[begin] = _score(chunk, scorer, task.metric[0])
+            append_line(path, {"begin": begin, "lines": done[begin]})
+        lines += done[begin]
+    return lines
+
+
+def _saved(path: Path, fingerprint: str) -> dict[int, list[dict[str, Any]]]:
+    """Return the lines of each chunk that was scored with these settings, by its first index."""
+    entries = list(read_jsonl(path))
+    if not entries or entries[0].get("fingerprint") != fingerprint:
+        return {}
+    return {entry["begin"]: entry["lines"] for entry in entries[1:]}
+
+
+def _chunks(questions: list[Question]) -> Iterator[tuple[int, list[Question]]]:
+    for begin in range(0, len(questions), CHUNK):
+        yield begin, questions[begin : begin + CHUNK]
+
+
+def _score(questions: Sequence[Question], scorer: Scorer, metric: str) -> list[dict[str, Any]]:
+    """Return the lines of questions that are scored together."""
+    requests = [request for question in questions for request in question.requests]
+    scores = iter(scorer.scores(requests))
+    lines = []
+    for question in questions:
+        own = [next(scores) for _ in question.requests]
+        cut = any(score.cut for score in own)
+        lines.append(item_line(question, [score.nats for score in own], cut, metric))
+    return lines

@@ -1,0 +1,149 @@
+"""The templates and expressions of a task, evaluated over one record at a time.
+
+They are jinja2's, in its sandbox: a task file from elsewhere can run no code and read no files.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError, TemplateRuntimeError, TemplateSyntaxError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from hpc_llm.errors import UserError
+from hpc_llm.settings.task import TaskSettings
+
+__all__ = ["Fields", "Templates"]
+
+
+class Templates:
+    """The compiled templates of a task. Raises `UserError` about `task.NAME.KEY` for bad syntax."""
+
+    def __init__(self, name: str, task: TaskSettings) -> None:
+        """Compile them."""
+        self.name, self.task = name, task
+        self._environment = ImmutableSandboxedEnvironment(
+            undefined=StrictUndefined, keep_trailing_newline=True, finalize=_not_null
+        )
+        self._environment.globals.clear()  # else a field that is missing could be a function
+        self.prompt = self._template("prompt", task.prompt)
+        neutral = task.neutral_prompt
+        self.neutral_prompt = None if neutral is None else self._template("neutral_prompt", neutral)
+        self.choices = (
+            self._expression("choices", task.choices)
+            if isinstance(task.choices, str)
+            else [self._template("choices", text) for text in task.choices]
+        )
+        self.gold = None if task.gold is None else self._expression("gold", task.gold)
+        self.groups = [self._expression("group_by", text) for text in task.group_by]
+
+    def _template(self, key: str, text: str) -> Callable[[Mapping[str, Any]], str]:
+        return self._compiled(key, text, lambda: self._environment.from_string(text).render)
+
+    def _expression(self, key: str, text: str) -> Callable[[Mapping[str, Any]], Any]:
+        compile_it = self._environment.compile_expression
+        return self._compiled(key, text, lambda: compile_it(text, undefined_to_none=False))
+
+    def _compiled(self, key: str, text: str, compile_it: Callable[[], Any]) -> Any:
+        try:
+            return compile_it()
+        except TemplateSyntaxError as error:
+            place, fix = f"task.{self.name}.{key}", "correct the task's file"
+            rule = f"not valid jinja2: line {error.lineno}: {error.message}"
+            raise UserError(place, " ".join(text.split()), rule, fix) from error
+
+
+def _not_null(value: Any) -> Any:
+    """Refuse to print null, which would read `None` in a prompt."""
+    if value is None:
+        raise TemplateRuntimeError("it prints a value that is null")
+    return value
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The settings of a task, evaluated over one record."""
+
+    templates: Templates
+    record: Mapping[str, Any]
+    where: str
+    """`FILE:LINE` of the record."""
+
+    @property
+    def task(self) -> TaskSettings:
+        """The settings of the task."""
+        return self.templates.task
+
+    def prompt(self) -> str:
+        """Return the text before the choices."""
+        return str(self._value("prompt", self.templates.prompt))
+
+    def neutral_prompt(self) -> str | None:
+        """Return the prompt without the question; None: the task has none."""
+        function = self.templates.neutral_prompt
+        return None if function is None else str(self._value("neutral_prompt", function))
+
+    def choices(self) -> tuple[str, ...]:
+        """Return the choices. Raises `UserError` unless they are a list of texts."""
+        functions = self.templates.choices
+        if isinstance(functions, list):
+            return tuple(self._value("choices", function) for function in functions)
+        found = self._value("choices", functions)
+        if not isinstance(found, list | tuple) or not all(isinstance(c, str) for c in found):
+            raise self.bad(f"choices must be a list of texts, not {found!r}")
+        return tuple(found)
+
+    def gold(self, choices: tuple[str, ...]) -> int:
+        """Return the index of the correct choice, given by index or by its text.
+
+        Raises `UserError` if it is not one of the choices.
+        """
+        if self.templates.gold is None:
+            raise self.unfit("gold", "names the correct choice, by its index or its text")
+        found = self._value("gold", self.templates.gold)
+        if isinstance(found, str):
+            texts = [choice.strip() for choice in choices]
+            if found.strip() in texts:
+                return texts.index(found.strip())
+        elif isinstance(found, int) and 0 <= found < len(choices):
+            return int(found)
+        last = len(choices) - 1
+        shown = ", ".join(choices)
+        raise self.bad(f"gold is {found!r}, not an index from 0 to {last} nor one of {shown}")
+
+    def groups(self) -> tuple[str, ...]:
+        """Return the groups of the record, from outer to inner."""
+        found = [self._value("group_by", function) for function in self.templates.groups]
+        if None in found:
+            raise self.bad(f"group_by: {self.task.group_by[found.index(None)]} is null")
+        return tuple(map(str, found))
+
+    def bad(self, rule: str) -> UserError:
+        """Return an error about the record."""
+        text = f"task {self.templates.name}: {' '.join(rule.split())}"
+        return UserError(self.where, None, text, "correct the record or the task's file")
+
+    def unfit(self, key: str, rule: str) -> UserError:
+        """Return an error about a setting of the task."""
+        value = getattr(self.task, key)
+        shown = "null" if value is None else value
+        return UserError(
+            f"task.{self.templates.name}.{key}", shown, rule, "correct the task's file"
+        )
+
+    @cached_property
+    def _names(self) -> str:
+        return ", ".join(map(str, self.record)) or "none"
+
+    def _value(self, key: str, function: Callable[[Mapping[str, Any]], Any]) -> Any:
+        try:
+            found = function({"record": self.record, **self.record})
+            if isinstance(found, StrictUndefined):
+                str(found)  # raises the error that names the field
+        except TemplateError as error:
+            raise self.bad(f"{key}: {error.message}; the record has {self._names}") from error
+        except Exception as error:  # of the record's values in the template: None + 1
+            kind = type(error).__name__
+            raise self.bad(f"{key}: {kind}: {error}; the record has {self._names}") from error
+        return found

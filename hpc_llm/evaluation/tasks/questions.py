@@ -1,0 +1,74 @@
+"""Questions with choices, before and after scoring."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Asked", "Outcome", "Question", "Scored", "by_highest"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a kind of task makes of a record."""
+
+    prompt: str
+    """Text before the choices; may be empty."""
+    separator: str = ""
+    """Text between prompt and choice: scored with the choice, not counted in its bytes."""
+    choices: tuple[str, ...]
+    """Texts of the choices."""
+    gold: int
+    """Index of the correct choice."""
+    neutral_prompt: str | None = None
+    """Prompt without the question, after which choices are scored, too; None: they are not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question(Asked):
+    """A question of a task."""
+
+    id: str
+    """`FILE:LINE` of its record, without the folder."""
+    groups: tuple[str, ...] = ()
+    """Its groups, from outer to inner."""
+
+    @property
+    def requests(self) -> list[tuple[str, str]]:
+        """Pairs (prompt, continuation) to score: each choice after the prompt, then each after
+        the neutral prompt, if there is one."""
+        prompts = [self.prompt] + ([] if self.neutral_prompt is None else [self.neutral_prompt])
+        return [
+            (prompt, (self.separator if prompt else "") + choice)
+            for prompt in prompts
+            for choice in self.choices
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """The scores of a question's choices, the input of metrics."""
+
+    scores: Sequence[float]
+    """S(c) = sum log P(c_t | p, c_<t) of each choice, in nats."""
+    neutral: Sequence[float] | None
+    """The same after the neutral prompt; None: the task has none."""
+    bytes: Sequence[int]
+    """UTF-8 bytes of each choice."""
+    gold: int
+    """Index of the correct choice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The value of a metric for one question."""
+
+    value: float
+    """In [0, 1]; a guess has 1 / choices on average."""
+    prediction: int | None
+    """Index of the predicted choice; None: none, since a score is NaN."""
+
+
+def by_highest(values: Sequence[float], gold: int) -> Outcome:
+    """Return 1 if `values[gold]` is the highest, else 0; n choices that tie for it share the 1."""
+    highest = max(values)
+    tied = [index for index, value in enumerate(values) if value == highest]
+    return Outcome(value=1 / len(tied) if gold in tied else 0.0, prediction=tied[0])

@@ -1,0 +1,152 @@
+"""Read the questions of a task from its files, with all checks that need no model."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hpc_llm.corpus import expand_entries
+from hpc_llm.corpus.streams import read_lines
+from hpc_llm.errors import UserError
+from hpc_llm.evaluation.tasks.fields import Fields, Templates
+from hpc_llm.evaluation.tasks.kinds import kind_code, kind_names, load_kind
+from hpc_llm.evaluation.tasks.metrics import load_metric, metric_code, metric_names
+from hpc_llm.evaluation.tasks.questions import Asked, Question, Scored
+from hpc_llm.settings import EvaluationSettings
+from hpc_llm.settings.task import TaskSettings
+
+__all__ = ["read_questions", "task_code", "task_paths"]
+
+ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+
+
+def task_paths(name: str, settings: EvaluationSettings) -> list[Path]:
+    """Return the files of a task, patterns expanded and sorted.
+
+    Raises `UserError` for a missing file, a pattern without a match and an unknown extension.
+    """
+    given = name in settings.task_files
+    key = f"evaluation.task_files.{name}" if given else f"task.{name}.files"
+    try:
+        paths = [Path(path) for path in expand_entries(settings.task(name).files, key)]
+    except UserError as error:
+        fix = f"{error.fix}; set evaluation.task_folder=DIR or evaluation.task_files.{name}=FILE"
+        raise UserError(key, error.value, error.rule, fix) from error
+    for path in paths:
+        if not path.name.endswith(ENDINGS):
+            rule = f"unknown extension; supported are {', '.join(ENDINGS)}"
+            raise UserError(key, path, rule, "convert the file to JSON Lines")
+    return paths
+
+
+def task_code(name: str, task: TaskSettings) -> dict[str, Any]:
+    """Return what stands for the code of a task's plug-ins in fingerprints; {} if it uses none.
+
+    Raises `UserError` for an unknown kind or metric.
+    """
+    _check_names(name, task)
+    found = {name: metric_code(name).get("code") for name in task.metric}
+    return kind_code(task.kind) | {f"metric.{name}": code for name, code in found.items() if code}
+
+
+def read_questions(name: str, settings: EvaluationSettings) -> list[Question]:
+    """Return the questions of a task in the order of its records, up to `task_limit`.
+
+    Raises `UserError` for an unknown kind or metric, a template with an error, and a record that
+    lacks a field, has fewer than two choices, an empty one, or an answer that is none of them.
+    """
+    task = settings.task(name)
+    _check_names(name, task)
+    questions = list(_questions(name, settings, task))
+    if not questions:
+        raise UserError(f"task.{name}.files", ", ".join(task.files), "hold no records")
+    for metric in task.metric:
+        _try_metric(name, metric, questions)
+    return _spaced(questions, settings.task_limit)
+
+
+def _questions(name: str, settings: EvaluationSettings, task: TaskSettings) -> Iterator[Question]:
+    templates, ask = Templates(name, task), load_kind(task.kind)
+    for path in task_paths(name, settings):
+        for where, record in _records(path):
+            fields = Fields(templates, record, where)
+            asked = _asked(ask, fields)
+            _check(asked, fields)
+            own = {key: getattr(asked, key) for key in Asked.__dataclass_fields__}
+            place = f"{path.name}:{where.rsplit(':', 1)[1]}"
+            yield Question(id=place, groups=fields.groups(), **own)
+
+
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the place (`FILE:LINE`) and the record of each line that is not empty."""
+    for number, line in enumerate(read_lines(path), 1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            rule = f"invalid JSON ({error})"
+            raise UserError(where, None, rule, "fix or remove the line") from error
+        if not isinstance(record, dict):
+            raise UserError(where, None, "not a JSON object", "write one object on each line")
+        yield where, record
+
+
+def _asked(ask: Callable[[Fields], Asked], fields: Fields) -> Asked:
+    """Return the question of a record. Raises `UserError` for a plug-in that fails."""
+    try:
+        found = ask(fields)
+        if not isinstance(found, Asked):
+            raise TypeError(f"it returned {found!r}, not Asked")
+    except UserError:
+        raise
+    except Exception as error:
+        kind, rule = fields.task.kind, f"{type(error).__name__}: {error}"
+        raise fields.bad(f"kind {kind} fails: {rule}") from error
+    return found
+
+
+def _check(asked: Asked, fields: Fields) -> None:
+    """Raise `UserError` for a question that cannot be scored."""
+    if len(asked.choices) < 2:
+        raise fields.bad(f"has {len(asked.choices)} choices; two or more are needed")
+    if not all(choice.strip() for choice in asked.choices):
+        raise fields.bad(f"choice {[c.strip() for c in asked.choices].index('')} is empty")
+    if not 0 <= asked.gold < len(asked.choices):
+        raise fields.bad(f"gold is {asked.gold}, but there are {len(asked.choices)} choices")
+    try:
+        "".join((asked.prompt, *asked.choices)).encode()
+    except UnicodeEncodeError as error:
+        raise fields.bad(f"its text is not valid Unicode ({error.reason})") from error
+
+
+def _check_names(name: str, task: TaskSettings) -> None:
+    for key, words, known in (
+        ("kind", [task.kind], kind_names()),
+        ("metric", task.metric, metric_names()),
+    ):
+        for word in words:
+            if word not in known:
+                fix = f"choose one of {', '.join(known)}"
+                raise UserError(f"task.{name}.{key}", word, "unknown", fix)
+
+
+def _try_metric(name: str, metric: str, questions: list[Question]) -> None:
+    """Raise `UserError` if a metric does not accept the questions of a task."""
+    outcome = load_metric(metric)
+    try:
+        for question in questions:
+            scores = [-1.0] * len(question.choices)
+            neutral = None if question.neutral_prompt is None else scores
+            sizes = [len(choice.encode()) for choice in question.choices]
+            outcome(Scored(scores=scores, neutral=neutral, bytes=sizes, gold=question.gold))
+    except UserError as error:
+        raise UserError(f"task.{name}.metric", metric, error.rule, error.fix) from error
+
+
+def _spaced(questions: list[Question], limit: int | None) -> list[Question]:
+    """Return at most `limit` questions, evenly spaced: files are often sorted by subject."""
+    if limit is None or limit >= len(questions):
+        return questions
+    return [questions[index * len(questions) // limit] for index in range(limit)]
