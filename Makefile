@@ -8,7 +8,7 @@ WORKERS ?= 2
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs bench chaos slurm-test clean
+.PHONY: help setup demo test check docs bench chaos damage slurm-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench: setup ## compare speed and memory with HF Trainer, plain PyTorch and plai
 
 chaos: setup ## kill runs 20 times each at ZeRO 0 to 3 on one and two ranks (about 40 minutes)
 	$(BIN)/python tests/chaos/chaos.py $(CHAOS)
+
+damage: setup ## damage every file of a finished run in eight ways and run again (about 15 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos/damage.py $(DAMAGE)
 
 slurm-test: setup ## run the tests that need Slurm (apt-get install slurm-wlm munge slurmdbd mariadb-server)
 	HPC_LLM_REQUIRE_SLURM=1 $(BIN)/python -m pytest -m slurm tests/slurm

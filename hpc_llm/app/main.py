@@ -71,9 +71,10 @@ def _run(argv: list[str] | None) -> int:
     except (OSError, MemoryError, RuntimeError, ImportError) as error:
         if (line := explain_limit(error)) is not None:
             return _report(line, EXIT_USER)
-        if not isinstance(error, OSError) or error.errno not in DISK_ERRORS:
+        if not isinstance(error, OSError) or error.errno is None:  # not the system's
             raise
-        return _report(f"{error.filename or 'write'}: {DISK_ERRORS[error.errno]}", EXIT_USER)
+        why = DISK_ERRORS.get(error.errno, f"{error.strerror}; check that disk or network")
+        return _report(f"{error.filename or 'write'}: {why}", EXIT_USER)
     except KeyboardInterrupt:
         return _report(
             "interrupted; rerun the same command to resume from the last checkpoint", 130

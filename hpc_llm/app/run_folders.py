@@ -37,8 +37,13 @@ def open_folder(cfg: RunConfig, ranks: Ranks) -> RunFolder:
         ) from error
     refuse_foreign(folder.path)
     if folder.config.exists():
-        for line in config.differences(folder.config, cfg):
-            say(f"{folder.path}: changed {line}")
+        try:
+            for line in config.differences(folder.config, cfg):
+                say(f"{folder.path}: changed {line}")
+        except UserError as error:  # stages are compared by the fingerprints in their records
+            say(f"{error.key}: {error.rule}; written again with the settings of this command")
+    elif folder.record.exists():
+        say(f"{folder.config}: is missing; written again with the settings of this command")
     elif any(path.name != ".lock" for path in folder.path.iterdir()):
         raise UserError(
             folder.path,

@@ -122,6 +122,14 @@ VERBS: dict[str, Verb] = {
         "cache:run_cache",
         takes="[RUNS_DIR] [--keep SIZE]",
     ),
+    "verify": Verb(
+        "check the files of finished runs by size and SHA-256, before publishing",
+        "hpc-llm verify runs/NAME lists each damaged or missing file. Exit code 0: no problem, 1: "
+        "a problem.\n"
+        "To make damaged files again, run the command of the run again.",
+        "verify:run_verify",
+        takes="RUN_FOLDER ...",
+    ),
     "diff": Verb(
         "compare two runs: where they diverge",
         "hpc-llm diff runs/A runs/B: settings, and the first step with another batch or loss.",

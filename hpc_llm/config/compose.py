@@ -159,6 +159,8 @@ def load(path: Path) -> RunConfig:
     check_yaml(path)
     try:
         loaded = OmegaConf.load(path)
+        if not loaded:
+            raise TypeError("it has no settings")
         if (old := OmegaConf.select(loaded, "recipe.stages")) is not None:
             raise new_form(old)
         return _typed(loaded)  # type: ignore[arg-type]
@@ -169,15 +171,25 @@ def load(path: Path) -> RunConfig:
             f"no such file on {os.uname().nodename}; all nodes of a job must see its run folder",
             "put runs_dir on a shared file system",
         ) from error
-    except (OSError, YAMLError, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())
-        fix = "pass the config.yaml of a run folder"
-        raise UserError(str(path), None, f"cannot be read: {text}", fix) from error
-    except (OmegaConfBaseException, AssertionError, AttributeError) as error:
-        first = str(error).splitlines()[0] if str(error) else "not a configuration"
+    except (
+        YAMLError,
+        UnicodeDecodeError,
+        AttributeError,
+        TypeError,
+        AssertionError,
+        OSError,
+    ) as error:
+        raise _unreadable(path, error) from error
+    except OmegaConfBaseException as error:
+        first = str(error).splitlines()[0]
         raise UserError(
             str(path), None, f"written by another version: {first}", "start a new run=NAME"
         ) from error
+
+
+def _unreadable(path: Path, error: object) -> UserError:
+    text = " ".join(str(error).split())
+    return UserError(str(path), None, f"cannot be read: {text}", "restore it, or remove it")
 
 
 def as_yaml(config: DictConfig) -> str:
@@ -204,12 +216,11 @@ def _plain(path: Path) -> dict[str, Any]:
     check_yaml(path)
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path))
-    except (OmegaConfBaseException, YAMLError, OSError, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())
-        raise UserError(
-            str(path), None, f"cannot be read: {text}", "start a new run=NAME"
-        ) from error
-    return {str(key): value for key, value in loaded.items()} if isinstance(loaded, dict) else {}
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(loaded, dict) or not loaded:
+        raise _unreadable(path, "it has no settings")
+    return {str(key): value for key, value in loaded.items()}
 
 
 def combinations(overrides: list[str]) -> list[list[str]]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from hpc_llm.corpus.clean import clean, count_invisible
 from hpc_llm.corpus.documents import expand_entries, read_documents
 from hpc_llm.errors import UserError
+from hpc_llm.rundir import readable
 from hpc_llm.settings import CorpusSettings
 
 __all__ = ["CorpusCounts", "build_corpus", "load_texts", "read_texts"]
@@ -202,7 +203,7 @@ def build_corpus(
 
 def read_texts(path: Path) -> Iterator[str]:
     """Yield the texts of a file that `build_corpus` wrote."""
-    with path.open(encoding="utf-8") as handle:
+    with readable(path), path.open("rb") as handle:
         for line in handle:
             yield json.loads(line)["text"]
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from hpc_llm.evaluation.bootstrap import DocumentLosses
 from hpc_llm.evaluation.forgetting import delta_bpb
-from hpc_llm.rundir import publish, temporary_beside
+from hpc_llm.rundir import publish, readable, system_errors, temporary_beside
 from hpc_llm.settings.corpus import LANGUAGES
 
 if TYPE_CHECKING:
@@ -165,14 +165,14 @@ def save_losses(path: Path, losses: Mapping[str, DocumentLosses]) -> None:
         arrays |= {f"{language}.nll": found.nll, f"{language}.bytes": found.byte_counts}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
-    with temporary.open("wb") as handle:
+    with system_errors(path), temporary.open("wb") as handle:
         np.savez(handle, allow_pickle=False, **arrays)
     publish(temporary, path)
 
 
 def load_losses(path: Path) -> dict[str, DocumentLosses]:
     """Read losses written by `save_losses`; no pickle is loaded."""
-    with np.load(path, allow_pickle=False) as arrays:
+    with readable(path), np.load(path, allow_pickle=False) as arrays:
         languages = [name.removesuffix(".nll") for name in arrays.files if name.endswith(".nll")]
         return {
             language: DocumentLosses(

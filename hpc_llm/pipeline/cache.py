@@ -15,18 +15,19 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from hpc_llm.distributed import say
-from hpc_llm.errors import Stopped
+from hpc_llm.errors import Stopped, UserError
 from hpc_llm.pipeline.fingerprints import Stage
 from hpc_llm.rundir import (
     RunFolder,
     append_line,
+    find_damage,
     open_regular,
     publish,
     read_json,
@@ -34,6 +35,7 @@ from hpc_llm.rundir import (
     replaced_folder,
     temporary_beside,
 )
+from hpc_llm.rundir.checksums import sealed, unsealed
 
 __all__ = ["CacheEntry", "SharedCache"]
 
@@ -53,9 +55,10 @@ class CacheEntry:
         """The stage's record from the run that made it; None if it is missing or corrupt."""
         try:
             found = read_json(self.path / "record.json")
-        except (OSError, json.JSONDecodeError):
+        except (OSError, UserError):
             return None
-        return found if isinstance(found, dict) and "fingerprint" in found else None
+        plain = unsealed(found) if isinstance(found, dict) else None
+        return plain if plain and "fingerprint" in plain else None
 
     def has(self, outputs: Sequence[str]) -> bool:
         """Return whether it has all of these files, relative to a run folder."""
@@ -121,15 +124,24 @@ class SharedCache:
                 time.sleep(POLL_SECONDS)
             yield
 
-    def take(self, stage: Stage, folder: RunFolder) -> dict[str, Any] | None:
+    def take(
+        self, stage: Stage, folder: RunFolder, inputs: Mapping[str, str] | None = None
+    ) -> dict[str, Any] | None:
         """Link an entry's files into a run folder and return its record; None if there is none.
 
         An entry that lacks an output counts as missing: for example a checkpoint from which a stage
-        of this run branches, but no stage of the run that made the entry.
+        of this run branches, but no stage of the run that made the entry. So does a damaged entry,
+        which is reported, and one made from other files than `inputs` (see `inputs_of`).
         """
         entry = self.entry(stage)
         record = entry.record
         if record is None or not entry.has(stage.outputs):
+            return None
+        made_from = record.get("inputs", {})
+        if any(made_from.get(name, now) != now for name, now in (inputs or {}).items()):
+            return None
+        if damage := find_damage(entry.path / "files", record.get("files", {})):
+            say(f"{stage.name}: not linked from the shared cache {entry.path}: {damage[0]}")
             return None
         for name in stage.owns:
             source, target = entry.path / "files" / name, folder.path / name
@@ -159,7 +171,7 @@ class SharedCache:
                     _link(source, target)
             run = {"run": str(folder.path.resolve())}
             (own / "users.jsonl").write_text(json.dumps(run) + "\n", encoding="utf-8")
-            (own / "record.json").write_text(json.dumps(record), encoding="utf-8")
+            (own / "record.json").write_text(json.dumps(sealed(record)), encoding="utf-8")
             shutil.rmtree(entry.path, ignore_errors=True)  # damaged, or of an earlier version
             own.rename(entry.path)
         except OSError as error:

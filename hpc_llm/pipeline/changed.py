@@ -19,7 +19,8 @@ from hpc_llm.pipeline.table import point_of
 from hpc_llm.rundir import RunFolder
 from hpc_llm.training.checkpoints.branches import missing_branches, saved_steps
 from hpc_llm.training.checkpoints.checkpoint import Checkpoint, Expected
-from hpc_llm.training.checkpoints.folder import BadCheckpoint, checkpoints, step_and_attempt
+from hpc_llm.training.checkpoints.folder import checkpoints, step_and_attempt
+from hpc_llm.training.checkpoints.marker import BadCheckpoint
 
 __all__ = ["is_begun", "move_changed_aside", "refuse_changed"]
 

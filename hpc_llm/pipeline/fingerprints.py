@@ -40,6 +40,8 @@ class Stage(Entry):
     fingerprint: str
     settings: dict[str, Any]
     """Settings behind the fingerprint, as `stages.lora.rank`, including those of needed stages."""
+    upstream: tuple[str, ...] = ()
+    """All stages on whose results it depends, directly or through others, in order."""
 
     @property
     def all_ranks(self) -> bool:
@@ -71,12 +73,15 @@ def pipeline(cfg: RunConfig) -> list[Stage]:
         losses = {key: value for key, value in own.items() if key != "tasks"}
         bare[entry.name] = fingerprint(LAYOUT, entry.name, cfg.seed, losses, before)
         known: dict[str, Any] = {"seed": cfg.seed}
+        upstream: set[str] = set(entry.needs)
         for need in entry.needs:
             known |= stages[need].settings
+            upstream |= set(stages[need].upstream)
         stages[entry.name] = Stage(
             **{key: getattr(entry, key) for key in Entry.__dataclass_fields__},
             fingerprint=fingerprint(LAYOUT, entry.name, cfg.seed, own, before),
             settings=known | flat(own),
+            upstream=tuple(name for name in stages if name in upstream),
         )
     return list(stages.values())
 

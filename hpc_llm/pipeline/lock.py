@@ -25,6 +25,7 @@ from hpc_llm.rundir import (
     open_regular,
     read_starts,
     refuse_foreign,
+    system_errors,
     take_folder,
 )
 from hpc_llm.rundir.fence import release
@@ -102,9 +103,10 @@ def _locked(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
             f"wait for it, or use another run=NAME; if its node is lost, remove {path}",
         )
     with handle:
-        handle.truncate(0)
-        handle.write(f"process {os.getpid()} on {os.uname().nodename}\n")
-        handle.flush()
+        with system_errors(path):
+            handle.truncate(0)
+            handle.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+            handle.flush()
         yield
 
 

@@ -3,7 +3,7 @@
 import importlib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -15,8 +15,9 @@ from hpc_llm.pipeline.changed import is_begun, move_changed_aside
 from hpc_llm.pipeline.context import Context, commit, versions
 from hpc_llm.pipeline.crash_loop import refuse_crash_loop
 from hpc_llm.pipeline.fingerprints import Stage
-from hpc_llm.pipeline.todo import refuse_missing, unfinished, wanted
-from hpc_llm.rundir import RunFolder, join_start, start_number
+from hpc_llm.pipeline.integrity import refuse_damaged, verified_todo
+from hpc_llm.pipeline.todo import inputs_of, is_done, is_stale, wanted
+from hpc_llm.rundir import RunFolder, join_start, start_number, take_inventory
 
 __all__ = ["run", "run_rerun"]
 
@@ -24,24 +25,52 @@ Result = TypeVar("Result")
 
 
 def run(context: Context, verb: str) -> int:
-    """Run the chosen unfinished stages of `verb` (adapt: all); return how many were run."""
+    """Run the chosen unfinished or damaged stages of `verb` (adapt: all); return their number."""
     requested = wanted(context.chosen, verb)
-    todo = unfinished(context.folder, context.chosen, verb)
-    refuse_missing(todo, unfinished(context.folder, context.stages, "adapt"))
-    _say_plan(context, requested, todo)
-    alone = context.ranks.world_size == 1 and all(stage.row.light for stage in todo)
-    with nullcontext() if alone else _process_group(context):
+    with ExitStack() as held:
+        grouped = context.ranks.world_size > 1
+        if grouped:
+            held.enter_context(_process_group(context))
+        todo = _verified_todo(context, verb)
+        _say_plan(context, requested, todo)
+        if not grouped and not all(stage.row.light for stage in todo):
+            held.enter_context(_process_group(context))
+            grouped = True
         _begin(context, todo)
-        for stage in todo:
+        ran = 0
+        for stage in requested:
+            if stage not in todo and not (ran and _is_outdated(context, stage)):
+                continue
+            if not grouped and not stage.row.light:
+                held.enter_context(_process_group(context))
+                grouped = True
             _stop_if_requested(context)
             with _charged(context, stage):
                 _run_stage(context, stage)
-    return len(todo)
+            ran += 1
+    return ran
+
+
+def _verified_todo(context: Context, verb: str) -> list[Stage]:
+    """Return the stages to run, after rank 0 has verified the files of the others (collective)."""
+    folder, stages, chosen = context.folder, context.stages, context.chosen
+    names = _on_first_rank(context, lambda: verified_todo(folder, stages, chosen, verb))
+    return [stage for stage in chosen if stage.name in names]
+
+
+def _is_outdated(context: Context, stage: Stage) -> bool:
+    """Return whether a finished stage must follow one that just ran again (collective)."""
+    folder = context.folder
+    return not _on_first_rank(context, lambda: is_done(folder, folder.records(), stage))
 
 
 def run_rerun(context: Context) -> bool:
     """Rerun the step of `cfg.rerun`, print the comparison, and return whether it matches."""
     with _process_group(context):
+        name = f"train/{context.cfg.rerun.stage or context.cfg.adaptation[-1]}"
+        read = {need for one in context.stages if one.name == name for need in one.upstream}
+        inputs = [stage for stage in context.stages if stage.name in read]
+        _on_first_rank(context, lambda: refuse_damaged(context.folder, inputs))
         rerun = importlib.import_module("hpc_llm.stages.rerun").rerun
         text, matches = rerun(context)
     if context.ranks.is_first:
@@ -129,6 +158,9 @@ def _run_stage(context: Context, stage: Stage) -> None:
             "result": result,
             "versions": versions(),
             "commit": commit(),
+            "segment": context.account.segment,
+            "inputs": inputs_of(context.folder.records(), stage),
+            "files": take_inventory(context.folder.path, stage.owns),
         }
         context.folder.write_record(record)
         if computed and _is_shared(context, stage):
@@ -155,7 +187,8 @@ def _linked(context: Context, stage: Stage, held: ExitStack) -> dict[str, Any] |
 
     def look() -> dict[str, Any]:
         held.enter_context(cache.hold(stage, context.stop_reason))
-        record = cache.take(stage, context.folder)
+        inputs = inputs_of(context.folder.records(), stage)
+        record = cache.take(stage, context.folder, inputs)
         if record is None:
             return {}
         line = _line(record["result"])
@@ -190,13 +223,21 @@ def _stop_if_requested(context: Context) -> None:
 
 
 def _set_aside(folder: RunFolder, stage: Stage) -> None:
-    """Move results with other settings aside, so that nothing is overwritten."""
-    record = folder.finished(stage.name)
-    if record is None or record["fingerprint"] == stage.fingerprint or is_begun(folder, stage):
+    """Move results with other settings or inputs aside, so that nothing is overwritten."""
+    records = folder.records()
+    record = records.get(stage.name)
+    if record is None:
+        return
+    what = "settings" if record["fingerprint"] != stage.fingerprint else "inputs"
+    if what == "settings" and is_begun(folder, stage):
+        return
+    if what == "inputs" and not is_stale(records, stage):
         return
     for name in stage.owns:
         if moved := folder.supersede(name):
-            say(f"{stage.name}: settings changed; the earlier result is kept in {moved}")
+            say(f"{stage.name}: {what} changed; the earlier result is kept in {moved}")
+    if what == "inputs":  # a start that resumes must not do this again
+        folder.void_record(stage.name, "inputs changed")
 
 
 def _line(result: dict[str, Any]) -> str:

@@ -16,6 +16,9 @@ from hpc_llm.training.checkpoints.branches import branch_marker
 __all__ = ["ROWS", "Entry", "Row", "choose_names", "outline", "point_of", "stage_names"]
 
 
+CARD = "model/README.md"  # written by the report, after the stage that writes model/
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One kind of stage."""
@@ -113,9 +116,9 @@ def outline(cfg: RunConfig) -> list[Entry]:
     files = ("correct/phi.json", "model/config.json")
     add("correct", "correct", (last,), files, ("correct", "model"))
     evaluate("evaluate", "corrected", "correct")
-    files = ("summary.json", "report/index.html")
+    views = ("summary.json", "report/index.html", CARD)
     every = tuple(entry.name for entry in entries)
-    add("report", "report", every, files, ("report", "summary.json"))
+    add("report", "report", every, views, ("report", "summary.json", CARD))
     return entries
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from hpc_llm.report.measures import Measures, summary_measures
-from hpc_llm.rundir import RunFolder, check_yaml, read_json, read_jsonl
+from hpc_llm.rundir import RunFolder, check_yaml, read_json
 from hpc_llm.tracking import read_events
 
 __all__ = ["RunData", "gather", "training"]
@@ -45,10 +45,6 @@ class RunData:
 
 def gather(folder: RunFolder) -> RunData:
     """Read what exists in `folder`."""
-    records: dict[str, dict[str, Any]] = {}
-    for entry in read_jsonl(folder.record):
-        if "stage" in entry:
-            records[entry["stage"]] = entry  # a rerun stage keeps its position
     curve = folder.path / "correct" / "phi.json"
     summary = read_json(folder.summary) if folder.summary.exists() else {}
     check_yaml(folder.config)
@@ -57,7 +53,7 @@ def gather(folder: RunFolder) -> RunData:
         name=summary.get("run") or folder.path.name,
         summary=summary,
         measures=summary_measures(summary),
-        records=records,
+        records=folder.records(),
         events=read_events(folder.events),
         correction=read_json(curve) if curve.exists() else {},
         config=yaml.safe_load(text) or {},

@@ -22,6 +22,7 @@ def results(summary: dict[str, Any]) -> dict[str, str]:
     words = summary["tokens_per_word"] or {"old": None, "new": None}
     old, new = words["old"], words["new"]
     ratio = summary.get("token_ratio")  # summaries of older versions have none
+    gaps = summary.get("not_in_ledger")  # the costs lack these stages
     return {
         FERTILITY: f"{decimal(old, 2)} → {decimal(new, 2)} ({change(new, old)})",
         "tokens for the same text": NOT_KNOWN if ratio is None else f"×{decimal(ratio, 3)}",
@@ -31,6 +32,7 @@ def results(summary: dict[str, Any]) -> dict[str, str]:
         "GPU-hours": decimal(summary["gpu_hours"], 2),
         "wall time (h:mm:ss)": clock(summary["wall_seconds"]),
         "cost": money(summary["money"]),
+        **({"not in the ledger": ", ".join(gaps)} if gaps else {}),
     }
 
 

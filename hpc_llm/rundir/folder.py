@@ -71,22 +71,35 @@ class RunFolder:
         """The HTML report."""
         return self.path / "report" / "index.html"
 
+    def records(self) -> dict[str, dict[str, Any]]:
+        """Return the newest record of each finished stage by its name, in the order of the recipe.
+
+        A stage that ran again keeps its position; damaged lines are skipped.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for entry in read_jsonl(self.record):
+            if "void" in entry:
+                found.pop(entry["void"], None)
+            elif "stage" in entry and "fingerprint" in entry:
+                found[entry["stage"]] = entry
+        return found
+
     def finished(self, stage: str) -> dict[str, Any] | None:
         """Return the newest record of `stage`, or None."""
-        newest = None
-        for entry in read_jsonl(self.record):
-            if entry.get("stage") == stage:
-                newest = entry
-        return newest
+        return self.records().get(stage)
 
     def done(self, stages: Mapping[str, str]) -> list[str]:
         """Return those of `stages` (name -> fingerprint) whose newest record matches."""
-        newest = {entry.get("stage"): entry.get("fingerprint") for entry in read_jsonl(self.record)}
+        newest = {name: entry["fingerprint"] for name, entry in self.records().items()}
         return [name for name, fingerprint in stages.items() if newest.get(name) == fingerprint]
 
     def write_record(self, entry: dict[str, Any]) -> None:
         """Append the record of a finished stage."""
         append_line(self.record, entry)
+
+    def void_record(self, stage: str, why: str) -> None:
+        """Make `stage` unfinished: its record no longer counts."""
+        append_line(self.record, {"void": stage, "why": why})
 
     def supersede(self, name: str) -> Path | None:
         """Move `name`, an earlier result, to superseded/; return its new path, or None."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hpc_llm.errors import UserError
+from hpc_llm.errors import Diverged, UserError
 from hpc_llm.evaluation.bits_per_byte import Bpb, measure_bpb
 from hpc_llm.evaluation.measures import (
     Evaluated,
@@ -106,9 +106,9 @@ def _tasks(context: Context, point: str, scorer: Scorer) -> dict[str, Measure]:
 
 
 def require_finite(model: Any, point: str, losses: Mapping[str, Bpb], path: str | None) -> None:
-    """Raise `UserError` for a loss that is NaN or infinite, with the first such weight.
+    """Raise `Diverged` for a loss that is NaN or infinite, with the first such weight.
 
-    `path` is the base model's folder or hub id, which the error names at the point `base`.
+    At the point `base` raise `UserError` with `path`, the base model's folder or hub id.
     """
     language = next((name for name, loss in losses.items() if not math.isfinite(loss.value)), None)
     if language is None:
@@ -116,14 +116,13 @@ def require_finite(model: Any, point: str, losses: Mapping[str, Bpb], path: str 
     weights = (name for name, value in model.named_parameters() if not value.isfinite().all())
     weight = next(weights, None)
     found = "all its weights are finite" if weight is None else f"{weight} is NaN or infinite"
-    is_base = point == "base" and path is not None
-    raise UserError(
-        "model.path" if is_base else f"evaluate/{point}",
-        path if is_base else None,
-        f"its loss on the held-out {language} text is NaN or infinite; {found}",
-        "use other weights, or train.precision=fp32"
-        if is_base
-        else "train with a smaller learning rate",
+    rule = f"its loss on the held-out {language} text is NaN or infinite; {found}"
+    if point == "base" and path is not None:
+        fix = "use other weights, or train.precision=fp32"
+        raise UserError("model.path", path, rule, fix)
+    raise Diverged(
+        f"evaluate/{point}: {rule}; use train.precision=bf16 if it is fp16, or train with a "
+        "smaller learning rate"
     )
 
 

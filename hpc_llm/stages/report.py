@@ -5,7 +5,7 @@ from typing import Any
 from hpc_llm.accounting import pf_days
 from hpc_llm.evaluation.measures import language_columns
 from hpc_llm.pipeline.context import Context
-from hpc_llm.report import by_name, read_measures, write_model_card, write_report
+from hpc_llm.report import by_name, read_measures, uncharged_stages, write_model_card, write_report
 from hpc_llm.rundir import read_json, write_json
 
 __all__ = ["run"]
@@ -14,6 +14,8 @@ __all__ = ["run"]
 def run(context: Context, name: str) -> dict[str, Any]:
     """Write summary.json, report/index.html and the model card."""
     summary = summarise(context)
+    if stages := uncharged_stages(context.folder, without=name):
+        summary["not_in_ledger"] = stages
     write_json(context.folder.summary, summary)
     write_model_card(context.folder, context.folder.model)
     page = write_report(context.folder)

@@ -64,6 +64,9 @@ def _write(folder: Path, trained: TrainedStage, spec: StageSpec) -> None:
         save_file(trained.weights, temporary)
     publish(temporary, folder / "weights.safetensors")
     if isinstance(spec.trainable.model, PeftModel):
+        for config in spec.trainable.model.peft_config.values():
+            if isinstance(config.target_modules, set):  # written in another order in each process
+                config.target_modules = sorted(config.target_modules)
         with replaced_folder(folder / "adapter") as adapter:
             spec.trainable.model.save_pretrained(
                 adapter, state_dict=trained.adapters, save_embedding_layers=False

@@ -19,6 +19,7 @@ from hpc_llm.distributed import say
 from hpc_llm.errors import UserError
 from hpc_llm.methods import trains
 from hpc_llm.pipeline.context import Context
+from hpc_llm.rundir import readable
 from hpc_llm.settings import RunConfig, StageSettings, ZeroSettings
 from hpc_llm.stages.reader import TrainingText, open_reader
 from hpc_llm.stages.watch import Watch
@@ -212,7 +213,9 @@ def _new_rows(context: Context, name: str) -> list[int]:
     stage = context.cfg.stages[name]
     if not trains(stage).only_new_rows:
         return []
-    rows: list[int] = np.load(context.stage_folder("transplant") / "new_rows.npy").tolist()
+    path = context.stage_folder("transplant") / "new_rows.npy"
+    with readable(path):
+        rows: list[int] = np.load(path).tolist()
     if not rows:
         raise UserError(
             f"stages.{name}.method",

@@ -28,6 +28,7 @@ from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
 from hpc_llm.errors import UserError
+from hpc_llm.rundir import readable
 from hpc_llm.settings import ModelSettings
 from hpc_llm.surgery.folders import check_model_folder
 from hpc_llm.surgery.trust import check_model_files
@@ -242,7 +243,8 @@ def apply_weights(model: torch.nn.Module, folders: Iterable[Path]) -> None:
     """
     parameters = dict(model.named_parameters())
     for folder in folders:
-        with safe_open(folder / "weights.safetensors", "pt") as file:
+        path = folder / "weights.safetensors"
+        with readable(path), safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118, not a mapping
                 with gathered([parameters[name]]):
                     parameters[name].copy_(file.get_tensor(name))

@@ -7,6 +7,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hpc_llm.rundir import readable
 from hpc_llm.surgery.adapters import adapted_weight, mergeable_layers
 from hpc_llm.surgery.loading import gathered
 from hpc_llm.surgery.portable import make_portable
@@ -16,7 +17,7 @@ __all__ = ["attach_adapter", "merge_adapter", "save_model"]
 
 def attach_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """Return `model` with the adapter in `folder` attached (peft layout, safetensors)."""
-    with warnings.catch_warnings():
+    with readable(folder), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=False)
 

@@ -71,6 +71,12 @@ class Engine:
             total += loss.detach()  # stays on the device: no synchronisation here
         return total
 
+    def loss_of(self, rows: Rows) -> float:
+        """Return the summed loss (nats) of one micro-batch, without a gradient (collective)."""
+        tensors = [rows.input_ids, rows.position_ids, rows.labels]
+        with torch.no_grad():
+            return float(self.engine(*[torch.from_numpy(t).to(self.device) for t in tensors]))
+
     def update(self, *, leave_out: bool = False) -> bool:
         """Apply the accumulated gradient; return False if the update was skipped.
 

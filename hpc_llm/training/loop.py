@@ -3,12 +3,13 @@
 `train` resumes from the latest checkpoint, bit-identical to an uninterrupted run.
 """
 
+import math
 import time
 from dataclasses import replace
 
 import torch
 
-from hpc_llm.errors import BudgetSpent, Stopped
+from hpc_llm.errors import BudgetSpent, Diverged, Stopped
 from hpc_llm.training import process_group
 from hpc_llm.training.checkpoints.resume import load_latest
 from hpc_llm.training.checkpoints.saver import Saver
@@ -42,6 +43,7 @@ def train(spec: StageSpec, hooks: Hooks) -> TrainedStage:
         with watchdog as loop.watchdog, loop.saver:
             while not spec.length.ended(loop.progress):
                 loop.step()
+            loop.check_finite()
             loop.end()
         return _result(spec, loop.progress)
 
@@ -116,6 +118,22 @@ class Loop:
         """Whether a later stage branches from this step and it is not saved yet."""
         step = self.progress.step
         return step in self.spec.branch_steps and step != self.saved_step
+
+    def check_finite(self) -> None:
+        """Raise `Diverged` if the loss after the last update is NaN or infinite (collective)."""
+        self.watchdog.at(self.progress.step, "computes")
+        rows = self.rows.take(self.progress.batch)
+        loss = process_group.all_sum_float(self.engine.loss_of(rows[0]))
+        if not math.isfinite(loss):
+            anomaly = Anomaly(kind="not_finite", action="stop", value=loss)
+            raise self._diverged(anomaly, self.progress)
+
+    def _diverged(self, anomaly: Anomaly, done: Progress) -> Diverged:
+        spec = self.spec
+        return diverged(
+            anomaly, spec.guards, stage=spec.name, step=done.step, count=done.troubles,
+            peak_rate=spec.peak_rate,
+        )  # fmt: skip
 
     def end(self) -> None:
         """Save after the last step if a later stage branches from it (collective)."""
@@ -215,14 +233,7 @@ class Loop:
         if anomaly.action == "stop":
             self.progress = done
             self._log()  # else the steps since the last line would be lost
-            raise diverged(
-                anomaly,
-                spec.guards,
-                stage=spec.name,
-                step=done.step,
-                count=done.troubles,
-                peak_rate=spec.peak_rate,
-            )
+            raise self._diverged(anomaly, done)
         if back is None:
             return done
         if spec.ranks.is_first:
@@ -280,10 +291,6 @@ class Loop:
 
 
 def _result(spec: StageSpec, progress: Progress) -> TrainedStage:
-    trainable = spec.trainable
-    keep = spec.ranks.is_first
-    return TrainedStage(
-        progress,
-        weights=full_parameters(trainable.weights, keep),
-        adapters=full_parameters(trainable.adapters, keep),
-    )
+    parts = (spec.trainable.weights, spec.trainable.adapters)
+    weights, adapters = (full_parameters(part, spec.ranks.is_first) for part in parts)
+    return TrainedStage(progress, weights=weights, adapters=adapters)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from start_ranks import run_and_listen as run
 
-from hpc_llm.training.checkpoints.checksums import describe
+from hpc_llm.rundir.checksums import describe, sealed, unsealed
 from hpc_llm.training.checkpoints.whole import write_tensors
 
 SHARDED = {"checkpoint": {"layout": "sharded"}}
@@ -79,8 +79,9 @@ def test_one_layout_resumes_from_the_other_and_a_conversion_is_kept(tmp_path):
     assert (universal / "files.json").stat().st_mtime_ns == kept
     weight = next(universal.glob("zero/*/fp32.pt"))
     weight.write_bytes(weight.read_bytes()[:-1] + b"x")
-    (refused,), _ = run([{**task, "zero": 1, "folder": tmp_path / "b"}])
-    assert re.search(r"universal: .*\bSHA-256\b", refused["error"])
+    (again,), said = run([{**task, "zero": 1, "folder": tmp_path / "b"}])
+    assert again["losses"] == pytest.approx(whole["losses"][3:], abs=1e-5)
+    assert re.search(r"\bfp32\.pt\b.*\bSHA-256\b", said)
 
 
 class Harmful:
@@ -100,9 +101,9 @@ def test_a_pickle_that_runs_something_is_not_loaded_even_where_its_hash_fits(tmp
         checkpoint = tmp_path / name / "step-00000003"
         file = next(checkpoint.glob("deepspeed/*optim_states.pt"))
         torch.save({"optimizer_state_dict": Harmful(tmp_path / "harmed")}, file)
-        state = json.loads((checkpoint / "state.json").read_text())
+        state = unsealed(json.loads((checkpoint / "state.json").read_text()))
         state["files"][f"deepspeed/{file.name}"] = describe(file)
-        (checkpoint / "state.json").write_text(json.dumps(state))
+        (checkpoint / "state.json").write_text(json.dumps(sealed(state)))
     tasks = [{**SHARDED, "folder": tmp_path / "same"}, {"zero": 2, "folder": tmp_path / "other"}]
     results, _ = run(tasks)
     assert "pickle" in results[0]["error"]
@@ -110,39 +111,63 @@ def test_a_pickle_that_runs_something_is_not_loaded_even_where_its_hash_fits(tmp
     assert not (tmp_path / "harmed").exists()
 
 
+def states(path):
+    """Return the largest file of a checkpoint."""
+    return max(path.rglob("*.*"), key=lambda file: file.stat().st_size)
+
+
 def truncate(path):
-    file = path / "state.safetensors"
-    file.write_bytes(file.read_bytes()[:1000])
+    states(path).write_bytes(states(path).read_bytes()[:1000])
 
 
 def flip(path):
-    file = path / "state.safetensors"
-    file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
+    states(path).write_bytes(states(path).read_bytes()[:-1] + b"\x7f")
+
+
+def edit_state(old, new):
+    """Return a damage that replaces bytes of `state.json`."""
+
+    def damage(path):
+        file = path / "state.json"
+        before = file.read_bytes()
+        assert old in before
+        file.write_bytes(before.replace(old, new))
+
+    return damage
 
 
 DAMAGE = {
     "truncated": truncate,
     "flipped": flip,
     "no marker": lambda p: (p / "state.json").unlink(),
+    "a count": edit_state(b'"step": 3', b'"step": 1'),
+    "a name": edit_state(b"fingerprint", b"fingerqrint"),
+    "no UTF-8": edit_state(b'"stage"', b'"st\xe1ge"'),
+    "another type": edit_state(b'"step": 3', b'"step": "3"'),
+    "an unknown layout": edit_state(b'"layout": "', b'"layout": "x'),
 }
+KINDS = [(1, {}), (2, {}), (1, {"zero": 2, **SHARDED})]
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_damaged_newest_one_is_said_and_the_one_before_is_taken(tmp_path, processes):
+@pytest.mark.parametrize(("processes", "kind"), KINDS, ids=["1", "2", "sharded"])
+def test_a_damaged_newest_one_is_said_and_the_one_before_is_taken(tmp_path, processes, kind):
+    checkpoint = {"checkpoint": kind.get("checkpoint", {})}
     tasks = [{"folder": tmp_path / "whole"}, {**EVERY_STEP, "folder": tmp_path / "a", "stop_at": 4}]
+    tasks = [{**kind, **task, **checkpoint} for task in tasks]
     (whole, _), _ = run(tasks, processes)
     assert steps(tmp_path / "a") == [2, 3]
     for name, damage in DAMAGE.items():
         shutil.copytree(tmp_path / "a", tmp_path / name)
         damage(tmp_path / name / "step-00000003")
-    results, said = run([{"folder": tmp_path / name} for name in DAMAGE], processes)
+    results, said = run([{**kind, "folder": tmp_path / name} for name in DAMAGE], processes)
     for name, result in zip(DAMAGE, results, strict=True):
         assert result["hash"] == whole["hash"], name
         assert result["losses"] == whole["losses"][2:], name
         assert (tmp_path / name / "broken-step-00000003").exists(), name
     for text in ("1,000 bytes", "SHA-256", "state.json"):
         assert text in said
-    assert len(re.findall(r"\bbroken-step-00000003\b.*\bstep-00000002$", said, re.MULTILINE)) == 3
+    found = re.findall(r"\bbroken-step-00000003\b.*\bstep-00000002$", said, re.MULTILINE)
+    assert len(found) == len(DAMAGE)
 
 
 def test_what_a_killed_writer_left_is_removed_and_nothing_but_damage_restarts(tmp_path):
@@ -150,11 +175,14 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_but_damage_restarts(tm
     (tmp_path / "a" / ".step-00000005.tmp").mkdir()
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     truncate(tmp_path / "b/step-00000003")
-    results, said = run([{"folder": tmp_path / "a"}, {"folder": tmp_path / "b"}])
+    (tmp_path / "file").write_text("not a folder")
+    tasks = [{"folder": tmp_path / name} for name in ("a", "b", "file")]
+    results, said = run(tasks)
+    assert (tmp_path / "broken-file").read_text() == "not a folder"
     assert re.search(r"\bbroken-step-00000003\b.*\bscratch$", said, re.MULTILINE)
     assert said.count(".step-00000005.tmp") == 2
     assert not list(tmp_path.glob("*/.step-*"))
-    assert [len(result["losses"]) for result in results] == [3, 6]
+    assert [len(result["losses"]) for result in results] == [3, 6, 6]
 
 
 def test_a_checkpoint_of_something_else_is_refused_and_left_alone(tmp_path):

@@ -1,7 +1,9 @@
 """Checkpoints on the disk, without training: complete or not, kept or pruned, compared."""
 
 import json
+import math
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from errors import user_error
 
 from hpc_llm.errors import Superseded
 from hpc_llm.rundir import Start, take_folder
+from hpc_llm.rundir.checksums import HashedFile, describe, sealed, unsealed
 from hpc_llm.rundir.fence import hold, release
 from hpc_llm.training.checkpoints.branches import (
     branch_path,
@@ -18,10 +21,7 @@ from hpc_llm.training.checkpoints.branches import (
     saved_steps,
 )
 from hpc_llm.training.checkpoints.checkpoint import Checkpoint, Expected
-from hpc_llm.training.checkpoints.checksums import HashedFile, describe
 from hpc_llm.training.checkpoints.folder import (
-    BadCheckpoint,
-    CheckpointState,
     checkpoints,
     commit,
     drop_all_but_best,
@@ -29,6 +29,7 @@ from hpc_llm.training.checkpoints.folder import (
     temporary_folder,
     tidy,
 )
+from hpc_llm.training.checkpoints.marker import BadCheckpoint, CheckpointState, read_state
 from hpc_llm.training.progress import Progress
 
 SETTINGS = {
@@ -73,7 +74,7 @@ def test_the_newest_are_kept_and_the_best(tmp_path):
     for step, loss in losses.items():
         save(tmp_path, step, loss, keep_best=True)
     assert names(tmp_path) == ["step-00000005", "step-00000004", "step-00000002"]
-    assert json.loads((tmp_path / "best").read_text()) == {
+    assert unsealed(json.loads((tmp_path / "best").read_text()), required=True) == {
         "checkpoint": "step-00000002", "loss": 1.0,
     }  # fmt: skip
     save(tmp_path, 6, 0.5, keep_best=True)
@@ -115,7 +116,7 @@ def test_checkpoints_of_later_steps_can_be_excluded(tmp_path):
     ("damage", "said"),
     [
         (lambda path: (path / "state.json").unlink(), r"state\.json$"),
-        (lambda path: (path / "state.json").write_text("{"), r"state\.json .*line 1"),
+        (lambda path: (path / "state.json").write_text("{"), r"state\.json.*line 1"),
         (lambda path: (path / "state.json").write_text("[]"), r"state\.json .*'list'"),
         (lambda path: (path / "states").unlink(), "states: No such file"),
         (lambda path: (path / "states").write_bytes(b"x" * 10), r"states .*\b10\b.*\b1,000\b"),
@@ -128,6 +129,64 @@ def test_what_is_not_whole_is_reported(tmp_path, damage, said):
         Checkpoint.read(path)
 
 
+def test_no_damaged_byte_of_the_marker_is_believed(tmp_path):
+    path = save(tmp_path, 3, loss=2.5)
+    file, known = path / "state.json", read_state(path)
+    data = file.read_bytes()
+    for place in range(len(data)):
+        flipped = data[place] ^ (1, 0x10, 0x80)[place % 3]
+        file.write_bytes(data[:place] + bytes([flipped]) + data[place + 1 :])
+        with suppress(BadCheckpoint):
+            assert read_state(path) == known, place
+    for end in range(0, len(data) - 2, 50):
+        file.write_bytes(data[:end])
+        with pytest.raises(BadCheckpoint):
+            read_state(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"progress": {"step": "3"}},
+        {"progress": {"step": -3}},
+        {"progress": {"step": True}},
+        {"progress": {"loss": math.nan}},
+        {"progress": {"step": 3, "recent": 1}},
+        {"progress": {"step": 3, "window": []}},
+        {"progress": {"step": 4}},
+        {"progress": None},
+        {"layout": "other"},
+        {"files": []},
+        {"optimizer": 1},
+        {"unknown": 1},
+    ],
+)
+def test_wrong_values_are_found_in_the_earlier_format_without_checksum_too(tmp_path, change):
+    path = save(tmp_path, 3)
+    plain = unsealed(json.loads((path / "state.json").read_text())) | {"format": 2}
+    (path / "state.json").write_text(json.dumps(plain))
+    assert Checkpoint.read(path).progress.step == 3
+    (path / "state.json").write_text(json.dumps(plain | change))
+    with pytest.raises(BadCheckpoint):
+        Checkpoint.read(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"\xff\xfe", b'{"checkpoint": 5, "loss": 1}', b'{"loss": 1}', b"\0" * 20,
+     b'{"checkpoint": "step-00000001", "loss": "x"}', b'{"checkpoint": "../a", "loss": 1}'],
+)  # fmt: skip
+def test_where_best_is_damaged_the_checkpoints_tell_which_it_is(tmp_path, content):
+    for step, loss in ((1, 2.0), (2, 1.0), (3, 3.0)):
+        save(tmp_path, step, loss, keep_best=True, keep=9)
+    (tmp_path / "best").write_bytes(content)
+    save(tmp_path, 4, 4.0, keep=1, keep_best=True)
+    assert names(tmp_path) == ["step-00000004", "step-00000002"]
+    (tmp_path / "best").write_bytes(content)
+    drop_all_but_best(tmp_path)
+    assert names(tmp_path) == ["step-00000002"]
+
+
 def test_other_bytes_are_found_by_the_rank_whose_share_they_are(tmp_path):
     checkpoint = Checkpoint.read(save(tmp_path, 3))
     (checkpoint.path / "states").write_bytes(b"x" * 1000)
@@ -138,9 +197,9 @@ def test_other_bytes_are_found_by_the_rank_whose_share_they_are(tmp_path):
 
 def test_another_format_is_refused_and_not_taken_for_a_broken_one(tmp_path):
     path = save(tmp_path, 3)
-    found = json.loads((path / "state.json").read_text())
-    (path / "state.json").write_text(json.dumps({**found, "format": 99}))
-    with user_error(str(path), 99, 2, "checkpoint.changed=restart"):
+    found = unsealed(json.loads((path / "state.json").read_text()))
+    (path / "state.json").write_text(json.dumps(sealed({**found, "format": 99})))
+    with user_error(str(path), 99, 3, "checkpoint.changed=restart"):
         Checkpoint.read(path)
 
 

@@ -106,6 +106,14 @@ def test_stop_ends_the_stage_without_saving_what_came_of_it(tmp_path):
         assert newest == "step-00000003"
 
 
+def test_a_last_update_that_breaks_the_model_ends_the_stage(tmp_path):
+    broken = {"precision": "fp16", "rate": 1e10, "steps": 1}
+    kinds = [{**broken, "zero": zero} for zero in (0, 1, 3)]
+    results = run([{**k, "folder": tmp_path / str(n)} for n, k in enumerate(kinds)])
+    for kind, found in zip(kinds, results, strict=True):
+        assert re.search(r"\blearning_rate\b.*1e\+", found.get("error", "")), (kind, found)
+
+
 def test_anomalies_have_an_end(tmp_path):
     task = {"zero": 1, "fault": [2, "nan_loss", 99], "folder": tmp_path / "a"}
     task["guards"] = {"not_finite": "skip", "most_skips": 2}

@@ -1,1 +1,1 @@
-"""Checkpoints: folder, saver, resume, whole and sharded layouts, checksums."""
+"""Checkpoints: folder, saver, resume, whole and sharded layouts."""

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpc_llm.rundir import replaced_folder
-from hpc_llm.training.checkpoints.folder import MARKER, checkpoints, numbered, step_and_attempt
+from hpc_llm.training.checkpoints.folder import checkpoints, numbered, step_and_attempt
+from hpc_llm.training.checkpoints.marker import MARKER
 
 __all__ = ["branch_marker", "branch_path", "keep_branches", "missing_branches", "saved_steps"]
 

@@ -3,23 +3,22 @@
 See `hpc_llm.training.checkpoints.folder` for its contents.
 """
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hpc_llm.errors import UserError
-from hpc_llm.rundir import read_json
-from hpc_llm.training.checkpoints.checksums import describe
+from hpc_llm.rundir.checksums import describe
 from hpc_llm.training.checkpoints.differences import (
     made_otherwise,
     other_data,
     other_model,
     other_settings,
 )
-from hpc_llm.training.checkpoints.folder import FORMAT, MARKER, BadCheckpoint, CheckpointState
-from hpc_llm.training.progress import LogWindow, Progress
+from hpc_llm.training.checkpoints.folder import step_and_attempt
+from hpc_llm.training.checkpoints.marker import BadCheckpoint, CheckpointState, read_state
+from hpc_llm.training.progress import Progress
 
 __all__ = ["Checkpoint", "Expected"]
 
@@ -51,27 +50,12 @@ class Checkpoint:
     def read(cls, path: Path) -> "Checkpoint":
         """Read the marker of a checkpoint and check that its files exist with the right sizes.
 
-        Raises `BadCheckpoint` if it is incomplete, and `UserError` if it has another format.
+        Raises `BadCheckpoint` if it is incomplete or damaged, and `UserError` if it has another
+        format.
         """
-        try:
-            found = read_json(path / MARKER)
-            if found.get("format") != FORMAT:
-                raise UserError(
-                    str(path),
-                    None,
-                    f"has format {found.get('format', 1)}, and this version of hpc-llm reads "
-                    f"{FORMAT}",
-                    "resume with the version that wrote it, or train the stage from scratch with "
-                    "checkpoint.changed=restart",
-                )
-            progress = Progress(**found["progress"])
-            if progress.window is not None:
-                progress = replace(progress, window=LogWindow(**found["progress"]["window"]))
-            state = CheckpointState(**{**found, "progress": progress})
-        except FileNotFoundError as error:
-            raise BadCheckpoint(f"has no {MARKER}") from error
-        except (OSError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
-            raise BadCheckpoint(f"{MARKER} cannot be read: {error}") from error
+        state = read_state(path)
+        if step_and_attempt(path)[0] not in (state.progress.step, -1):
+            raise BadCheckpoint(f"is of step {state.progress.step}")
         for name, known in state.files.items():
             _check_size(path / name, name, known["bytes"])
         return cls(path, state)

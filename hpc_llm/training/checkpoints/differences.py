@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_llm.errors import UserError
-from hpc_llm.training.checkpoints.folder import CheckpointState
+from hpc_llm.training.checkpoints.marker import CheckpointState
 
 __all__ = [
     "CONTENT",

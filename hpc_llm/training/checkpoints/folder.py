@@ -1,28 +1,34 @@
 """Checkpoints on disk: contents, atomic commit, pruning. No torch here.
 
 `checkpoints/step-00000120/` holds the states in one of two layouts (`whole`, `sharded`) and
-`state.json`: the counters, the data fingerprint, the settings it was made with, and size and
-SHA-256 of every other file. `state.json` is the completion marker: it is written last into a
-temporary folder, which is then renamed atomically. A checkpoint never overwrites another one, and
+`state.json` (see `marker`): the counters, the data fingerprint, the settings it was made with, and
+size and SHA-256 of every other file. `state.json` is the completion marker: it is written last into
+a temporary folder, which is then renamed atomically. A checkpoint never overwrites another one, and
 an unreadable one is skipped in favour of the one before it.
 
 Random states are not stored: every step seeds its generators from (seed, index of the batch).
 """
 
-import json
+import math
 import re
 import shutil
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hpc_llm.errors import UserError
 from hpc_llm.rundir import check_fence, read_json, sync_folder, write_json
-from hpc_llm.training.progress import Progress
+from hpc_llm.rundir.checksums import sealed, unsealed
+from hpc_llm.training.checkpoints.marker import (
+    MARKER,
+    BadCheckpoint,
+    CheckpointState,
+    read_state,
+    write_state,
+)
 
 __all__ = [
-    "BadCheckpoint",
-    "CheckpointState",
     "checkpoints",
     "commit",
     "drop_all_but_best",
@@ -33,42 +39,7 @@ __all__ = [
     "tidy",
 ]
 
-FORMAT = 2  # increment when the contents of a checkpoint change
-MARKER = "state.json"
 NAME = re.compile(r"step-(\d{8,})(?:-(\d+))?")
-
-
-class BadCheckpoint(ValueError):
-    """An incomplete or corrupt checkpoint; the message describes the problem."""
-
-
-@dataclass(kw_only=True)
-class CheckpointState:
-    """Contents of `state.json`."""
-
-    stage: str
-    fingerprint: str
-    """Of the stage: its settings and its inputs."""
-    progress: Progress
-    layout: str
-    """whole | sharded."""
-    data: dict[str, Any]
-    """The reader: fingerprint and sequences of its text, and the next sequence."""
-    parameters: dict[str, str]
-    """Shapes of the trained parameters by name, as `4096 x 64`."""
-    settings: dict[str, Any]
-    """Settings on which the weights depend, as `stages.lora.rank`: these must not change."""
-    made_with: dict[str, Any]
-    """Ranks, ZeRO stage and similar values: these may change."""
-    optimizer: dict[str, Any]
-    """Optimizer state other than tensors: its step, and the loss scale of fp16."""
-    division: str = ""
-    """Sharded layout only: fingerprint of DeepSpeed's partitioning of the states."""
-    names: dict[str, str] = field(default_factory=dict)
-    """Sharded layout only: DeepSpeed's parameter names."""
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Bytes and SHA-256 of every file, by path relative to the folder."""
-    format: int = FORMAT
 
 
 def step_and_attempt(path: Path) -> tuple[int, int]:
@@ -120,7 +91,7 @@ def commit(
 
     All other files must be in `temporary`, synced. Checkpoints of steps in `branches` are kept.
     """
-    write_json(temporary / MARKER, asdict(state))
+    write_state(temporary, state)
     folder = temporary.parent
     check_fence(folder)
     path = temporary.rename(folder / _free_name(folder, state.progress.step))
@@ -142,11 +113,29 @@ def _free_name(folder: Path, step: int) -> str:
 
 
 def _best(folder: Path) -> dict[str, Any]:
-    try:
-        found = read_json(folder / "best")
-    except (OSError, json.JSONDecodeError):
+    """Return name and loss of the best checkpoint; {} if there is none.
+
+    They are in the file `best`; where this is damaged, the checkpoints have the losses.
+    """
+    file = folder / "best"
+    if not file.exists():
         return {}
-    return found if isinstance(found, dict) else {}
+    with suppress(OSError, UserError):
+        found = read_json(file)
+        if isinstance(found, dict) and (found := unsealed(found)) and _is_best(found):
+            return found
+    known = []
+    for path in checkpoints(folder):
+        with suppress(BadCheckpoint, UserError):
+            known.append((read_state(path).progress.loss, path.name))
+    losses = [(loss, name) for loss, name in known if loss is not None]
+    return dict(zip(("loss", "checkpoint"), min(losses), strict=True)) if losses else {}
+
+
+def _is_best(found: dict[str, Any]) -> bool:
+    name, loss = found.get("checkpoint"), found.get("loss")
+    is_number = isinstance(loss, int | float) and math.isfinite(loss)
+    return is_number and isinstance(name, str) and NAME.fullmatch(name) is not None
 
 
 def _mark_best(folder: Path, path: Path, loss: float | None) -> None:
@@ -154,13 +143,16 @@ def _mark_best(folder: Path, path: Path, loss: float | None) -> None:
     best = _best(folder)
     known = (folder / str(best.get("checkpoint")) / MARKER).exists()
     if loss is not None and (not known or loss < best["loss"]):
-        write_json(folder / "best", {"checkpoint": path.name, "loss": loss})
+        write_json(folder / "best", sealed({"checkpoint": path.name, "loss": loss}))
 
 
 def set_aside(path: Path) -> Path:
     """Rename an unusable checkpoint to broken-*; only the latest of these is kept."""
     for old in path.parent.glob("broken-*"):
-        shutil.rmtree(old, ignore_errors=True)
+        if old.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.unlink()
     return path.rename(path.with_name(f"broken-{path.name}"))
 
 

@@ -21,16 +21,16 @@ from hpc_llm.training import process_group
 from hpc_llm.training.checkpoints.branches import missing_branches
 from hpc_llm.training.checkpoints.checkpoint import Checkpoint, Expected
 from hpc_llm.training.checkpoints.differences import other_parameters
-from hpc_llm.training.checkpoints.folder import (
-    BadCheckpoint,
-    checkpoints,
-    set_aside,
-    step_and_attempt,
-    tidy,
-)
+from hpc_llm.training.checkpoints.folder import checkpoints, set_aside, step_and_attempt, tidy
+from hpc_llm.training.checkpoints.marker import BadCheckpoint
 from hpc_llm.training.checkpoints.sharded import division, load_sharded
 from hpc_llm.training.checkpoints.states import restore_states
-from hpc_llm.training.checkpoints.universal import UniversalTensors, convert, converted_files
+from hpc_llm.training.checkpoints.universal import (
+    UniversalTensors,
+    convert,
+    converted_files,
+    drop_converted,
+)
 from hpc_llm.training.checkpoints.whole import WholeTensors
 from hpc_llm.training.progress import Progress
 from hpc_llm.training.spec import Branch, StageSpec
@@ -59,8 +59,7 @@ def load_latest(
     of this stage.
     """
     if spec.ranks.is_first and tidying:
-        for name in tidy(spec.folder):
-            say(f"{spec.name}: removed the incomplete checkpoint {name}")
+        _tidy(spec)
     if tidying and spec.branch_steps:
         last = process_group.on_first_rank(lambda: _before_missing(spec))
     skipped: set[Path] = set()
@@ -71,6 +70,14 @@ def load_latest(
         if spec.ranks.is_first:
             _skip(checkpoint.path, problem, skipped, tidying)
     return _start_of_branch(spec)
+
+
+def _tidy(spec: StageSpec) -> None:
+    """Remove what killed writers left behind, and move a file in place of the folder aside."""
+    if spec.folder.exists() and not spec.folder.is_dir():
+        say(f"{spec.folder}: is not a folder; kept as {set_aside(spec.folder).name}")
+    for name in tidy(spec.folder):
+        say(f"{spec.name}: removed the incomplete checkpoint {name}")
 
 
 def _before_missing(spec: StageSpec) -> int | None:
@@ -228,11 +235,19 @@ def _options(group: Mapping[str, Any]) -> dict[str, Any]:
 def _convert(spec: StageSpec, checkpoint: Checkpoint) -> None:
     """Convert a sharded checkpoint on rank 0 while the others wait (collective)."""
     path = checkpoint.path
-    if spec.ranks.is_first:
-        say(f"{spec.name}: converting the checkpoint for another sharding")
-    process_group.on_first_rank(lambda: convert(path))
-    if problem := _damage(spec, checkpoint, converted_files(path)):
-        raise UserError(f"{path}/universal", None, problem, "remove that folder")
+    for last in (False, True):  # a damaged result is converted again, once
+        if spec.ranks.is_first:
+            say(f"{spec.name}: converting the checkpoint for another sharding")
+        process_group.on_first_rank(lambda: convert(path))
+        problem = _damage(spec, checkpoint, converted_files(path))
+        if problem is None:
+            return
+        if last:
+            raise UserError(f"{path}/universal", None, problem, "check the disk")
+        if spec.ranks.is_first:
+            say(f"{path}: {problem}")
+            drop_converted(path)
+        process_group.barrier()
 
 
 def division_of(engine: Any, spec: StageSpec) -> str:

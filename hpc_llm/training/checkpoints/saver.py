@@ -21,7 +21,8 @@ from hpc_llm.errors import EXIT_USER, Diverged, FirstRankFailed, Stopped, UserEr
 from hpc_llm.rundir import check_fence, read_json, start_number, write_json
 from hpc_llm.training import process_group
 from hpc_llm.training.checkpoints.differences import as_json
-from hpc_llm.training.checkpoints.folder import CheckpointState, commit, temporary_folder
+from hpc_llm.training.checkpoints.folder import commit, temporary_folder
+from hpc_llm.training.checkpoints.marker import CheckpointState
 from hpc_llm.training.checkpoints.resume import data_of, division_of, made_with, shapes
 from hpc_llm.training.checkpoints.sharded import Capture, write_sharded
 from hpc_llm.training.checkpoints.states import HostCopies, gather_states, optimizer_state

@@ -25,7 +25,7 @@ import torch
 
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import fingerprint
-from hpc_llm.training.checkpoints.checksums import HashedFile
+from hpc_llm.rundir.checksums import HashedFile
 from hpc_llm.training.checkpoints.states import HostCopies
 
 __all__ = ["FOLDER", "Capture", "division", "load_sharded", "only_weights", "write_sharded"]

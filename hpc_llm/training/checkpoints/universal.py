@@ -24,10 +24,10 @@ import torch
 from hpc_llm.distributed import child_environment, python_module
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import read_json, write_json
-from hpc_llm.training.checkpoints.checksums import describe
+from hpc_llm.rundir.checksums import describe, sealed, unsealed
 from hpc_llm.training.checkpoints.sharded import FOLDER, only_weights
 
-__all__ = ["UniversalTensors", "convert", "converted_files"]
+__all__ = ["UniversalTensors", "convert", "converted_files", "drop_converted"]
 
 UNIVERSAL = "universal"
 MARKER = "files.json"
@@ -42,8 +42,9 @@ def convert(path: Path) -> None:
     Raises `UserError` if the disk is too full, or if DeepSpeed cannot convert it.
     """
     result = path / UNIVERSAL
-    if (result / MARKER).exists():
+    if converted_files(path):
         return
+    drop_converted(path)
     _check_room(path)
     temporary = path / f".{UNIVERSAL}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -60,7 +61,7 @@ def convert(path: Path) -> None:
             "resume with the number of ranks and the ZeRO stage it was made with",
         )
     files = {str(f.relative_to(converted)): describe(f) for f in converted.rglob("*.pt")}
-    write_json(converted / MARKER, files)
+    write_json(converted / MARKER, sealed(files))
     converted.rename(result)
     shutil.rmtree(temporary)
 
@@ -89,8 +90,20 @@ def _check_room(path: Path) -> None:
 
 
 def converted_files(path: Path) -> dict[str, dict[str, Any]]:
-    """Return bytes and SHA-256 of the converted files by path relative to `path`."""
-    return {f"{UNIVERSAL}/{k}": v for k, v in read_json(path / UNIVERSAL / MARKER).items()}
+    """Return bytes and SHA-256 of the converted files by path relative to `path`.
+
+    {} if it is not converted, or if the list of the files is damaged.
+    """
+    try:
+        known = unsealed(read_json(path / UNIVERSAL / MARKER), required=True) or {}
+    except (OSError, UserError, AttributeError):
+        return {}
+    return {f"{UNIVERSAL}/{name}": one for name, one in known.items()}
+
+
+def drop_converted(path: Path) -> None:
+    """Remove the converted files of the checkpoint in `path`, which has what they were made of."""
+    shutil.rmtree(path / UNIVERSAL, ignore_errors=True)
 
 
 class UniversalTensors(Mapping[str, torch.Tensor]):

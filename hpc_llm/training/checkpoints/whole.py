@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from hpc_llm.training.checkpoints.checksums import HashedFile
-from hpc_llm.training.checkpoints.folder import BadCheckpoint
+from hpc_llm.rundir.checksums import HashedFile
+from hpc_llm.training.checkpoints.marker import BadCheckpoint
 
 __all__ = ["FILE", "WholeTensors", "write_tensors"]
 

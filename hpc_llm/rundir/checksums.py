@@ -1,15 +1,22 @@
-"""Write files with hashing on the fly and fsync at the end; compute the same checksums later."""
+"""SHA-256 of files, while they are written and later, and of JSON objects that carry their own.
+
+The hash detects damage: a flipped bit, a torn write, the file of another run. It is no signature:
+who can change a file can change its hash, too.
+"""
 
 import hashlib
+import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-__all__ = ["HashedFile", "describe"]
+__all__ = ["HashedFile", "describe", "sealed", "unsealed"]
 
 BLOCK_BYTES = 2**24
+SEAL = "checksum"
 
 
 class HashedFile:
@@ -77,3 +84,25 @@ def describe(path: Path) -> dict[str, Any]:
         while block := handle.read(BLOCK_BYTES):
             digest.update(block)
     return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _seal(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with `checksum`, 64 bits of the SHA-256 of its other entries."""
+    plain: dict[str, Any] = json.loads(json.dumps(value))
+    return {**plain, SEAL: _seal(plain)}
+
+
+def unsealed(value: Mapping[str, Any], *, required: bool = False) -> dict[str, Any] | None:
+    """Return the entries of an object read from disk; None if its checksum does not match them.
+
+    Objects of earlier versions have no checksum: they are returned unless one is `required`.
+    """
+    plain = {key: entry for key, entry in value.items() if key != SEAL}
+    if SEAL not in value:
+        return None if required else plain
+    return plain if value[SEAL] == _seal(plain) else None
