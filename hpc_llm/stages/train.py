@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from hpc_llm.pipeline.context import Context
@@ -20,6 +21,7 @@ from hpc_llm.rundir import (
 from hpc_llm.stages.assemble import start_model
 from hpc_llm.stages.reader import TrainingText
 from hpc_llm.stages.training import train_stage, training_result
+from hpc_llm.surgery.merge import save_adapter
 from hpc_llm.tokenizer.unigram import MODEL_NAME
 from hpc_llm.training.checkpoints.branches import keep_branches
 from hpc_llm.training.checkpoints.folder import drop_all_but_best
@@ -36,7 +38,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
     trained, spec, flops = train_stage(context, stage, model, text, folder)
     result = training_result(spec, flops, trained)
     if context.ranks.is_first:
-        _write(folder, trained, spec)
+        _write(context, folder, trained, spec)
         keep_branches(folder, spec.branch_steps)
         write_json(folder / "done.json", result)
         drop_all_but_best(folder / "checkpoints")
@@ -56,18 +58,44 @@ def starting_point(context: Context, stage: str) -> tuple[PreTrainedModel, Train
     return model, TrainingText(vocabulary=folder / MODEL_NAME, shares=shares)
 
 
-def _write(folder: Path, trained: TrainedStage, spec: StageSpec) -> None:
+def _write(context: Context, folder: Path, trained: TrainedStage, spec: StageSpec) -> None:
     check_fence(folder)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(folder / "weights.safetensors")
     with system_errors(folder):
         save_file(trained.weights, temporary)
     publish(temporary, folder / "weights.safetensors")
-    if isinstance(spec.trainable.model, PeftModel):
-        for config in spec.trainable.model.peft_config.values():
-            if isinstance(config.target_modules, set):  # written in another order in each process
-                config.target_modules = sorted(config.target_modules)
+    model = spec.trainable.model
+    if isinstance(model, PeftModel):
+        embeddings, base = _under_adapter(context, spec, trained)
         with replaced_folder(folder / "adapter") as adapter:
-            spec.trainable.model.save_pretrained(
-                adapter, state_dict=trained.adapters, save_embedding_layers=False
-            )
+            save_adapter(model, adapter, trained.adapters, embeddings, base)
+
+
+def _under_adapter(
+    context: Context, spec: StageSpec, trained: TrainedStage
+) -> tuple[dict[str, torch.Tensor], str | None]:
+    """Return the trained embeddings under the adapter of a stage, and the model they belong to.
+
+    Embeddings that earlier stages have trained are among them. If a stage has changed the body,
+    there is no saved model on which the adapter was trained: ({}, None).
+    """
+    if spec.name not in context.cfg.adaptation:
+        return {}, None
+    causal = spec.trainable.causal
+    ends = {
+        id(weight)
+        for end in (causal.get_input_embeddings(), causal.get_output_embeddings())
+        for weight in end.parameters()
+    }
+    names = {name for name, weight in causal.named_parameters() if id(weight) in ends}
+    found: dict[str, torch.Tensor] = {}
+    for before in context.cfg.lineage(spec.name)[:-1]:
+        folder = context.stage_folder(f"train/{before}")
+        if (folder / "adapter").exists():
+            return {}, None
+        found |= load_file(folder / "weights.safetensors")
+    found |= trained.weights
+    if not found.keys() <= names:
+        return {}, None
+    return found, str(context.stage_folder("transplant").resolve())

@@ -1,25 +1,64 @@
 """Merge and save the final model: W = W0 + phi * (alpha / r) * B A; tied weights stay tied."""
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel, PeftModelForCausalLM, set_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hpc_llm.rundir import readable
 from hpc_llm.surgery.adapters import adapted_weight, mergeable_layers
 from hpc_llm.surgery.loading import gathered
 from hpc_llm.surgery.portable import make_portable
 
-__all__ = ["attach_adapter", "merge_adapter", "save_model"]
+__all__ = ["attach_adapter", "merge_adapter", "save_adapter", "save_model"]
+
+PREFIX = "base_model.model."  # of the plain model's names in a `PeftModel`
+
+
+def save_adapter(
+    model: PeftModel,
+    folder: Path,
+    adapters: Mapping[str, torch.Tensor],
+    embeddings: Mapping[str, torch.Tensor],
+    base: str | None,
+) -> None:
+    """Write the adapter of `model` into `folder` in the layout of peft (safetensors).
+
+    `adapters` are its weights by their names in `model`, `embeddings` further trained weights by
+    their names in the plain model: peft loads them into the base, the model at `base`, so that
+    `PeftModel.from_pretrained` gives the trained model. None: there is no saved model on which the
+    adapter was trained.
+    """
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = base
+        if isinstance(config.target_modules, set):  # written in another order in each process
+            config.target_modules = sorted(config.target_modules)
+    model.save_pretrained(folder, state_dict=dict(adapters), save_embedding_layers=False)
+    file = folder / SAFETENSORS_WEIGHTS_NAME
+    if embeddings and file.is_file():
+        whole = {f"{PREFIX}{name}": tensor.contiguous() for name, tensor in embeddings.items()}
+        save_file(load_file(file) | whole, file, metadata={"format": "pt"})
 
 
 def attach_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """Return `model` with the adapter in `folder` attached (peft layout, safetensors)."""
-    with readable(folder), warnings.catch_warnings():
+    """Return `model` with the adapter in `folder` attached (peft layout, safetensors).
+
+    Weights of the plain model in that file are not loaded: `model` has them already.
+    """
+    own = {f"{PREFIX}{name}" for name, _ in model.named_parameters()}
+    saved = load_file(folder / SAFETENSORS_WEIGHTS_NAME)
+    config = PeftConfig.from_pretrained(folder)
+    config.inference_mode = True
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        return PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=False)
+        attached = PeftModelForCausalLM(model, config, autocast_adapter_dtype=False)
+    kept = {name: tensor for name, tensor in saved.items() if name not in own}
+    set_peft_model_state_dict(attached, kept)
+    return attached.eval()
 
 
 def merge_adapter(model: PeftModel, phi: float) -> PreTrainedModel:

@@ -95,6 +95,32 @@ def test_the_model_loads_in_plain_transformers_with_equal_logits(example):
     torch.testing.assert_close(model(ids).logits, own(ids).logits, rtol=1e-5, atol=1e-5)
 
 
+def test_the_adapter_on_the_model_that_it_names_is_the_trained_model(example):
+    """The embeddings trained before it and beside it are in its file."""
+    from peft import PeftConfig, PeftModel
+    from safetensors.torch import load_file
+
+    folder, _ = example
+    adapter = folder / "train/lora/adapter"
+    base = AutoModelForCausalLM.from_pretrained(
+        PeftConfig.from_pretrained(adapter).base_model_name_or_path
+    )
+    whole = PeftModel.from_pretrained(base, adapter).eval()
+    own = AutoModelForCausalLM.from_pretrained(folder / "transplant").eval()
+    factors = load_file(adapter / "adapter_model.safetensors")
+    with torch.no_grad():
+        for stage in ("embeddings", "lora"):
+            for name, value in load_file(folder / f"train/{stage}/weights.safetensors").items():
+                own.get_parameter(name).copy_(value)
+        for name, a in factors.items():
+            if "lora_A" in name:
+                b = factors[name.replace("lora_A", "lora_B")]
+                target = name.removeprefix("base_model.model.").replace(".lora_A", "")
+                own.get_parameter(target).add_(2.0 * b @ a)
+    ids = torch.arange(5, 60)[None]
+    torch.testing.assert_close(whole(ids).logits, own(ids).logits, rtol=1e-4, atol=1e-4)
+
+
 def test_the_same_command_again_does_nothing(example, runs):
     folder, _ = example
     before = weights(folder), records(folder)
@@ -106,7 +132,7 @@ def test_the_same_command_again_does_nothing(example, runs):
 def test_a_changed_setting_redoes_what_depends_on_it(example, runs):
     folder, _ = example
     before = len(records(folder))
-    done = adapt(runs, "correct.beta=5")
+    done = adapt(runs, "correct.rule=weighted")
     assert records(folder)[before:] == ["correct", "evaluate/corrected", "report"]
     assert "changed correct.beta: 0.1 -> 5" in done.stderr
     assert (folder / "superseded" / "model.1" / "model.safetensors").exists()

@@ -45,6 +45,7 @@ EXACT = {
     "rslora": peft.LoraConfig(**LORA, use_rslora=True),
     "all linear": peft.LoraConfig(**{**LORA, "target_modules": "all-linear"}),
     "patterns": peft.LoraConfig(**LORA, rank_pattern={"q_proj": 2}, alpha_pattern={"q_proj": 3}),
+    "target_parameters": peft.LoraConfig(**LORA, target_parameters=["mlp.up_proj.weight"]),
     "untied head": peft.LoraConfig(**{**LORA, "target_modules": ["lm_head"]}),
 }
 
@@ -89,7 +90,6 @@ REFUSED = {
     "lora_bias": peft.LoraConfig(**LORA, lora_bias=True),
     "a shared weight": peft.LoraConfig(**LORA, layer_replication=[(0, 2), (1, 2)]),
     "ALoraLinearVariant": peft.LoraConfig(**LORA, alora_invocation_tokens=[21, 3]),
-    "target_parameters": peft.LoraConfig(**LORA, target_parameters=["mlp.up_proj.weight"]),
     "P_TUNING": peft.PromptEncoderConfig(num_virtual_tokens=3, encoder_hidden_size=8, **CAUSAL),
     "TRAINABLE_TOKENS": peft.TrainableTokensConfig(
         token_indices=[3, 4], target_modules=["embed_tokens"]
