@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import yaml
+
 from hpc_llm.app.arguments import Arguments
 from hpc_llm.errors import EXIT_FAILED, UserError
 from hpc_llm.report import journal_problems
@@ -64,7 +66,9 @@ def _stage_problems(folder: RunFolder) -> tuple[list[str], list[str]]:
     try:
         entries = outline(config.load(folder.config))
     except UserError as error:
-        return [str(error)], []
+        if not _is_mapping(folder.config):
+            return [f"{folder.config}: is missing or cannot be read"], []
+        return [], [f"config.yaml is of another version of hpc-llm ({error})"]
     records = folder.records()
     missing = [entry for entry in entries if entry.name not in records]
     remarks = [f"not finished: {', '.join(entry.name for entry in missing)}"] if missing else []
@@ -76,3 +80,12 @@ def _stage_problems(folder: RunFolder) -> tuple[list[str], list[str]]:
     if not records:
         problems.append(f"{folder.record}: has no finished stage")
     return problems, remarks
+
+
+def _is_mapping(path: Path) -> bool:
+    """Return whether a YAML file can be read and has settings, of whatever version."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(found, dict) and bool(found)
