@@ -134,7 +134,7 @@ def test_a_changed_setting_redoes_what_depends_on_it(example, runs):
     before = len(records(folder))
     done = adapt(runs, "correct.rule=weighted")
     assert records(folder)[before:] == ["correct", "evaluate/corrected", "report"]
-    assert "changed correct.beta: 0.1 -> 5" in done.stderr
+    assert "changed correct.rule: no_harm -> weighted" in done.stderr
     assert (folder / "superseded" / "model.1" / "model.safetensors").exists()
     adapt(runs)
 

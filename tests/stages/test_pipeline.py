@@ -34,7 +34,8 @@ AFTER_TOKENIZER = AFTER_TRANSPLANT | {"tokenizer", "evaluate/base"}
         ("stages.embeddings.steps=3", AFTER_EMBEDDINGS),
         ("transplant.input=random", AFTER_TRANSPLANT),
         ("tokenizer.vocab_size=900", AFTER_TOKENIZER),
-        ("correct.beta=1", {"correct", "evaluate/corrected", "report"}),
+        ("correct.rule=weighted", {"correct", "evaluate/corrected", "report"}),
+        ("correct.beta=1", set()),  # counts in correct.rule=weighted only
         ("evaluation.stride=100", MEASURED),
         ("seed=2", EVERYTHING),
         ("stages.pretrain.steps=3", EVERYTHING - {"corpus"}),
