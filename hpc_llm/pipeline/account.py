@@ -123,6 +123,23 @@ class Account:
         price = middle_price(self.hardware)
         return None if price is None else hours * price
 
+    def costs(self, carbon_g_per_kwh: float | None) -> dict[str, float]:
+        """Return the totals of the ledger as metrics `cost/*`, without those that are unknown."""
+        spent, hours = self.spent, self.spent.device_hours
+        energy = spent.energy_kwh(self.hardware.watts)
+        known: dict[str, float | None] = {
+            "cost/flops": spent.flops,
+            "cost/pf_days": pf_days(spent.flops),
+            "cost/device_hours": hours,
+            "cost/gpu_hours": self.gpu_hours(hours),
+            "cost/money": self.money(hours),
+            "cost/energy_kwh": energy,
+            "cost/co2_kg": None
+            if energy is None or carbon_g_per_kwh is None
+            else energy * carbon_g_per_kwh / 1000,
+        }
+        return {name: float(value) for name, value in known.items() if value is not None}
+
     def _shares(self, more_flops: int = 0) -> dict[str, tuple[float, float]]:
         """Return (spent, limit) for each limit that is set."""
         hours = self.device_hours

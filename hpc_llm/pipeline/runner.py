@@ -100,6 +100,8 @@ def _charged(context: Context, stage: Stage) -> Iterator[None]:
     finally:
         if context.ranks.is_first:
             context.account.add(stage.name, reason=reason)
+            costs = context.account.costs(context.cfg.cluster.carbon_g_per_kwh)
+            context.events.append("cost", stage=stage.name, axes={}, metrics=costs)
 
 
 @contextmanager

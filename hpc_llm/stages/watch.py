@@ -191,18 +191,9 @@ class Watch:
 
     def _costs(self) -> dict[str, float]:
         """Return the total spent, and the projected total from the measured speed."""
-        account, spent = self.account, self.account.spent
-        hours = spent.device_hours
-        watts, carbon = account.hardware.watts, self.context.cfg.cluster.carbon_g_per_kwh
-        energy = spent.energy_kwh(watts)
+        account, hours = self.account, self.account.spent.device_hours
         known: dict[str, float | None] = {
-            "cost/flops": spent.flops,
-            "cost/pf_days": pf_days(spent.flops),
-            "cost/device_hours": hours,
-            "cost/gpu_hours": account.gpu_hours(hours),
-            "cost/money": account.money(hours),
-            "cost/energy_kwh": energy,
-            "cost/co2_kg": None if None in (energy, carbon) else energy * carbon / 1000,  # type: ignore[operator]
+            **account.costs(self.context.cfg.cluster.carbon_g_per_kwh)
         }
         rest = self.pace.rest()
         if rest is not None:

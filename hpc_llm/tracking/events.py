@@ -17,7 +17,7 @@ __all__ = ["AXES", "EVENTS", "EventLog", "plain", "read_events"]
 
 AXES = ("step", "tokens", "bytes", "flops", "pf_days", "gpu_hours", "wall_seconds", "money")
 """Axes of a metric; each counts from the start of its stage."""
-EVENTS = ("train", "evaluate", "stage", "correct", "guard", "resume")
+EVENTS = ("train", "evaluate", "stage", "cost", "correct", "guard", "resume")
 
 
 def plain(value: Any) -> Any:

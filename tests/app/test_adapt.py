@@ -257,7 +257,7 @@ def test_wandb_gets_the_curve_offline_and_a_broken_one_stops_nothing(example, tm
 def test_a_single_verb_needs_what_comes_before(tmp_path):
     done = hpc_llm("train", *TINY, f"runs_dir={tmp_path}", check=False)
     assert done.returncode == 2
-    assert re.search(r"train/pretrain: .*\bcorpus\b.*hpc-llm adapt", done.stderr)
+    assert re.search(r"train/pretrain: .*\bcorpus\b.*hpc-llm corpus", done.stderr)
     hpc_llm("corpus", *TINY, f"runs_dir={tmp_path}")
     assert records(tmp_path / "example") == ["corpus"]
 
@@ -275,3 +275,15 @@ def test_ctrl_c_is_no_traceback(tmp_path):
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in said
+
+
+def test_the_last_cost_event_equals_the_ledger(example):
+    folder, _ = example
+    lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    costs = [line for line in lines if line["event"] == "cost"]
+    assert [line["stage"] for line in costs][-1] == "report"
+    rows = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+    hours = sum(row["devices"] * row["seconds"] for row in rows) / 3600
+    assert costs[-1]["metrics"]["cost/device_hours"] == pytest.approx(hours)
+    assert costs[-1]["metrics"]["cost/flops"] == sum(row["flops"] for row in rows)
+    assert summary(folder)["money"]["amount"] <= costs[-1]["metrics"]["cost/money"]

@@ -218,7 +218,8 @@ def test_the_tokenizer_saves_by_its_token_ratio(tmp_path: Path) -> None:
     given = render_plan(plan(*large, f"plan.token_ratio={1 / 1.35}"))
     assert "128,000 tokens: a token costs x1.032" in given
     assert "with tokens x0.741 a text costs x0.765" in given
-    record = {"stage": "tokenizer", "result": {"vocab_size": 128_000, "token_ratio": 0.5}}
+    result = {"vocab_size": 128_000, "token_ratio": 0.5}
+    record = {"stage": "tokenizer", "fingerprint": "a", "seconds": 1.0, "result": result}
     (tmp_path / "solar-10.7b").mkdir()
     (tmp_path / "solar-10.7b" / "record.jsonl").write_text(json.dumps(record) + "\n")
     config = typed(compose(list(large)))
