@@ -220,7 +220,7 @@ def test_a_job_that_waits_runs_the_copy_of_the_program(slurm_cluster) -> None:
 def test_what_is_not_done_yet_is_reported_before_a_job_waits(slurm_cluster) -> None:
     done = slurm_cluster.run(*HPC_LLM, "train", "--stages", "train/lora", *TINY, *NODES)
     assert done.returncode == 2
-    assert re.search(r"train/lora: .*\btrain/embeddings\b.*hpc-llm adapt", done.stdout)
+    assert re.search(r"train/lora: .*\btrain/embeddings\b.*hpc-llm train", done.stdout)
     unknown = slurm_cluster.run(*HPC_LLM, "train", "--stages", "train/x", *TINY, *NODES)
     assert re.search(r"--stages=train/x: .*\bcorpus, train/pretrain\b", unknown.stdout)
     assert slurm_cluster.output("squeue", "--noheader") == ""
