@@ -63,15 +63,15 @@ def own_names(targets: Sequence[str], known: Sequence[str], key: str = "targets"
     A name of Llama's stands for the layer of the same purpose if that has no other (qkv_proj for
     query_key_value). Raises `UserError` with the names of the model.
     """
-    chosen = []
-    for name in targets:
-        same = [own for own in known if ALIASES.get(own) == (name,)]
-        chosen += [name] if name in known else same
-        if name not in known and not same:
-            rule = f"the model has no linear layer {name}"
-            fix = f"use [all], or names out of {', '.join(known)}"
-            raise UserError(key, f"[{','.join(targets)}]", rule, fix)
-    return chosen
+    same = {
+        name: [name] if name in known else [own for own in known if ALIASES.get(own) == (name,)]
+        for name in targets
+    }
+    if missing := [name for name, own in same.items() if not own]:
+        rule = "the model has no such linear layer"
+        fix = f"use [all], or names out of {', '.join(known)}"
+        raise UserError(key, f"[{','.join(missing)}]", rule, fix)
+    return [own for name in targets for own in same[name]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,9 +59,24 @@ def check_base(path: str) -> Shapes:
     if not any((folder / name).is_file() for name in TOKENIZERS):
         rule = f"has no tokenizer: none of {', '.join(TOKENIZERS)}"
         raise UserError(KEY, path, rule, "copy the files of its tokenizer into it")
+    _check_tokenizer(folder / "tokenizer.json")
     shapes = tensor_shapes(folder)
     _check_vocabulary(path, config, shapes)
     return shapes
+
+
+def _check_tokenizer(file: Path) -> None:
+    """Raise `UserError` for a `tokenizer.json` that cannot be read; there may be none."""
+    if not file.exists():
+        return
+    from tokenizers import Tokenizer
+
+    try:
+        Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing more specific
+        text = " ".join(str(error).split())
+        rule = f"is no tokenizer ({text})"
+        raise UserError(str(file), None, rule, "use the tokenizer's own file") from error
 
 
 def tensor_shapes(folder: Path) -> Shapes:

@@ -154,14 +154,14 @@ def _readable(path: str | Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (RuntimeError, SafetensorError, UnpicklingError) as error:
+        rule = f"its weights cannot be read: {_first_line(error)}"
+        raise UserError("model.path", path, rule, "copy or download the model again") from error
+    except Exception as error:  # transformers raises anything for values that do not fit
         fix = "use a folder or a reachable hub id"
         if local:
             fix = "compare its config.json with the model's own file"
         raise UserError("model.path", path, _first_line(error), fix) from error
-    except (RuntimeError, SafetensorError, UnpicklingError) as error:
-        rule = f"its weights cannot be read: {_first_line(error)}"
-        raise UserError("model.path", path, rule, "copy or download the model again") from error
 
 
 def _first_line(error: BaseException) -> str:
@@ -201,13 +201,9 @@ def load_tokenizer(path: str | Path, settings: ModelSettings) -> PreTrainedToken
         return AutoTokenizer.from_pretrained(
             path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
         )
-    except (OSError, ValueError, KeyError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(
-            "model.path",
-            path,
-            f"no tokenizer could be read ({first})",
-        ) from error
+    except Exception as error:  # transformers and tokenizers raise anything for a damaged file
+        rule = f"no tokenizer could be read ({_first_line(error)})"
+        raise UserError("model.path", path, rule, "use the tokenizer's own files") from error
 
 
 def build_model(

@@ -89,6 +89,8 @@ def _cached(name: str, revision: str | None, fetch: bool) -> Path | None:
 def _check_weights(folder: Path) -> None:
     """Check that every weights file is a complete safetensors file, and what the indexes name."""
     for file in sorted(folder.glob("*.safetensors")):
+        if not file.is_file():
+            raise UserError(str(file), None, "is no file", "download it again")
         _check_header(file)
     for index in sorted(folder.glob("*.index.json")):
         if not index.name.endswith(".safetensors.index.json"):
