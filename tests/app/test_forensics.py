@@ -101,6 +101,7 @@ def test_a_step_that_differs_is_reported(runs):
         event = json.loads(line)
         if event["event"] == "train" and event["stage"] == "lora" and event["step"] == 6:
             event["steps"][1][3] *= 1.5
+            del event["checksum"]  # as a line of an earlier version
             lines[number] = json.dumps(event)
     events.write_text("\n".join(lines) + "\n")
     done = replay(runs, "run=same", "train.log_steps=3", "rerun.step=5", check=False)
