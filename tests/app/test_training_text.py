@@ -81,7 +81,7 @@ def test_grouped_documents_are_charged_with_their_padding(runs):
 
 def again(folder, *words):
     """Train the last stage once more, with what now lies in the folder."""
-    (folder / "train" / "lora" / "done.json").unlink(missing_ok=True)
+    (folder / "train" / "lora" / "weights.safetensors").unlink(missing_ok=True)
     return hpc_llm(
         "train", *TINY, f"runs_dir={folder.parent}", f"run={folder.name}", *words, check=False
     )
@@ -94,13 +94,12 @@ def test_shards_that_changed_are_refused_before_a_step(grown):
     (shards / "source.bin").write_bytes(content[:-100])
     done = again(grown, *GROWS)
     assert done.returncode == 2
-    assert re.search(
-        rf"{shards}/source\.bin: .*\b{len(content) - 100:,} .*\b{len(content):,} ", done.stderr
-    )
+    assert f"{shards / 'source.bin'}" in done.stderr
+    assert f"{len(content):,}" in done.stderr
     (shards / "source.bin").write_bytes(content[:-100] + bytes(100))
     done = again(grown, *GROWS)
     assert done.returncode == 2
-    assert f"{shards / 'source'}: " in done.stderr
+    assert f"{shards / 'source.bin'}" in done.stderr
     assert sum("hpc-llm:" in line for line in done.stderr.splitlines()) == 1
     assert (grown / "events.jsonl").read_bytes() == events
     (shards / "source.bin").write_bytes(content)
