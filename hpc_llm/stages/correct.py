@@ -38,7 +38,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
     if choice:
         line = f"phi {choice.value:.3g}, best factor [{choice.low:.3g}, {choice.high:.3g}]"
         line += f"; {cost}" if (cost := choice.cost()) else ""
-        line += " at the edge of correct.grid: try a wider grid" * choice.at_edge
+        line += "; at the edge of correct.grid: try a wider grid" * choice.at_edge
         line += heldout_note(context, "tune")
         line += "; too little tune text for an interval" * (not choice.has_interval)
     return {"phi": value["phi"], "line": line}

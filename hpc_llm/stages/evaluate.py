@@ -118,7 +118,7 @@ def require_finite(model: Any, point: str, losses: Mapping[str, Bpb], path: str 
     found = "all its weights are finite" if weight is None else f"{weight} is NaN or infinite"
     rule = f"its loss on the held-out {language} text is NaN or infinite; {found}"
     if point == "base" and path is not None:
-        fix = "use other weights, or train.precision=fp32"
+        fix = "use train.precision=fp32" if weight is None else "use other weights"
         raise UserError("model.path", path, rule, fix)
     raise Diverged(
         f"evaluate/{point}: {rule}; use train.precision=bf16 if it is fp16, or train with a "

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hpc_llm.accounting.config_keys import check_values
 from hpc_llm.accounting.model_file import read_config
 from hpc_llm.errors import UserError
 from hpc_llm.surgery.families import check_family
@@ -20,6 +21,9 @@ TOKENIZERS = (
     *("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
     *("vocab.json", "vocab.txt", "vocab.model"),
 )
+
+SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+FLOATS = ("F64", "F32", "F16", "BF16")
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -56,6 +60,10 @@ def check_base(path: str) -> Shapes:
         return {}
     config = read_config(folder / "config.json")
     check_family(config, path)
+    check_values(config)
+    for name in SIZES:
+        if isinstance(size := config.get(name), int) and size < 1:
+            raise UserError(f"config.json: {name}", size, "must be 1 or above", "use its own file")
     if not any((folder / name).is_file() for name in TOKENIZERS):
         rule = f"has no tokenizer: none of {', '.join(TOKENIZERS)}"
         raise UserError(KEY, path, rule, "copy the files of its tokenizer into it")
@@ -100,7 +108,12 @@ def tensor_shapes(folder: Path) -> Shapes:
         try:
             with safe_open(file, "numpy") as tensors:
                 for name in tensors.keys():  # noqa: SIM118, not a mapping
-                    shapes[name] = tuple(tensors.get_slice(name).get_shape())
+                    part = tensors.get_slice(name)
+                    shapes[name] = tuple(part.get_shape())
+                    if name.endswith(".weight") and part.get_dtype() not in FLOATS:
+                        rule = f"{name} has numbers of type {part.get_dtype()}"
+                        fix = "use the model before its quantisation"
+                        raise UserError(str(file), None, rule, fix)
         except SafetensorError as error:
             rule = f"cannot be read ({' '.join(str(error).split())})"
             raise UserError(str(file), None, rule, AGAIN) from error

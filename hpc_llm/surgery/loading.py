@@ -27,6 +27,7 @@ from transformers import (
 from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
+from hpc_llm.distributed import say
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import readable
 from hpc_llm.settings import ModelSettings
@@ -142,6 +143,9 @@ def load_model(
         names = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
         rule = f"its weights lack {len(missing)} tensors of {type(model).__name__}: {names}"
         raise UserError("model.path", path, rule, "use a complete model of this class")
+    if unused := sorted(found["unexpected_keys"]):
+        names = ", ".join(unused[:3]) + ", ..." * (len(unused) > 3)
+        say(f"{path}: {len(unused)} tensors have no place in {type(model).__name__}: {names}")
     model.config.use_cache = False  # with a cache, packed documents would attend to each other
     return model
 
@@ -155,6 +159,10 @@ def _readable(path: str | Path) -> Iterator[None]:
     except UserError:
         raise
     except (RuntimeError, SafetensorError, UnpicklingError) as error:
+        if "mismatched" in str(error):
+            rule = "the shapes of its weights are not those of its config.json"
+            fix = "compare the sizes in it with the model's own file"
+            raise UserError("model.path", path, rule, fix) from error
         rule = f"its weights cannot be read: {_first_line(error)}"
         raise UserError("model.path", path, rule, "copy or download the model again") from error
     except Exception as error:  # transformers raises anything for values that do not fit
@@ -248,7 +256,8 @@ def apply_weights(model: torch.nn.Module, folders: Iterable[Path]) -> None:
 
 def model_type(path: str | Path, settings: ModelSettings) -> str:
     """Return the model type (llama, qwen2, ...) from the configuration."""
-    config = AutoConfig.from_pretrained(
-        path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
-    )
+    with _readable(path):
+        config = AutoConfig.from_pretrained(
+            path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+        )
     return str(config.model_type)

@@ -32,7 +32,9 @@ def _model(config: dict[str, Any], vocab_size: int) -> PreTrainedModel:
         built = AutoConfig.for_model(kind, **values)
         built.get_text_config().vocab_size = vocab_size
         with torch.device("meta"), no_init_weights():
-            return AutoModelForCausalLM.from_config(built).train()
+            model = AutoModelForCausalLM.from_config(built).train()
+        model.tie_weights()  # omitted with the initialisation
+        return model
     except Exception as error:  # the classes raise anything for sizes that do not fit together
         text = (str(error).strip() or type(error).__name__).splitlines()[0]
         rule = f"transformers cannot build a model of it: {text}"

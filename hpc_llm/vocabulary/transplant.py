@@ -82,6 +82,9 @@ def transplant(
     outputs = None if tied else new_rows(head.weight, tokens, output_rows)
     bias = getattr(head, "bias", None)  # (vocab_o,)
     new_bias = None if bias is None else new_rows(bias[:, None], tokens, mean_of_pieces)[:, 0]
+    if not tied:  # a folder may say tied and hold another head, which loading respects
+        for config in (model.config, model.config.get_text_config()):
+            config.tie_word_embeddings = False
     model.resize_token_embeddings(tokens.size, mean_resizing=False)
     with torch.no_grad():
         model.get_input_embeddings().weight.copy_(inputs)

@@ -52,6 +52,14 @@ def test_a_family_without_a_closed_form_is_planned_and_labelled(olmo2):
     assert olmo2.token_cost_ratio is None
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_tied_head_is_counted_once(tied):
+    config = {"model_type": "olmo2", **SIZES, "tie_word_embeddings": tied}
+    (found,) = count_stages(config, {"embeddings": (200, stage_of("embeddings"))}, LENGTH).values()
+    assert found.parameters.head == (0 if tied else 200 * 32)
+    assert found.trainable == (1 if tied else 2) * 200 * 32
+
+
 def test_a_family_that_nobody_knows_is_refused():
     cfg = settings("experiment=example")
     cfg.model.architecture = {"model_type": "llamma", **SIZES}

@@ -117,3 +117,31 @@ def test_experts_without_adapters_are_named_and_those_with_merge_exactly():
     expected = families.logits(trainable.model)
     merged = merge_adapter(trainable.model, 1.0)
     torch.testing.assert_close(families.logits(merged), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("num_hidden_layers", 0), ("num_hidden_layers", -1), ("hidden_size", "32")]
+)
+def test_sizes_that_no_model_has(folder, key, value):
+    change(folder, **{key: value})
+    with user_error(f"config.json: {key}", value=value):
+        check_base(str(folder))
+
+
+def test_integers_are_no_weights(folder):
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    name = next(n for n in tensors if "query_key_value.weight" in n)
+    save_file(tensors | {name: tensors[name].to(torch.int8)}, file, metadata={"format": "pt"})
+    with user_error(str(file), name, "I8"):
+        check_base(str(folder))
+
+
+def test_weights_without_a_place_are_named(folder, capsys):
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    save_file(
+        tensors | {"gpt_neox.layers.7.extra.weight": torch.ones(2, 2)}, file, {"format": "pt"}
+    )
+    load_model(folder, settings("experiment=example").model, "fp32")
+    assert "gpt_neox.layers.7.extra.weight" in capsys.readouterr().err

@@ -115,3 +115,25 @@ def test_two_initialisations_on_a_tied_model_are_refused(stories, llama32k):
     model, old = stories
     with user_error("transplant.output", "transplant.output=mean", value="random"):
         transplant_of(model, old, llama32k, output="random")
+
+
+def test_a_head_of_its_own_survives_a_configuration_that_says_tied(stories, llama32k, tmp_path):
+    """Loading keeps such a head, so the saved transplant must keep it, too."""
+    _, old = stories
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+        vocab_size=512, tie_word_embeddings=False,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
+    file = tmp_path / "base/config.json"
+    file.write_text(
+        file.read_text().replace('"tie_word_embeddings": false', '"tie_word_embeddings": true')
+    )
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    assert model.get_output_embeddings().weight is not model.get_input_embeddings().weight
+    transplant_of(model, old, llama32k)
+    model.save_pretrained(tmp_path / "new")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "new")
+    ids = torch.tensor([[1, 400, 300, 20]])
+    torch.testing.assert_close(again(ids).logits, model(ids).logits)
