@@ -105,17 +105,15 @@ def _check_weights(folder: Path) -> None:
 def _check_header(file: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
-    with file.open("rb") as handle:
-        start = handle.read(2)
     fix = "download it again, or convert the weights to safetensors"
-    if start.startswith((b"PK", b"\x80")):
-        rule = "is a pickle under the name of a safetensors file; pickles are not loaded"
-        raise UserError(str(file), None, rule, fix)
     try:
         with safe_open(file, "numpy"):
-            pass
+            return
     except SafetensorError as error:
         rule = f"is no complete safetensors file ({' '.join(str(error).split())})"
+        with file.open("rb") as handle:
+            if handle.read(2).startswith((b"PK", b"\x80")):  # may also begin a header's length
+                rule = "is a pickle under the name of a safetensors file; pickles are not loaded"
         raise UserError(str(file), None, rule, fix) from error
 
 

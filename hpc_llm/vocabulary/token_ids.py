@@ -56,7 +56,20 @@ def move_token_ids(
         for role in ROLES:
             if getattr(config, role, None) is None:
                 setattr(config, role, getattr(new, role))
+        _fill_required(config, new)
     return list(dict.fromkeys(dropped))
+
+
+def _fill_required(config: Any, new: PreTrainedTokenizerBase) -> None:
+    """Give ids that the class requires and `new` lacks to BOS, or EOS: None would not be loaded.
+
+    Such a class has a role that its language model does not use (a CLS token in a decoder).
+    """
+    hints = getattr(type(config), "__annotations__", {})
+    first = new.bos_token_id if new.bos_token_id is not None else new.eos_token_id
+    for name, hint in hints.items():
+        if NAMES.fullmatch(name) and hint in (int, "int") and getattr(config, name, 0) is None:
+            setattr(config, name, first)
 
 
 def _walk(values: dict[str, Any], place: str, moved: Callable[[str], Move]) -> None:

@@ -219,3 +219,19 @@ def test_a_name_of_the_hub_that_is_not_in_the_cache_is_left_for_later(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     check_model_files("owner/name", OFF)
+
+
+def test_a_header_whose_length_begins_like_a_pickle_is_no_pickle(tmp_path):
+    """The file begins with the length of its header, here 0x80."""
+    import torch
+    from safetensors.torch import save_file
+
+    from hpc_llm.surgery.trust import _check_header
+
+    for width in range(0, 200, 8):
+        file = tmp_path / f"{width}.safetensors"
+        save_file({"w" * (width + 1): torch.zeros(1)}, file)
+        if file.read_bytes()[0] == 0x80:
+            break
+    assert file.read_bytes()[0] == 0x80
+    _check_header(file)
