@@ -14,6 +14,7 @@ from hpc_llm.accounting.flops import PF_DAY
 from hpc_llm.accounting.method import stage_method
 from hpc_llm.accounting.model_file import context_length, model_config
 from hpc_llm.accounting.money import priced
+from hpc_llm.errors import UserError
 from hpc_llm.planning.budget import BudgetLine, plan_budget
 from hpc_llm.planning.counted import CountedStage, count_stages
 from hpc_llm.planning.fitting import Suggestion, suggestions
@@ -181,12 +182,13 @@ def _token_cost_ratio(cfg: RunConfig, works: Sequence[Work], old_size: int) -> f
     return relative_cost(cfg, adapting, [_with_rows(w, old_size) for w in adapting])
 
 
-def _parameters(cfg: RunConfig, works: Sequence[Work]) -> ParameterCount:
+def _parameters(cfg: RunConfig, base: Architecture | None, works: Sequence[Work]) -> ParameterCount:
     """Return the parameters of the adapted model, with its new vocabulary."""
-    work = next((work for work in works if work.stage in cfg.adaptation), works[-1])
-    if work.arch is None:
-        return work.parameters
-    return parameter_count(replace(work.arch, vocab_size=cfg.tokenizer.vocab_size))
+    if base is not None:
+        return parameter_count(replace(base, vocab_size=cfg.tokenizer.vocab_size))
+    if not works:
+        raise UserError("stages", "{}", "has no stage on which the model is counted", "add one")
+    return next((w for w in works if w.stage in cfg.adaptation), works[-1]).parameters
 
 
 def _with_rows(work: Work, rows: int) -> Work:
@@ -244,7 +246,7 @@ def make_plan(cfg: RunConfig) -> Plan:
     return Plan(
         model=cfg.model.label,
         recipe=cfg.recipe.name,
-        parameters=_parameters(cfg, works),
+        parameters=_parameters(cfg, base, works),
         vocab_size_old=old_size,
         vocab_size_new=cfg.tokenizer.vocab_size,
         token_ratio=ratio,

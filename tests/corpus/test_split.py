@@ -97,7 +97,7 @@ def test_the_seed_chooses(tmp_path: Path, settings: Settings) -> None:
         (100, 0.001, (98, 1, 1)),
         (10, 0.3, (7, 1, 2)),
         (3, 0.5, (1, 1, 1)),
-        (5, 9.0, (1, 1, 3)),
+        (5, 1.0, (1, 1, 3)),
     ],
 )
 def test_a_small_corpus_holds_less_out(
