@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub: tell their ids from paths, and look them up before a run."""
+"""Hugging Face hub: distinguish hub ids from local paths, and look models up before a run."""
 
 from pathlib import Path
 

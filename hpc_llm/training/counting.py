@@ -12,13 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeCopyMode,
-    FakeTensorMode,
-    UnsupportedFakeTensorException,
-)
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from hpc_llm.accounting import Architecture, Count, Method, StageFlops, step_flops
@@ -37,7 +31,7 @@ __all__ = [
 
 
 class CannotCount(Exception):
-    """The forward pass needs values, not only shapes (routing by loops, dynamic RoPE)."""
+    """The forward pass fails on shapes alone: it reads values (routing by loops, dynamic RoPE)."""
 
 
 def counted_flops(model: torch.nn.Module, rows: int, length: int, *, recompute: bool = True) -> int:
@@ -54,16 +48,9 @@ def counted_flops(model: torch.nn.Module, rows: int, length: int, *, recompute: 
             if not recompute:
                 _save_everything(fake)
             return _count(fake, rows, length)
-    except (
-        DataDependentOutputException,
-        DynamicOutputShapeException,
-        UnsupportedFakeTensorException,
-    ) as error:
-        raise CannotCount(str(error).splitlines()[0]) from error
-    except RuntimeError as error:
-        if "symbolic" in str(error) or "data-dependent" in str(error) or "fake" in str(error):
-            raise CannotCount(str(error).splitlines()[0]) from error
-        raise
+    except Exception as error:  # what a family does with shapes alone must not stop its training
+        text = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CannotCount(text) from error
 
 
 def _count(fake: torch.nn.Module, rows: int, length: int) -> int:

@@ -49,7 +49,7 @@ def probe_packing(model: PreTrainedModel, rows: int = 1) -> Packing:
     Collective if `model` is partitioned by ZeRO-3. Raises `UserError` for a model whose logits
     depend on later tokens: it cannot predict the next one.
     """
-    rows = min(rows, 2)  # some kernels tell documents apart in a batch of one sequence only
+    rows = min(rows, 2)  # some kernels separate packed documents only at batch size 1
     first, other, second = _documents(model, rows)
     training = model.training
     model.eval()

@@ -69,15 +69,19 @@ def test_the_same_vocabulary_changes_nothing(stories):
     assert torch.equal(model(ids).logits, before)
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_tied_stays_tied_and_untied_has_its_own_head(stories, llama32k, tied):
-    _, old = stories
+def small_llama(tied):
     torch.manual_seed(0)
     config = LlamaConfig(
         hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
         vocab_size=512, tie_word_embeddings=tied,
     )  # fmt: skip
-    model = LlamaForCausalLM(config)
+    return LlamaForCausalLM(config)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_tied_stays_tied_and_untied_has_its_own_head(stories, llama32k, tied):
+    _, old = stories
+    model = small_llama(tied)
     head = model.get_output_embeddings().weight.detach().clone()
     transplant_of(model, old, llama32k)
     inputs, outputs = model.get_input_embeddings().weight, model.get_output_embeddings().weight
@@ -120,12 +124,7 @@ def test_two_initialisations_on_a_tied_model_are_refused(stories, llama32k):
 def test_a_head_of_its_own_survives_a_configuration_that_says_tied(stories, llama32k, tmp_path):
     """Loading keeps such a head, so the saved transplant must keep it, too."""
     _, old = stories
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
-        vocab_size=512, tie_word_embeddings=False,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
+    small_llama(tied=False).save_pretrained(tmp_path / "base")
     file = tmp_path / "base/config.json"
     file.write_text(
         file.read_text().replace('"tie_word_embeddings": false', '"tie_word_embeddings": true')
