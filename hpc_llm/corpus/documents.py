@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from hpc_llm.corpus.packed import blames_archive
 from hpc_llm.corpus.records import READERS, printable, text_of
 from hpc_llm.corpus.streams import read_lines
 from hpc_llm.errors import UserError
@@ -165,4 +166,9 @@ def read_documents(entry: str, settings: CorpusSettings, field: str | None = Non
     path = Path(entry)
     name = path.name.lower().removesuffix(".gz").removesuffix(".zst")
     reader = READERS.get(Path(name).suffix)
-    return _read_txt(path) if reader is None else reader(path, field)
+    return _read_file(path, _read_txt(path) if reader is None else reader(path, field))
+
+
+def _read_file(path: Path, texts: Iterator[str]) -> Iterator[str]:
+    with blames_archive(path):
+        yield from texts

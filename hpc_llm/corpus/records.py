@@ -60,6 +60,9 @@ def _wrong(error: Exception, where: str, fix: str, place: str = "") -> Exception
         raise error
     if isinstance(error, json.JSONDecodeError):
         rule = f"invalid JSON ({error.msg} at character {error.pos + 1})"
+        if error.msg.startswith("Invalid control character"):
+            code = f"\\u{ord(error.doc[error.pos]):04x}"
+            fix = f"write the character as {code}, or remove it"
     elif isinstance(error, RecursionError):
         rule = "is nested too deeply to be read"
     else:
@@ -124,8 +127,7 @@ def _read_csv(path: Path, field: str) -> Iterator[str]:
     header_of = max(DELIMITERS, key=lambda delimiter: len(headers[delimiter]))
     delimiter = next((one for one in DELIMITERS if field in headers[one]), header_of)
     header = headers[delimiter]
-    if field not in header:
-        text_of(dict.fromkeys(header), field, f"{path}:1")
+    _require_column(header, field, f"{path}:1")
     column = header.index(field)
     rows = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
@@ -145,7 +147,7 @@ def _read_parquet(path: Path, field: str) -> Iterator[str]:
 
     def batches() -> Iterator[Any]:
         with parquet.ParquetFile(path) as table:
-            _require_column(table.schema_arrow.names, field, path)
+            _require_column(table.schema_arrow.names, field, str(path))
             yield from table.iter_batches(batch_size=BATCH_ROWS, columns=[field])
 
     yield from _of_batches(batches(), field, path)
@@ -161,19 +163,23 @@ def _read_arrow(path: Path, field: str) -> Iterator[str]:
         with pyarrow.memory_map(str(path)) as source:
             if is_file:
                 table = pyarrow.ipc.open_file(source)
-                _require_column(table.schema.names, field, path)
+                _require_column(table.schema.names, field, str(path))
                 yield from (table.get_batch(i) for i in range(table.num_record_batches))
             else:
                 stream = pyarrow.ipc.open_stream(source)
-                _require_column(stream.schema.names, field, path)
+                _require_column(stream.schema.names, field, str(path))
                 yield from stream
 
     yield from _of_batches(batches(), field, path)
 
 
-def _require_column(names: list[str], field: str, path: Path) -> None:
+def _require_column(names: list[str], field: str, where: str) -> None:
+    """Raise `UserError` unless exactly one column has the name `field`."""
     if field not in names:
-        text_of(dict.fromkeys(names), field, str(path))
+        text_of(dict.fromkeys(names), field, where)
+    if (count := names.count(field)) > 1:
+        rule = f"{where} has {count} columns of this name"
+        raise UserError("corpus.text_field", field, rule, "rename or remove all but one")
 
 
 def _of_batches(batches: Iterator[Any], field: str, path: Path) -> Iterator[str]:

@@ -39,6 +39,8 @@ class CorpusCounts:
     """Documents dropped as exact duplicates after cleaning."""
     dropped: int
     """Documents dropped as shorter than corpus.min_characters."""
+    empty: int
+    """Of these, documents without any text: null, or empty after cleaning."""
     train: int
     """Training documents."""
     tune: int
@@ -68,7 +70,7 @@ class _Corpus:
         self.test: list[str] = []
         self.tune: list[str] = []
         self.characters = self.bytes = self.words = 0
-        self.duplicates = self.dropped = self.excluded = self.invisible = 0
+        self.duplicates = self.dropped = self.empty = self.excluded = self.invisible = 0
 
     def train_texts(self, documents: Iterable[str]) -> Iterator[str]:
         """Yield the training part of `documents`; `test` and `tune` are set when it ends."""
@@ -88,6 +90,7 @@ class _Corpus:
         """Add one cleaned document; return one that belongs to the training text, or None."""
         if len(text) < self.settings.min_characters:
             self.dropped += 1
+            self.empty += not text
             return None
         data = text.encode()
         digest = _digest(data)
@@ -191,6 +194,7 @@ def build_corpus(
         bytes=corpus.bytes,
         duplicates=corpus.duplicates,
         dropped=corpus.dropped,
+        empty=corpus.empty,
         train=train,
         tune=_write(folder / "tune.jsonl", corpus.tune),
         test=_write(folder / "test.jsonl", corpus.test),

@@ -5,22 +5,18 @@ Limits keep a damaged or hostile file from filling memory or running for days: a
 files to 64 MiB.
 """
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
+from hpc_llm.corpus.packed import kind_of, most_bytes, opened
 from hpc_llm.errors import UserError
 
 __all__ = ["LONGEST_LINE", "read_lines", "read_text"]
 
 LONGEST_LINE = 2**26
 """Bytes of a line."""
-EXPANSION, SMALL_EXPANSION = 250, 2**26
-"""Decompressed size: at most so many times that of the file, or so many bytes."""
 LARGEST_WHOLE = 2**30
 """Bytes of a file that is read as a whole (.json)."""
 
@@ -33,38 +29,13 @@ MARKS = (
 CONTROLS = bytes({*range(9), *range(14, 32), 127} - {27})  # 27: colours in logs
 CONTROL_SHARE, FEW_CONTROLS = 0.01, 4
 """A file with a larger share of control characters is no text. A NUL alone is one too many."""
-PACKED = (".gz", ".zst")
+SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
+"""A UTF-16 surrogate, which is no character of its own, written as if it were UTF-8."""
+CONVERT = "convert it: iconv -f {} -t UTF-8 OLD > NEW (your encoding after -f)"
+NO_BYTES = "remove such bytes: iconv -c -f UTF-8 -t UTF-8 OLD > NEW"
+NO_NULS = r"remove its NULs (tr -d '\000' < OLD > NEW), or copy it again if it was cut off"
+WHAT_FILE = "give text in UTF-8 (`file OLD` prints what it is)"
 HEAD = 4096  # bytes in which the encoding is guessed
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open `path` for reading bytes, decompressed by its ending; corruption raises `UserError`."""
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".gz":
-            with gzip.open(path, "rb") as stream:
-                yield cast(BinaryIO, stream)
-        elif suffix == ".zst":
-            from io import BufferedReader
-
-            import pyarrow
-
-            # Unlike the zstandard package, Arrow detects a truncated file.
-            with pyarrow.input_stream(str(path), compression="zstd") as stream:
-                yield cast(BinaryIO, BufferedReader(stream))
-        else:
-            with path.open("rb") as stream:
-                yield stream
-    except (EOFError, zlib.error, OSError) as error:
-        if getattr(error, "errno", None) is not None:  # the disk, not the data
-            raise
-        rule = f"corrupt or truncated {suffix[1:]} file ({_one_line(error)})"
-        raise UserError(str(path), None, rule, "copy it again") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def guess_encoding(head: bytes) -> str | None:
@@ -93,8 +64,8 @@ class _Text:
     def __init__(self, path: Path, head: bytes) -> None:
         """`head` are its first bytes: a file that is no text is refused before it is parsed."""
         self.path, self.head = path, head
-        packed = path.suffix.lower() in PACKED
-        self.most = max(SMALL_EXPANSION, EXPANSION * path.stat().st_size) if packed else None
+        self.most = most_bytes(path)
+        self.is_utf8 = False  # whether a character that is not ASCII has been read
         self.bytes = self.controls = self.nuls = 0
         self._count(head)
         self.check()
@@ -107,10 +78,11 @@ class _Text:
         if self.bytes >= HEAD:
             self.check()
         try:
-            return line.decode("utf-8-sig" if number == 1 else "utf-8")
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            rule = f"line {number}, byte {error.start + 1} is not UTF-8"
-            raise self._not_text(rule, "WINDOWS-1251") from error
+            raise self._not_utf8(line, number, error.start) from error
+        self.is_utf8 = self.is_utf8 or not line.isascii()
+        return text
 
     def _count(self, data: bytes) -> None:
         self.bytes += len(data)
@@ -133,11 +105,25 @@ class _Text:
         if self.nuls or self.controls >= FEW_CONTROLS:
             share = self.controls / self.bytes
             if share > CONTROL_SHARE:
-                raise self._not_text(f"not text: {share:.0%} of its bytes are control characters")
+                fix = WHAT_FILE if self.controls > self.nuls else NO_NULS
+                raise self._not_text(
+                    f"not text: {share:.0%} of its bytes are control characters", fix
+                )
 
-    def _not_text(self, rule: str, default: str = "UTF-16LE") -> UserError:
-        guess = guess_encoding(self.head) or default
-        fix = f"convert it: iconv -f {guess} -t UTF-8 OLD > NEW (your encoding after -f)"
+    def _not_utf8(self, line: bytes, number: int, start: int) -> UserError:
+        rule = f"line {number}, byte {start + 1} is not UTF-8"
+        if SURROGATE.match(line, start):
+            return self._not_text(f"{rule}, but a UTF-16 surrogate", NO_BYTES)
+        if self.is_utf8:
+            return self._not_text(f"{rule}, though the text before it is", NO_BYTES)
+        return self._not_text(rule, CONVERT.format("WINDOWS-1251"))
+
+    def _not_text(self, rule: str, fix: str) -> UserError:
+        """Return the error; its first bytes, if they say what the file is, have the better fix."""
+        if (guess := guess_encoding(self.head)) is not None:
+            fix = CONVERT.format(guess)
+        elif (found := kind_of(self.head)) is not None:
+            rule, fix = f"is {found[0]}, not text", found[1]
         return UserError(str(self.path), None, rule, fix)
 
 
@@ -153,7 +139,7 @@ def read_lines(path: Path) -> Iterator[str]:
     Raises `UserError` for corrupt compression, bytes that are not UTF-8, binary files and what is
     beyond the limits of this module.
     """
-    with _opened(path) as stream:
+    with opened(path) as stream:
         text, number = _Text(path, _peek(stream)), 0
         while line := stream.readline(LONGEST_LINE + 1):
             number += 1

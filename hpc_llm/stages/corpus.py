@@ -1,5 +1,6 @@
 """Stage `corpus`: read, clean, deduplicate and split every text of the run."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -7,7 +8,7 @@ from hpc_llm.corpus import build_corpus, read_texts
 from hpc_llm.errors import UserError
 from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import replaced_folder
-from hpc_llm.settings.corpus import LANGUAGES
+from hpc_llm.settings.corpus import LANGUAGES, CorpusSettings
 
 __all__ = ["run"]
 
@@ -43,12 +44,28 @@ def run(context: Context, name: str) -> dict[str, Any]:
                     for document in read_texts(folder / text / f"{part}.jsonl")
                 ]
             counts[text] = asdict(found)
+    return {**counts, "line": _line(counts, settings)}
+
+
+def _line(counts: Mapping[str, Mapping[str, int]], settings: CorpusSettings) -> str:
+    """Return the log line: the counts of the target, and what was dropped or lacks in any text."""
     target = counts["target"]
     line = (
         f"{target['documents']:,} documents, {target['duplicates']:,} duplicates; "
         f"train {target['train']:,} tune {target['tune']:,} test {target['test']:,}"
     )
     for text, counted in counts.items():
-        if counted["invisible"]:
-            line += f"; {counted['invisible']:,} invisible characters removed from {text}"
-    return {**counts, "line": line}
+        short = counted["dropped"] - counted["empty"]
+        removed = {
+            "empty documents dropped from": counted["empty"],
+            f"documents of less than {settings.min_characters:,} characters dropped from": short,
+            "invisible characters removed from": counted["invisible"],
+        }
+        line += "".join(f"; {count:,} {words} {text}" for words, count in removed.items() if count)
+        test, tune = settings.test_documents, settings.tune_documents
+        if text in LANGUAGES and counted["test"] + counted["tune"] < test + tune:
+            line += (
+                f"; only {counted['test']:,} test and {counted['tune']:,} tune documents of {text} "
+                f"held out (set: {test:,} and {tune:,})"
+            )
+    return line

@@ -1,7 +1,10 @@
 """Files that cannot be read: one line that names the file, its line or row, and the fix."""
 
+import bz2
 import gzip
 import json
+import lzma
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -97,6 +100,92 @@ def test_what_is_removed_is_counted(tmp_path: Path, settings: Settings) -> None:
     log = tmp_path / "b.txt"  # a few control characters do not make a text a binary file
     log.write_text(RUSSIAN * 9 + "\x1b[32mOK\x1b[0m\x07")
     assert len(read(log, settings())) == 1
+
+
+def checked_zstd(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor(write_checksum=True).compress(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [("a.gz", gzip.compress), ("a.zst", checked_zstd), ("b.zst", zstandard.compress)],
+)
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "csv"])
+def test_a_flipped_byte_of_an_archive_is_no_encoding(
+    name: str, pack: Callable[[bytes], bytes], kind: str, tmp_path: Path, settings: Settings
+) -> None:
+    """Without a checksum (b.zst) damage cannot be told from text in another encoding."""
+    lines = [json.dumps({"text": f"{RUSSIAN}{i}{i * i}"}, ensure_ascii=False) for i in range(90)]
+    text = {"jsonl": "\n".join(lines), "txt": RUSSIAN * 99, "csv": f'text\n"{RUSSIAN}"\n' * 60}[
+        kind
+    ]
+    path = tmp_path / f"a.{kind}.{name[2:]}"
+    data = pack(text.encode())
+    refused = 0
+    for place in range(12, len(data), 7):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :])
+        if name == "b.zst" and outcome(path, settings()) is None:
+            continue  # other text, or the same
+        refused += 1
+        with pytest.raises(UserError, match="archive is damaged") as error:
+            read(path, settings())
+        assert name == "b.zst" or error.value.key == str(path), place
+    assert refused > 5
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "mention"),
+    [
+        ("a.txt.gz", RUSSIAN.encode(), ".gz"),
+        ("a.txt.gz", zstandard.compress(b"text"), "zstd"),
+        ("a.txt.gz", b"", "empty"),
+        ("a.jsonl.zst", LINE.encode(), ".zst"),
+        ("a.jsonl.zst", gzip.compress(b"text"), "gzip"),
+        ("a.jsonl.zst", b"", "empty"),
+        ("a.txt", gzip.compress(RUSSIAN.encode() * 50), "gzip"),
+        ("a.jsonl", zstandard.compress(os.urandom(900)), "zstd"),
+        ("a.jsonl", bz2.compress(os.urandom(900)), "bzip2"),
+        ("a.csv", lzma.compress(os.urandom(900)), "xz"),
+        ("a.txt", b"%PDF-1.5\n%\xd0\xd4\xc5\xd8\n" + bytes(range(256)), "PDF"),
+    ],
+)
+def test_archives_under_wrong_names(
+    name: str, data: bytes, mention: str, tmp_path: Path, settings: Settings
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    with user_error(str(path), mention) as error:
+        read(path, settings())
+    assert "iconv" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+@pytest.mark.parametrize(
+    ("raw", "mention"),
+    [(b"\0", r"tr -d '\000'"), (b"\xed\xa0\xbd", "iconv -c"), (b"\xed\xb2\x80 \xff", "iconv -c")],
+)
+def test_raw_nuls_and_surrogates(
+    raw: bytes, mention: str, name: str, tmp_path: Path, settings: Settings
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(b'{"text": "English text' + raw * 3 + b'"}\n')
+    with user_error(str(path), mention):
+        read(path, settings())
+    path.write_bytes((LINE + "\n").encode() * 90 + b'{"text": "a' + raw + b'b"}\n')
+    found = outcome(path, settings())
+    if raw == b"\0":  # one among thousands of letters
+        assert found == (None if name == "a.txt" else f"{path}:91")
+    else:
+        with user_error(str(path), "line 91", mention):
+            read(path, settings())
+
+
+def test_a_raw_control_character_in_json_is_named(tmp_path: Path, settings: Settings) -> None:
+    path = tmp_path / "a.jsonl"
+    for raw, code in (("\0", r"\u0000"), ("\t", r"\u0009")):
+        path.write_text((LINE + "\n") * 90 + f'{{"text": "a{raw}b"}}\n')
+        with user_error(f"{path}:91", code):
+            read(path, settings())
 
 
 @pytest.mark.parametrize("name", ["a.txt.gz", "a.jsonl.zst", "a.json.gz"])

@@ -88,7 +88,7 @@ def test_wrong_entries(
         ("b.jsonl", as_jsonl(TEXTS) + b'{"text": "\xff"}', "line 4, byte 11 "),
         ("c.txt", "hello".encode("utf-16"), "iconv -f UTF-16"),
         ("h.jsonl.gz", gzip.compress(as_jsonl(TEXTS * 9), mtime=0)[:-20], "truncated gz"),
-        ("i.jsonl.gz", b"no gzip at all", "corrupt"),
+        ("i.jsonl.gz", b"no gzip at all", "gzip"),
         ("j.txt.gz", gzip.compress(b"x" * 99, mtime=0)[:12] + b"\0" * 20, "corrupt"),
         ("k.jsonl.zst", zstandard.compress(as_jsonl(TEXTS * 99))[:-9], "truncated zst"),
         ("l.parquet", b"PAR1 no parquet", "parquet"),

@@ -9,6 +9,7 @@ import pyarrow
 import pytest
 from datasets import Dataset
 from errors import user_error
+from pyarrow import parquet
 
 from hpc_llm.corpus import build_corpus, expand_entries, load_texts, read_documents
 from hpc_llm.settings import CorpusSettings
@@ -121,3 +122,17 @@ def test_each_text_and_entry_may_name_its_field(tmp_path: Path, settings: Settin
         settings(text_fields={"chat": "x"})
     with user_error("corpus.text_fields.source"):
         settings(text_fields={"source": ""})
+
+
+def test_a_column_twice_is_refused(tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / "a.csv").write_text("text,id,text\nright,1,wrong\n")
+    columns = [pyarrow.array(["right"]), pyarrow.array(["wrong"])]
+    table = pyarrow.Table.from_arrays(columns, names=["text", "text"])
+    with pyarrow.ipc.new_file(tmp_path / "b.arrow", table.schema) as out:
+        out.write_table(table)
+    with pyarrow.ipc.new_stream(tmp_path / "c.arrow", table.schema) as out:
+        out.write_table(table)
+    parquet.write_table(table, tmp_path / "d.parquet")
+    for path in sorted(tmp_path.iterdir()):
+        with user_error("corpus.text_field", path.name, "2", value="text"):
+            read(path, settings())

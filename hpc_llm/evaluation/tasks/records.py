@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_llm.corpus import expand_entries
+from hpc_llm.corpus.packed import blames_archive
 from hpc_llm.corpus.streams import read_lines
 from hpc_llm.errors import UserError
 from hpc_llm.evaluation.tasks.fields import Fields, Templates
@@ -79,18 +80,21 @@ def _questions(name: str, settings: EvaluationSettings, task: TaskSettings) -> I
 
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the place (`FILE:LINE`) and the record of each line that is not empty."""
-    for number, line in enumerate(read_lines(path), 1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            rule = f"invalid JSON ({error})"
-            raise UserError(where, None, rule, "fix or remove the line") from error
-        if not isinstance(record, dict):
-            raise UserError(where, None, "not a JSON object", "write one object on each line")
-        yield where, record
+    with blames_archive(path):
+        for number, line in enumerate(read_lines(path), 1):
+            if line.strip():
+                yield f"{path}:{number}", _record(f"{path}:{number}", line)
+
+
+def _record(where: str, line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        rule = f"invalid JSON ({error})"
+        raise UserError(where, None, rule, "fix or remove the line") from error
+    if not isinstance(record, dict):
+        raise UserError(where, None, "not a JSON object", "write one object on each line")
+    return record
 
 
 def _asked(ask: Callable[[Fields], Asked], fields: Fields) -> Asked:
