@@ -1,6 +1,7 @@
 """`hpc-llm plan`: predict the cost of a run before it starts.
 
-With -m: predict every combination of comma-separated values, one after another.
+With -m: predict every combination of comma-separated values, one after another. The exit code is 2
+if a run could not train as it is configured.
 """
 
 import sys
@@ -9,11 +10,11 @@ from pathlib import Path
 
 from hpc_llm.app.arguments import Arguments
 from hpc_llm.errors import EXIT_USER, UserError
-from hpc_llm.planning import PlanJob, jobs_text, join_plans, plan_answer
+from hpc_llm.planning import PlanAnswer, PlanJob, jobs_text, join_plans, plan_answer
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
 
-__all__ = ["plan_of", "plan_of_sweep", "run_plan"]
+__all__ = ["print_plan", "print_plan_of_sweep", "run_plan"]
 
 
 def run_plan(arguments: Arguments) -> int:
@@ -21,9 +22,10 @@ def run_plan(arguments: Arguments) -> int:
     from hpc_llm import config
 
     if not arguments.multirun:
-        print(_answer(arguments.overrides, arguments.show_config)[0], end="")
-        return 0
-    answers: dict[str, str] = {}
+        answer, _ = _answer(arguments.overrides, arguments.show_config)
+        print(answer.text, end="")
+        return _code([answer])
+    answers: dict[str, PlanAnswer] = {}
     code, form = 0, "table"
     for overrides in config.combinations(arguments.overrides):
         words = " ".join(overrides)
@@ -32,35 +34,50 @@ def run_plan(arguments: Arguments) -> int:
         except UserError as error:  # the other combinations continue
             print(f"hpc-llm: {words}: {error}", file=sys.stderr)
             code = EXIT_USER
-    print(join_plans(answers, form), end="")
-    return code
+    print(join_plans(_texts(answers), form), end="")
+    return code or _code(answers.values())
 
 
-def _answer(overrides: list[str], show_config: bool) -> tuple[str, str]:
+def _code(answers: Iterable[PlanAnswer]) -> int:
+    return 0 if all(answer.can_run for answer in answers) else EXIT_USER
+
+
+def _texts(answers: Mapping[str, PlanAnswer]) -> dict[str, str]:
+    return {words: answer.text for words, answer in answers.items()}
+
+
+def _answer(overrides: list[str], show_config: bool) -> tuple[PlanAnswer, str]:
     """Return a plan, or with --cfg the configuration, and its format."""
     from hpc_llm import config
 
     composed = config.compose(overrides, example=True)
     if show_config:
-        return config.as_yaml(composed), "table"
+        return PlanAnswer(text=config.as_yaml(composed), can_run=True), "table"
     cfg = config.typed(composed)
     return plan_answer(cfg, _jobs(cfg, "adapt", None)), cfg.plan.format
 
 
-def plan_of(cfg: RunConfig, verb: str, names: list[str] | None) -> str:
-    """Return the plan of a verb and, with launch=slurm, the jobs of its unfinished stages."""
+def print_plan(cfg: RunConfig, verb: str, names: list[str] | None) -> int:
+    """Print the plan of a verb and, with launch=slurm, the jobs of its unfinished stages.
+
+    Returns the exit code.
+    """
     from hpc_llm.pipeline import choose, pipeline, unfinished
 
     todo = unfinished(RunFolder(cfg.folder), choose(pipeline(cfg), names), verb)
-    return plan_answer(cfg, _jobs(cfg, verb, [stage.name for stage in todo], whole=names is None))
+    jobs = _jobs(cfg, verb, [stage.name for stage in todo], whole=names is None)
+    answer = plan_answer(cfg, jobs)
+    print(answer.text, end="")
+    return _code([answer])
 
 
-def plan_of_sweep(
+def print_plan_of_sweep(
     trials: Mapping[str, RunConfig], arrays: Mapping[str, Sequence[tuple[Path, str]]]
-) -> str:
-    """Return the plan of each trial, followed by the scripts of the shared arrays.
+) -> int:
+    """Print the plan of each trial, followed by the scripts of the shared arrays.
 
-    `arrays`: by trial, the path and the script of each array with a task of the trial.
+    Returns the exit code. `arrays`: by trial, the path and the script of each array with a task of
+    the trial.
     """
     cfg = next(iter(trials.values()))
     shared = {path: script for chain in arrays.values() for path, script in chain}
@@ -72,8 +89,10 @@ def plan_of_sweep(
         for words in trials
     }
     answers = {words: plan_answer(one, of_each[words]) for words, one in trials.items()}
-    text = join_plans(answers, cfg.plan.format)
-    return text if cfg.plan.format == "json" else text + jobs_text(list(jobs.values()), "array")
+    print(join_plans(_texts(answers), cfg.plan.format), end="")
+    if cfg.plan.format != "json":
+        print(jobs_text(list(jobs.values()), "array"), end="")
+    return _code(answers.values())
 
 
 def _asked(cfg: RunConfig, scripts: Iterable[str]) -> list[PlanJob]:

@@ -46,10 +46,9 @@ def run_recipe(arguments: Arguments) -> int:
     if arguments.verb == "train" and cfg.rerun.step is not None:
         return _rerun(cfg, ranks)
     if cfg.plan.only:
-        from hpc_llm.app.plan import plan_of
+        from hpc_llm.app.plan import print_plan
 
-        print(plan_of(cfg, str(arguments.verb), arguments.stages), end="")
-        return 0
+        return print_plan(cfg, str(arguments.verb), arguments.stages)
     if is_to_be_submitted(cfg, ranks, from_file=arguments.config is not None):
         from hpc_llm.app.submit import submit_verb
 

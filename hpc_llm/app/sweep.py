@@ -71,7 +71,7 @@ def _show(arguments: Arguments) -> int:
 def _plan(
     arguments: Arguments, folder: SweepFolder, sweep: Sweep, planned: Sequence[PlannedTrial]
 ) -> int:
-    from hpc_llm.app.plan import plan_of_sweep
+    from hpc_llm.app.plan import print_plan_of_sweep
 
     names = {one.trial.number: f"trial {one.trial.number}: {one.trial.words}" for one in planned}
     arrays: dict[str, list[tuple[Path, str]]] = {}
@@ -80,8 +80,7 @@ def _plan(
 
         for scripts, _, trials in arrays_of(folder, sweep, planned, whole=arguments.stages is None):
             arrays |= {names[one.trial.number]: scripts for one in trials}
-    print(plan_of_sweep({names[one.trial.number]: one.cfg for one in planned}, arrays), end="")
-    return 0
+    return print_plan_of_sweep({names[one.trial.number]: one.cfg for one in planned}, arrays)
 
 
 def _run_here(

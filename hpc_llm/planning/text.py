@@ -12,7 +12,7 @@ from hpc_llm.planning.table import plan_table
 from hpc_llm.settings import RunConfig
 from hpc_llm.settings.checks import require_choice
 
-__all__ = ["PlanJob", "join_plans", "plan_answer", "render_plan"]
+__all__ = ["PlanAnswer", "PlanJob", "join_plans", "plan_answer", "render_plan"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,16 @@ class PlanJob:
     """The job script."""
     answer: str
     """Output of `sbatch --test-only`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanAnswer:
+    """Output of `hpc-llm plan` for one configuration."""
+
+    text: str
+    """The plan in its format."""
+    can_run: bool
+    """Whether training would not fail for a reason that is known now."""
 
 
 def _json(plan: Plan, jobs: Sequence[PlanJob]) -> str:
@@ -96,8 +106,9 @@ def join_plans(answers: Mapping[str, str], format: str) -> str:
     return "\n".join(f"# {words}\n{text}" for words, text in answers.items())
 
 
-def plan_answer(cfg: RunConfig, jobs: Sequence[PlanJob] = ()) -> str:
+def plan_answer(cfg: RunConfig, jobs: Sequence[PlanJob] = ()) -> PlanAnswer:
     """Return the output of `hpc-llm plan`: the plan of `cfg`, or a published table."""
     if cfg.plan.table is not None:
-        return published_table(cfg.plan.table)
-    return render_plan(make_plan(cfg), cfg.plan.format, jobs)
+        return PlanAnswer(text=published_table(cfg.plan.table), can_run=True)
+    plan = make_plan(cfg)
+    return PlanAnswer(text=render_plan(plan, cfg.plan.format, jobs), can_run=not plan.problems)

@@ -9,6 +9,7 @@ import pytest
 from errors import user_error
 
 from hpc_llm.accounting import pf_days
+from hpc_llm.app.main import main
 from hpc_llm.config import compose, typed
 from hpc_llm.planning import Plan, make_plan, render_plan
 
@@ -131,3 +132,19 @@ def test_published_tables_are_text_only(name: str) -> None:
     composed = compose(["plan.table=training", f"plan.format={name}"])
     with user_error("plan.format", "plan.table", value=name):
         typed(composed)
+
+
+@pytest.mark.parametrize("format", ["table", "json", "csv"])
+def test_a_plan_that_cannot_run_is_printed_and_exits_with_2(
+    format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    form = f"plan.format={format}"
+    cannot = ["model=tinyllama-1.1b", "cluster=a100_4x8"]
+    can = [*cannot, "train.sequence_length=2048"]
+    for verb in (["plan"], ["adapt", "plan.only=true", "corpus=sample"]):
+        assert main([*verb, *cannot, form]) == 2
+        assert "train.sequence_length=2048" in capsys.readouterr().out
+        assert main([*verb, *can, form]) == 0
+        assert capsys.readouterr().out
+    assert main(["plan", "-m", *cannot, "train.sequence_length=2048,4096", form]) == 2
+    assert capsys.readouterr().out.count("tinyllama-1.1b") >= 2
