@@ -6,14 +6,16 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from hpc_llm.distributed import say
 from hpc_llm.methods import describe
 from hpc_llm.pipeline.context import Context
-from hpc_llm.surgery.loading import apply_weights, load_model
+from hpc_llm.surgery.loading import apply_weights, load_model, load_tokenizer
 from hpc_llm.surgery.merge import attach_adapter, merge_adapter
 from hpc_llm.training.process_group import device_of
 from hpc_llm.training.zero import division_config
+from hpc_llm.vocabulary.padding import cut_broken_padding
 
-__all__ = ["model_after", "open_adapter", "start_model"]
+__all__ = ["load_base", "model_after", "open_adapter", "start_model"]
 
 
 def _trained(context: Context, name: str | None) -> list[Path]:
@@ -65,11 +67,20 @@ def open_adapter(context: Context) -> torch.nn.Module:
     return attach_adapter(model, adapter).to(device_of())
 
 
+def load_base(context: Context) -> PreTrainedModel:
+    """Return the base model, without rows beyond its tokens if these are NaN or infinite."""
+    settings = context.cfg.model
+    model = load_model(context.base, settings, context.cfg.train.precision)
+    if cut := cut_broken_padding(model, load_tokenizer(context.base, settings)):
+        say(f"{context.base}: {cut} rows beyond the tokens are NaN or infinite, and cut off")
+    return model
+
+
 def model_after(context: Context, point: str) -> PreTrainedModel:
     """Return the model at `point`: base, transplant, a training stage, or corrected."""
     cfg = context.cfg
     if point == "base":
-        model = load_model(context.base, cfg.model, cfg.train.precision)
+        model = load_base(context)
     elif point == "corrected":
         model = load_model(context.folder.model, cfg.model, cfg.train.precision)
     else:

@@ -6,7 +6,8 @@ import numpy as np
 
 from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import replaced_folder
-from hpc_llm.surgery.loading import DTYPES, load_model, load_tokenizer
+from hpc_llm.stages.assemble import load_base
+from hpc_llm.surgery.loading import DTYPES, load_tokenizer
 from hpc_llm.surgery.merge import save_model
 from hpc_llm.vocabulary.transplant import transplant
 
@@ -19,7 +20,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
     new_rows.npy has the ids (int64) of tokens that the base model did not have.
     """
     cfg = context.cfg
-    model = load_model(context.base, cfg.model, cfg.train.precision)
+    model = load_base(context)
     old = load_tokenizer(context.base, cfg.model)
     new = load_tokenizer(context.stage_folder("tokenizer"), cfg.model)
     counts, unseen = transplant(model, old, new, cfg.transplant, cfg.seed)
