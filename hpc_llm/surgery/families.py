@@ -57,22 +57,47 @@ def check_family(config: Mapping[str, Any], path: str) -> None:
         rule = f"{family} looks ahead (bidirectional attention): it cannot predict the next token"
         raise UserError(key, path, rule, 'set "is_decoder": true in its config.json')
     if any(config.get(name) for name in PARTS):
-        raise UserError(
-            key,
-            path,
-            f"{family} is a multimodal model around a text model",
-            "save its text part (config.get_text_config()) as a model of its own: see "
-            "docs/families.md",
-        )
+        raise _multimodal(config, path)
     known = causal_families()
     if known and family not in known and not config.get("auto_map"):
-        fix = "check model_type in its config.json, or install a transformers that has it"
-        raise UserError(key, path, f"transformers has no causal model of type {family}", fix)
+        rule, fix = _not_causal(family, _class_of(config))
+        raise UserError(key, path, rule, fix)
+
+
+def _multimodal(config: Mapping[str, Any], path: str) -> UserError:
+    named = _class_of(config)
+    fix = "save its text part as a model of its own: see docs/families.md"
+    text = config.get("text_config")
+    part = text.get("model_type") if isinstance(text, dict) else None
+    if part is not None and part not in (causal_families() or (part,)):
+        fix = f"its text part ({part}) has no causal class in transformers: use a text-only model"
+    rule = f"{named} is a multimodal model around a text model"
+    return UserError("model.path", path, rule, fix)
+
+
+def _class_of(config: Mapping[str, Any]) -> str:
+    """Return class and `model_type` of a model: T5ForConditionalGeneration (t5)."""
+    classes, family = config.get("architectures"), str(config.get("model_type"))
+    return f"{classes[0]} ({family})" if isinstance(classes, list) and classes else family
+
+
+def _not_causal(family: str, named: str) -> tuple[str, str]:
+    """Return rule and fix for a model of class `named` in a family without a causal model."""
+    if family in _families("MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES"):
+        rule = f"{named} is an encoder-decoder model; only decoder-only models can be adapted"
+        return rule, "use a model whose class ends with ForCausalLM"
+    rule = f"transformers has no causal model of this type: {named}"
+    return rule, "check model_type in its config.json, or install a transformers that has it"
+
+
+def causal_families() -> frozenset[str]:
+    """Return the `model_type` of all causal models of the installed transformers."""
+    return _families("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES")
 
 
 @cache
-def causal_families() -> frozenset[str]:
-    """Return the `model_type` of all causal models of the installed transformers.
+def _families(mapping: str) -> frozenset[str]:
+    """Return the `model_type` of all models in a mapping of the installed transformers.
 
     They are read from its source, since importing it takes seconds; empty if that has changed.
     """
@@ -87,7 +112,7 @@ def causal_families() -> frozenset[str]:
     for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else []
         names = [target.id for target in targets if isinstance(target, ast.Name)]
-        if "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES" in names and isinstance(node, ast.Assign):
+        if mapping in names and isinstance(node, ast.Assign):
             return frozenset(
                 str(item.elts[0].value)
                 for item in ast.walk(node.value)
