@@ -107,7 +107,7 @@ def _paint_phi(figure: Any, data: RunData) -> bool:
 
 
 def _mark_chosen(axes: Any, chosen: dict[str, Any]) -> None:
-    """Shade the interval of the chosen phi and draw its value."""
+    """Draw the chosen phi, and shade the interval of the best one."""
     if chosen:
         axes.axvspan(chosen["low"], chosen["high"], color=CHOSEN, alpha=0.15, lw=0)
         axes.axvline(chosen["value"], color=CHOSEN, lw=1.5, label=f"phi = {chosen['value']:.2f}")
@@ -183,7 +183,8 @@ PLOTS: tuple[tuple[str, str, str, Callable[..., bool]], ...] = (
         "phi",
         "Merging factor",
         "The adapter is scaled by phi, W = W₀ + phi · (α/r) · BA, and evaluated on tune documents, "
-        "which are used for nothing else. Shaded: 95 % intervals; green: the chosen value.",
+        "which are used for nothing else. Shaded: 95 % intervals; green: the chosen value, and the "
+        "interval of the best factor, which need not contain it.",
         _paint_phi,
     ),
     (

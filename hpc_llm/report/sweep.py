@@ -7,7 +7,7 @@ from typing import Any
 from hpc_llm.accounting import cost_report, middle_price
 from hpc_llm.distributed import visible
 from hpc_llm.report.measures import in_order, is_better, measure_text, read_measures
-from hpc_llm.report.text import NOT_KNOWN, interval, money
+from hpc_llm.report.text import NOT_KNOWN, decimal, money
 from hpc_llm.rundir import RunFolder, Trial, read_json
 
 __all__ = [
@@ -153,4 +153,4 @@ def _cells(results: TrialResults, names: Sequence[str]) -> list[str]:
     elif results.hours:
         cost = f"{results.hours:.3g} {results.unit}"
     measures = [measure_text(results.measures.get(name)) for name in names]
-    return [results.point or NOT_KNOWN, *measures, interval(results.phi), cost]
+    return [results.point or NOT_KNOWN, *measures, decimal(results.phi.get("value"), 2), cost]

@@ -26,7 +26,7 @@ def results(summary: dict[str, Any]) -> dict[str, str]:
     return {
         FERTILITY: f"{decimal(old, 2)} → {decimal(new, 2)} ({change(new, old)})",
         "tokens for the same text": NOT_KNOWN if ratio is None else f"×{decimal(ratio, 3)}",
-        "merging factor phi": interval(summary["phi"]),
+        "merging factor phi": interval(summary["phi"], of="best factor"),
         "training FLOPs": scientific(summary["flops"]),
         "PF-days": scientific(summary["pf_days"]),
         "GPU-hours": decimal(summary["gpu_hours"], 2),

@@ -65,14 +65,17 @@ def change(value: float | None, base: float | None) -> str:
     return f"{100 * (value / base - 1):+.1f}\N{NO-BREAK SPACE}%".replace("-", "−")
 
 
-def interval(value: Mapping[str, Any] | None, places: int = 2) -> str:
-    """Return `0.62 (0.50 to 0.75)` for {value, low, high}; without an interval `0.62`."""
+def interval(value: Mapping[str, Any] | None, places: int = 2, of: str = "") -> str:
+    """Return `0.62 (0.50 to 0.75)` for {value, low, high}; without an interval `0.62`.
+
+    `of` names what the interval is of, if that is not the value: `0.62 (of: 0.50 to 0.75)`.
+    """
     if not value or value["value"] is None:
         return NOT_KNOWN
     text, low, high = decimal(value["value"], places), value["low"], value["high"]
     if low is None or high is None:
         return text
-    return f"{text} ({decimal(low, places)} to {decimal(high, places)})"
+    return f"{text} ({of + ': ' * bool(of)}{decimal(low, places)} to {decimal(high, places)})"
 
 
 def money(value: Mapping[str, Any] | None) -> str:
