@@ -155,7 +155,7 @@ class Outcome:
 
 
 NEW_ROWS = 64
-PLAN = BatchPlan(sequence_length=32, rows=2, micro_rows=2, accumulation=1, world_size=1)
+PLAN = BatchPlan(sequence_length=32, rows=2, micro_rows=2, accumulation=1, data_parallel=1)
 
 
 def tokenizer(rows: int, skipped: int) -> PreTrainedTokenizerFast:

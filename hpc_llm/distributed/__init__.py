@@ -1,10 +1,11 @@
-"""Distributed environment of this process: ranks, network, stop signals and console logging.
+"""Distributed environment of this process: ranks, layout, network, stop signals, console logging.
 
 Nothing here needs torch, so verbs that never train start fast.
 """
 
 from hpc_llm.distributed.children import SAFE_PATH, child_environment, python_module
 from hpc_llm.distributed.hostlist import expand_hostlist, expand_tasks_per_node
+from hpc_llm.distributed.layout import Layout, Place, layout_of
 from hpc_llm.distributed.limits import available_bytes, explain_limit
 from hpc_llm.distributed.logging import say, set_up_console
 from hpc_llm.distributed.network import join_network
@@ -23,6 +24,8 @@ __all__ = [
     "HELD_BACK",
     "SAFE_PATH",
     "STOP_SIGNALS",
+    "Layout",
+    "Place",
     "Ranks",
     "StopFlag",
     "available_bytes",
@@ -35,6 +38,7 @@ __all__ = [
     "explain_limit",
     "export",
     "join_network",
+    "layout_of",
     "leave_closed_terminal",
     "python_module",
     "say",

@@ -10,6 +10,7 @@ from typing import Any
 
 from hpc_llm.accounting.method import own_names
 from hpc_llm.accounting.model_file import context_length, read_config
+from hpc_llm.distributed import layout_of
 from hpc_llm.errors import UserError
 from hpc_llm.methods import ALL_LAYERS, describe, trains
 from hpc_llm.pipeline.changed import refuse_changed
@@ -49,9 +50,10 @@ def check_start(
     check_questions(cfg, points)
     if any(stage.all_ranks for stage in todo):
         longest = context_length(_model_config(cfg))
+        layout = layout_of(world_size, cfg.parallel.sequence, cfg.parallel.tensor)
         for stage in todo:
             if stage.all_ranks:
-                plan_batches(cfg.for_stage(point_of(stage.name)).train, world_size, longest)
+                plan_batches(cfg.for_stage(point_of(stage.name)).train, layout.data, longest)
 
 
 def _check_model(cfg: RunConfig, todo: Sequence[Stage]) -> None:

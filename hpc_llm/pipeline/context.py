@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import hpc_llm
-from hpc_llm.distributed import Ranks
+from hpc_llm.distributed import Layout, Ranks, layout_of
 from hpc_llm.pipeline.account import Account
 from hpc_llm.pipeline.fingerprints import Stage
 from hpc_llm.rundir import RunFolder
@@ -43,6 +43,12 @@ class Context:
     """Stages that this call may run."""
     account: Account
     """The cost account of the run; only rank 0 writes."""
+
+    @property
+    def layout(self) -> Layout:
+        """Data, sequence and tensor parallelism over the ranks."""
+        parallel = self.cfg.parallel
+        return layout_of(self.ranks.world_size, parallel.sequence, parallel.tensor)
 
     def stage(self, name: str) -> Stage:
         """Return a stage by name."""

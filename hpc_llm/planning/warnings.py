@@ -7,7 +7,6 @@ from hpc_llm.methods import trains
 from hpc_llm.planning.budget import BudgetLine
 from hpc_llm.planning.fitting import node_counts
 from hpc_llm.planning.rows import PlanRow, sum_rows
-from hpc_llm.planning.work import planned_ranks
 from hpc_llm.settings import RunConfig, StageSettings
 from hpc_llm.settings.launch import walltime_minutes
 
@@ -40,7 +39,7 @@ def _rows(cfg: RunConfig) -> list[str]:
 
 
 def _uneven(cfg: RunConfig, key: str) -> str | None:
-    train, ranks = cfg.train, planned_ranks(cfg)
+    train, ranks = cfg.train, cfg.planned_ranks
     rows = train.batch_tokens // train.sequence_length
     if rows % ranks == 0:
         return None

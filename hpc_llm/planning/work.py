@@ -16,7 +16,6 @@ from hpc_llm.settings import RunConfig
 
 __all__ = [
     "Work",
-    "planned_ranks",
     "relative_cost",
     "run_machine",
     "run_memory",
@@ -75,19 +74,12 @@ class Work:
         return self.flops_per_token(length) / full
 
 
-def planned_ranks(cfg: RunConfig) -> int:
-    """Return the number of ranks of `cfg`: one per GPU, or `launch.processes` per node."""
-    if cfg.hardware.kind == "cpu":
-        return cfg.cluster.nodes * cfg.launch.processes
-    return cfg.cluster.devices
-
-
 def run_setup(cfg: RunConfig) -> tuple[TrainingSetup, int]:
     """Return how the trainer splits a step of `cfg`, and its gradient accumulation steps.
 
     Raises `UserError` for a micro-batch below one sequence, as training does.
     """
-    train, ranks = cfg.train, planned_ranks(cfg)
+    train, ranks = cfg.train, cfg.planned_ranks
     rows = max(1, train.batch_tokens // train.sequence_length // ranks)
     micro = train.micro_rows(rows)
     setup = TrainingSetup(

@@ -14,6 +14,7 @@ from hpc_llm.settings.guards import GuardSettings
 from hpc_llm.settings.hardware import ClusterSettings, HardwareSettings
 from hpc_llm.settings.launch import LaunchSettings
 from hpc_llm.settings.model import ModelSettings
+from hpc_llm.settings.parallel import ParallelSettings
 from hpc_llm.settings.plan import PlanSettings
 from hpc_llm.settings.preflight import PreflightSettings
 from hpc_llm.settings.recipe import RecipeSettings
@@ -40,6 +41,7 @@ __all__ = [
     "HardwareSettings",
     "LaunchSettings",
     "ModelSettings",
+    "ParallelSettings",
     "PlanSettings",
     "PreflightSettings",
     "RampSettings",

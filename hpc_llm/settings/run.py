@@ -1,9 +1,10 @@
 """`RunConfig`: the whole configuration of a run, one field per group of `conf/`."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from hpc_llm.distributed import layout_of
 from hpc_llm.errors import UserError
 from hpc_llm.settings.accounting import AccountingSettings
 from hpc_llm.settings.budget import BudgetSettings
@@ -16,6 +17,7 @@ from hpc_llm.settings.guards import GuardSettings
 from hpc_llm.settings.hardware import ClusterSettings, HardwareSettings
 from hpc_llm.settings.launch import PLACES, LaunchSettings, memory_gib, walltime_minutes
 from hpc_llm.settings.model import ModelSettings
+from hpc_llm.settings.parallel import ParallelSettings
 from hpc_llm.settings.plan import PlanSettings
 from hpc_llm.settings.preflight import PreflightSettings
 from hpc_llm.settings.recipe import RecipeSettings
@@ -66,6 +68,7 @@ class RunConfig:
     guards: GuardSettings
     rerun: RerunSettings
     preflight: PreflightSettings
+    parallel: ParallelSettings = field(default_factory=ParallelSettings)
 
     def __post_init__(self) -> None:
         """Check the values and combinations of settings."""
@@ -86,6 +89,7 @@ class RunConfig:
                 "zero.stage=0 does not partition states",
                 "use checkpoint.layout=whole, or zero=stage1",
             )
+        self.parallel.check(self.train, self.zero)
         self._check_stages()
         self._check_site()
 
@@ -215,6 +219,7 @@ class RunConfig:
         launch, cluster = self.launch, self.cluster
         if launch.name != "slurm":
             return
+        layout_of(self.planned_ranks, self.parallel.sequence, self.parallel.tensor)
         on_gpus = self.hardware.kind == "gpu"
         if on_gpus and launch.processes not in (1, cluster.devices_per_node):
             raise UserError(
@@ -258,6 +263,12 @@ class RunConfig:
                 f"a node of {self.cluster.name} has {most:g} GiB for jobs",
                 f"use {most:g}G or less, or 0 for all of it",
             )
+
+    @property
+    def planned_ranks(self) -> int:
+        """Ranks of the job: one per GPU, or `launch.processes` per node."""
+        each = self.launch.processes if self.hardware.kind == "cpu" else None
+        return self.cluster.nodes * (each or self.cluster.devices_per_node)
 
     @property
     def folder(self) -> Path:

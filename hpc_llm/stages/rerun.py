@@ -81,8 +81,8 @@ def _verdict(difference: float) -> str:
 def _documents(context: Context, spec: StageSpec, batch: int) -> Iterator[str]:
     """Yield the decoded texts of a batch, of all ranks."""
     tokenizer: Any = load_tokenizer(context.stage_folder("tokenizer"), context.cfg.model)
-    for rank in range(spec.plan.world_size):
-        for part in spec.plan.indices(batch, rank):
+    for share in range(spec.plan.data_parallel):
+        for part in spec.plan.indices(batch, share):
             for pieces in spec.reader.read(part).pieces:
                 for tokens in pieces:
                     yield f"--- {len(tokens)} tokens: {tokenizer.decode(tokens.tolist())}"

@@ -50,7 +50,7 @@ def build_spec(
     """
     cfg = context.cfg.for_stage(name)
     stage = cfg.stages[name]
-    plan = plan_batches(cfg.train, context.ranks.world_size, context_length(model.config.to_dict()))
+    plan = plan_batches(cfg.train, context.layout.data, context_length(model.config.to_dict()))
     model = model.to(process_group.device_of())
     cfg = _with_batching(cfg, name, model, plan)
     reader = open_reader(cfg, text, plan, full_shape(model.get_input_embeddings().weight)[0])
@@ -78,6 +78,7 @@ def build_spec(
         checkpoint=cfg.checkpoint,
         guards=cfg.guards,
         ranks=context.ranks,
+        layout=context.layout,
         seed=cfg.seed,
         folder=folder / "checkpoints",
         fingerprint=context.stage(f"train/{name}").fingerprint,
@@ -196,7 +197,7 @@ def _later_flops(context: Context, spec: StageSpec, flops: StageFlops) -> int:
     for name in names[names.index(spec.name) + 1 :]:
         cfg = context.cfg.for_stage(name)
         stage, reader = cfg.stages[name], spec.reader
-        plan = plan_batches(cfg.train, context.ranks.world_size, None)
+        plan = plan_batches(cfg.train, context.layout.data, None)
         steps = stage.steps
         if context.cfg.text_of(name) == context.cfg.text_of(spec.name):
             steps = stage_steps(stage, plan, reader.rows_per_epoch)

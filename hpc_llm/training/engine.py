@@ -51,12 +51,13 @@ class Engine:
 
         `rate` is the learning rate relative to its peak, used by `update`, which must follow.
         The loss is the sum over tokens divided by the label tokens of the *whole* global batch.
-        DeepSpeed averages over ranks and gradient accumulation steps; `share` undoes that.
+        DeepSpeed averages over its ranks and gradient accumulation steps; `share` undoes that.
+        The gradient of a rank is that of its part of the batch, so their sum is the whole one.
         """
         for group in self.engine.optimizer.param_groups:
             group["lr"] = group["peak_rate"] * rate
         self._factor = missing_factor(self.engine)
-        share = self.spec.plan.world_size * self.spec.plan.accumulation / max(1, label_tokens)
+        share = self.engine.dp_world_size * self.spec.plan.accumulation / max(1, label_tokens)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for number, part in enumerate(rows):
             if number:

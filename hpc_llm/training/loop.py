@@ -60,7 +60,7 @@ class Loop:
         self.loss_sum = self.labels = self.rate = 0.0
         self.logged = progress
         self._take_window(progress)
-        self.rows = Prefetch(spec.reader, spec.plan, spec.ranks.rank)
+        self.rows = Prefetch(spec.reader, spec.plan, spec.place.data)
         self.saver = Saver(spec, engine.engine, progress, hooks.unsaved)
         self.stragglers = Stragglers(spec.guards.slow_factor)
         self.saved, self.saved_step = time.monotonic(), progress.step
@@ -81,8 +81,11 @@ class Loop:
         self.watchdog.at(progress.step, "reads")
         rows = self.rows.take(progress.batch)
         self.watchdog.at(progress.step, "synchronises")
-        indices = spec.plan.indices(progress.batch, spec.ranks.rank)
-        counts, batch = self._synchronise(Counts.of(rows), batch_sum(indices, rows))
+        indices = spec.plan.indices(progress.batch, spec.place.data)
+        counts, batch = Counts.of(rows), batch_sum(indices, rows)
+        if not spec.place.counts_rows:
+            counts, batch = Counts(*[0] * len(counts)), 0
+        counts, batch = self._synchronise(counts, batch)
         began = time.monotonic()
         record, anomaly = self._compute(rows, counts, batch)
         done = self._counted(record, counts, time.monotonic() - began)
@@ -123,7 +126,7 @@ class Loop:
         """Raise `Diverged` if the loss after the last update is NaN or infinite (collective)."""
         self.watchdog.at(self.progress.step, "computes")
         rows = self.rows.take(self.progress.batch)
-        loss = process_group.all_sum_float(self.engine.loss_of(rows[0]))
+        loss = self._sum_loss(self.engine.loss_of(rows[0]))
         if not math.isfinite(loss):
             anomaly = Anomaly(kind="not_finite", action="stop", value=loss)
             raise self._diverged(anomaly, self.progress)
@@ -163,7 +166,7 @@ class Loop:
         self.watchdog.at(progress.step, "computes")
         self.rate = rate = self._relative_rate(counts)
         torch.manual_seed(spec.seed * 1_000_003 + spec.plan.batches_before + progress.batch)
-        total = process_group.all_sum_float(float(engine.accumulate(rows, labels, rate)))
+        total = self._sum_loss(float(engine.accumulate(rows, labels, rate)))
         loss = total / max(1, labels)
         anomaly = judge_loss(spec.guards, progress.recent, loss)
         self.watchdog.at(progress.step, "updates")
@@ -185,6 +188,10 @@ class Loop:
         self.records.append(record)
         self.last = record
         return record, anomaly
+
+    def _sum_loss(self, loss: float) -> float:
+        """Sum a loss over the ranks (collective); tensor-parallel ranks compute the same one."""
+        return process_group.all_sum_float(loss / self.spec.layout.tensor)
 
     def _relative_rate(self, counts: Counts) -> float:
         progress = self.progress
@@ -282,7 +289,7 @@ class Loop:
     def _compare_ranks(self) -> dict[str, float]:
         """Return the slowdown of the slowest rank over the median; report stragglers."""
         own = self.engine.clock.take()
-        if self.spec.ranks.world_size == 1 or self.spec.zero.stage == 3:
+        if self.spec.layout.data < max(2, self.spec.ranks.world_size) or self.spec.zero.stage == 3:
             return {}
         worst, names = self.stragglers.look(own)
         if names and self.spec.ranks.is_first:

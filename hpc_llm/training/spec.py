@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hpc_llm.distributed import Ranks
+from hpc_llm.distributed import Layout, Place, Ranks
 from hpc_llm.settings import (
     CheckpointSettings,
     GuardSettings,
@@ -64,6 +64,8 @@ class StageSpec:
     checkpoint: CheckpointSettings
     guards: GuardSettings
     ranks: Ranks
+    layout: Layout
+    """Data, sequence and tensor parallelism over the ranks."""
     seed: int
     folder: Path
     """Folder of the checkpoints."""
@@ -75,6 +77,11 @@ class StageSpec:
     """Where it starts, if it branches from another stage."""
     branch_steps: Sequence[int] = ()
     """Steps from which later stages branch: their checkpoints are kept."""
+
+    @property
+    def place(self) -> Place:
+        """Where this rank is in the layout."""
+        return self.layout.place(self.ranks.rank)
 
 
 @dataclass(frozen=True, kw_only=True)

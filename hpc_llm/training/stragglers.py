@@ -2,7 +2,7 @@
 
 In data parallelism all ranks wait for the slowest at every step, so step times are the same
 everywhere. A forward pass has no collective, so its time is the rank's own, except under ZeRO-3,
-which gathers the weights in it.
+which gathers the weights in it, and under sequence and tensor parallelism.
 """
 
 import socket

@@ -47,7 +47,7 @@ def deepspeed_config(
     """
     bucket = max(1, min(zero.bucket_elements, elements))
     derived: dict[str, Any] = {
-        "train_batch_size": plan.rows,
+        "train_batch_size": None,  # the product of the next two and the ranks
         "train_micro_batch_size_per_gpu": plan.micro_rows,
         "gradient_accumulation_steps": plan.accumulation,
         "managed_gradient_accumulation": True,
@@ -88,12 +88,12 @@ def division_config(
     return deepspeed_config(train, replace(zero, extra=extra), one_row, zero.bucket_elements)
 
 
-def check_zero(train: TrainSettings, zero: ZeroSettings, world_size: int) -> None:
+def check_zero(train: TrainSettings, zero: ZeroSettings, data_parallel: int) -> None:
     """Raise `UserError` for settings that DeepSpeed rejects, before anything is loaded.
 
     Needs the process group: DeepSpeed validates a configuration against the number of ranks.
     """
-    plan = plan_batches(train, world_size, None)
+    plan = plan_batches(train, data_parallel, None)
     check_keys(deepspeed_config(train, zero, plan, zero.bucket_elements))
 
 

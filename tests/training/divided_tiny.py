@@ -29,7 +29,7 @@ from hpc_llm.training.zero import division_config
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tiny import settings, stage_of
 
-PLAN = BatchPlan(sequence_length=32, rows=4, micro_rows=2, accumulation=2, world_size=1)
+PLAN = BatchPlan(sequence_length=32, rows=4, micro_rows=2, accumulation=2, data_parallel=1)
 NOTHING_KEPT = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2}
 FAMILIES = {

@@ -23,7 +23,7 @@ FAMILIES = {
     "gpt2": {"n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 64, "bos_token_id": 1,
              "eos_token_id": 1},
 }  # fmt: skip
-PLAN = BatchPlan(sequence_length=32, rows=4, micro_rows=2, accumulation=2, world_size=1)
+PLAN = BatchPlan(sequence_length=32, rows=4, micro_rows=2, accumulation=2, data_parallel=1)
 
 
 def build(family, name, recompute=False):

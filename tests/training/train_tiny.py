@@ -27,7 +27,7 @@ from transformers.utils import ModelOutput
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tiny import settings, stage_of
 
-from hpc_llm.distributed import detect_ranks, set_up_console
+from hpc_llm.distributed import detect_ranks, layout_of, set_up_console
 from hpc_llm.errors import Diverged, FirstRankFailed, Stopped, UserError
 from hpc_llm.settings import RampSettings
 from hpc_llm.surgery.loading import DTYPES, build_model, gathered
@@ -89,8 +89,8 @@ class Shortened:
     plan: BatchPlan
     without: int
 
-    def indices(self, batch, rank):
-        return self.plan.indices(batch + (batch >= self.without), rank)
+    def indices(self, batch, share):
+        return self.plan.indices(batch + (batch >= self.without), share)
 
     def __getattr__(self, name):
         return getattr(self.plan, name)
@@ -135,7 +135,8 @@ def build(task):
         break_down(model, *task["fault"])
     small = {"rank": 4} if task["method"] == "lora" else {}
     stage = stage_of(task["method"], **small, **task.get("stage", {}))
-    plan = plan_batches(shared, ranks.world_size, 32)
+    layout = layout_of(ranks.world_size, *task.get("parallel", (1, 1)))
+    plan = plan_batches(shared, layout.data, 32)
     branch = branch_of(task)
     if branch:
         state = json.loads((branch.path / "state.json").read_text())
@@ -157,7 +158,7 @@ def build(task):
             cfg.checkpoint, minutes=task.get("minutes", 1e-9 if task.get("poison") else 10),
             **task.get("checkpoint", {}),
         ),
-        ranks=ranks, seed=1, folder=Path(task["folder"]),
+        ranks=ranks, layout=layout, seed=1, folder=Path(task["folder"]),
         fingerprint=task.get("fingerprint", "x"), settings=task.get("settings", {}),
         branch=branch, branch_steps=task.get("branch_steps", ()),
     )  # fmt: skip

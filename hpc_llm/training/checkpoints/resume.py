@@ -205,6 +205,8 @@ def made_with(spec: StageSpec) -> dict[str, Any]:
     return {
         "ranks": spec.ranks.world_size,
         "zero.stage": spec.zero.stage,
+        "parallel.sequence": spec.layout.sequence,
+        "parallel.tensor": spec.layout.tensor,
         "rows of a micro-batch": spec.plan.micro_rows,
     }
 

@@ -1,7 +1,8 @@
 """Batch plan: how the tokens of an optimizer step are split over ranks and accumulation steps.
 
-train_batch = micro_rows * accumulation * world_size is derived here and nowhere else. A "row" in
-this package is one sequence of a packed batch.
+rows = micro_rows * accumulation * data_parallel is derived here and nowhere else. A "row" in this
+package is one sequence of a packed batch. Rows are split over the data-parallel ranks: those that
+share a sequence or a weight read the same rows.
 
 Two warm-ups stabilise early training. Batches grow from `train.batch_warmup.start` tokens (Brown et
 al. 2020, arXiv 2005.14165, section 2.3). Sequences grow from `train.sequence_warmup.start` tokens
@@ -50,7 +51,8 @@ class BatchPlan:
     """Rows per forward pass on one rank."""
     accumulation: int
     """Forward passes per step on one rank."""
-    world_size: int
+    data_parallel: int
+    """Shares of a step: ranks, divided by those that work on the same rows."""
     length_ramp: Ramp | None = None
     """Tokens per row during sequence warm-up."""
     rows_ramp: Ramp | None = None
@@ -87,17 +89,17 @@ class BatchPlan:
             return self.rows_before + begins[step]
         return self.rows_before + begins[-1] + (step - len(begins) + 1) * self.rows
 
-    def indices(self, step: int, rank: int) -> list[range]:
-        """Return the global row indices of each accumulation step of `rank` in `step`.
+    def indices(self, step: int, share: int) -> list[range]:
+        """Return the global row indices of each accumulation step of a data-parallel `share`.
 
-        All ranks have the same number of accumulation steps and rows.
+        All have the same number of accumulation steps and rows.
         """
         first, end = self.first_row(step), self.first_row(step + 1)
-        share = (end - first) // self.world_size
-        begin = first + rank * share
+        rows = (end - first) // self.data_parallel
+        begin = first + share * rows
         return [
-            range(row, min(row + self.micro_rows, begin + share))
-            for row in range(begin, begin + share, self.micro_rows)
+            range(row, min(row + self.micro_rows, begin + rows))
+            for row in range(begin, begin + rows, self.micro_rows)
         ]
 
     def steps_of(self, rows: float) -> int:
@@ -109,8 +111,8 @@ class BatchPlan:
         return len(begins) - 1 + max(0, math.ceil((rows - begins[-1]) / self.rows))
 
 
-def plan_batches(train: TrainSettings, world_size: int, positions: int | None) -> BatchPlan:
-    """Split `train.batch_tokens` over `world_size` ranks.
+def plan_batches(train: TrainSettings, data_parallel: int, positions: int | None) -> BatchPlan:
+    """Split `train.batch_tokens` over `data_parallel` ranks.
 
     `positions` is the longest sequence that the model supports (None: any). Raises `UserError` if
     the sequence is longer, or if the rows cannot be split evenly.
@@ -124,23 +126,23 @@ def plan_batches(train: TrainSettings, world_size: int, positions: int | None) -
             f"use train.sequence_length={positions} or less",
         )
     rows = train.batch_tokens // length
-    if rows % world_size:
+    if rows % data_parallel:
         raise UserError(
             "train.batch_tokens",
             train.batch_tokens,
-            f"{rows} sequences of {length} tokens cannot be split over {world_size} ranks",
-            f"use a multiple of {length * world_size}",
+            f"{rows} sequences of {length} tokens cannot be split over {data_parallel} ranks",
+            f"use a multiple of {length * data_parallel}",
         )
-    share = rows // world_size
+    share = rows // data_parallel
     micro = train.micro_rows(share)
     return BatchPlan(
         length,
         rows,
         micro,
         share // micro,
-        world_size,
+        data_parallel,
         length_ramp=_length_ramp(train),
-        rows_ramp=_rows_ramp(train, world_size),
+        rows_ramp=_rows_ramp(train, data_parallel),
     )
 
 
@@ -160,9 +162,9 @@ def _length_ramp(train: TrainSettings) -> Ramp | None:
     return Ramp(tuple(levels), train.sequence_warmup.steps)
 
 
-def _rows_ramp(train: TrainSettings, world_size: int) -> Ramp | None:
+def _rows_ramp(train: TrainSettings, data_parallel: int) -> Ramp | None:
     """Return numbers of rows that split evenly over the ranks."""
-    start, least = train.batch_warmup.start, train.sequence_length * world_size
+    start, least = train.batch_warmup.start, train.sequence_length * data_parallel
     if start is None:
         return None
     if start % least:
@@ -170,7 +172,7 @@ def _rows_ramp(train: TrainSettings, world_size: int) -> Ramp | None:
             "train.batch_warmup.start",
             start,
             f"must be a multiple of train.sequence_length={train.sequence_length} times "
-            f"{world_size} ranks",
+            f"{data_parallel} ranks",
             f"use a multiple of {least}",
         )
     first, full = start // train.sequence_length, train.batch_tokens // train.sequence_length

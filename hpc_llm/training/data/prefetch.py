@@ -17,11 +17,11 @@ __all__ = ["Prefetch"]
 
 
 class Prefetch:
-    """Reads the rows of one rank, one step ahead."""
+    """Reads the rows of one data-parallel rank, one step ahead."""
 
-    def __init__(self, reader: Reader, plan: BatchPlan, rank: int) -> None:
+    def __init__(self, reader: Reader, plan: BatchPlan, share: int) -> None:
         """Reading starts with the first `take`."""
-        self.reader, self.plan, self.rank = reader, plan, rank
+        self.reader, self.plan, self.share = reader, plan, share
         self.waited = 0.0
         """Total seconds spent waiting for rows."""
         self._thread = ThreadPoolExecutor(1, "reader")
@@ -38,4 +38,4 @@ class Prefetch:
 
     def _read(self, step: int) -> list[Rows]:
         length = self.plan.length(step)
-        return [self.reader.read(part, length) for part in self.plan.indices(step, self.rank)]
+        return [self.reader.read(part, length) for part in self.plan.indices(step, self.share)]
