@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from hpc_llm.errors import UserError
 from hpc_llm.surgery.loading import gathered, takes_positions
+from hpc_llm.training.kernels.packed import packed_inputs
 
 __all__ = ["Packing", "keeps_apart", "probe_packing"]
 
@@ -84,11 +85,9 @@ def _documents(model: PreTrainedModel, rows: int) -> list[torch.Tensor]:
 def _logits(model: PreTrainedModel, *rows: tuple[torch.Tensor, ...]) -> torch.Tensor:
     """Return fp32 logits; each of `rows` holds documents that are packed into one sequence."""
     tokens = torch.cat([torch.cat(documents, dim=1) for documents in rows])
-    inputs: dict[str, Any] = {"input_ids": tokens, "use_cache": False}
-    if takes_positions(model):
-        position = torch.arange(LENGTH, device=tokens.device)
-        inputs["position_ids"] = position.repeat(len(tokens), tokens.shape[1] // LENGTH)
-    return model(**inputs).logits.float()
+    position = torch.arange(LENGTH, device=tokens.device)
+    positions = position.repeat(len(tokens), tokens.shape[1] // LENGTH)
+    return model(**packed_inputs(model, tokens, positions)).logits.float()
 
 
 def _refuse_looking_ahead(

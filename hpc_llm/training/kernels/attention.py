@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from transformers import AttentionInterface, PreTrainedModel
 
+from hpc_llm.training.kernels.packed import document_starts
 from hpc_llm.training.kernels.products import product_dtype
 
 __all__ = ["attend_by_document"]
@@ -146,10 +147,8 @@ def _attention(
 
 def _lengths(position_ids: torch.Tensor) -> list[int]:
     """Return the lengths of all documents in (rows, length) positions, in order."""
-    begins = position_ids == 0
-    begins[:, 0] = True
-    starts = begins.flatten().nonzero().squeeze(1)
-    return starts.diff(append=starts.new_tensor([begins.numel()])).tolist()
+    starts = document_starts(position_ids)
+    return starts.diff(append=starts.new_tensor([position_ids.numel()])).tolist()
 
 
 def _joined(tensor: torch.Tensor) -> torch.Tensor:

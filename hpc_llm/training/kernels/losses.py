@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from transformers import PreTrainedModel
 
-from hpc_llm.surgery.loading import takes_positions
 from hpc_llm.training.data.rows import IGNORED
 from hpc_llm.training.kernels.heads import Head, head_of
+from hpc_llm.training.kernels.packed import packed_inputs
 from hpc_llm.training.kernels.products import add_product, product_dtype
 
 __all__ = ["CausalLoss", "linear_cross_entropy"]
@@ -112,10 +112,20 @@ def linear_cross_entropy(
     liger = _liger() if hidden.is_cuda and hidden.requires_grad else None
     if liger is None:
         return _LinearCrossEntropy.apply(hidden, weight, labels, head.softcap)
-    loss = liger(
-        ignore_index=IGNORED, reduction="sum", softcap=head.softcap, accum_dtype=torch.float32
-    )
-    return loss(weight, hidden, labels)
+    return _by_liger(liger, hidden, weight, labels, head.softcap)
+
+
+def _by_liger(
+    kind: Any,
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    softcap: float | None,
+) -> torch.Tensor:
+    """Return the loss by liger-kernel's module `kind`, gradients accumulated in fp32."""
+    loss = kind(ignore_index=IGNORED, reduction="sum", softcap=softcap, accum_dtype=torch.float32)
+    summed: torch.Tensor = loss(weight, hidden, labels)
+    return summed
 
 
 @cache
@@ -149,10 +159,8 @@ class CausalLoss(torch.nn.Module):
         self, input_ids: torch.Tensor, position_ids: torch.Tensor, labels: torch.Tensor
     ) -> torch.Tensor:
         """Return the summed cross-entropy in nats; all arguments are (rows, sequence_length)."""
-        inputs: dict[str, Any] = {"input_ids": input_ids, "use_cache": False}
         causal = self._causal[0]
-        if takes_positions(causal):
-            inputs["position_ids"] = position_ids
+        inputs = packed_inputs(causal, input_ids, position_ids)
         if self.head is not None:
             hidden = causal.get_decoder()(**inputs).last_hidden_state  # (rows, length, d)
             weight = causal.get_output_embeddings().weight
