@@ -24,6 +24,7 @@ from hpc_llm.training.loss_scale import can_fall, missing_factor, read_loss_scal
 from hpc_llm.training.optimizer import build_optimizer
 from hpc_llm.training.spec import StageSpec
 from hpc_llm.training.stragglers import ForwardClock
+from hpc_llm.training.transfers import to_device
 from hpc_llm.training.zero import deepspeed_config
 
 __all__ = ["Engine", "start_engine"]
@@ -64,8 +65,7 @@ class Engine:
                 self.engine.step()  # between micro-batches: only counts them
             # set explicitly: during batch warm-up there are fewer micro-batches than configured
             self.engine.set_gradient_accumulation_boundary(number == len(rows) - 1)
-            tensors = [part.input_ids, part.position_ids, part.labels]
-            inputs = [torch.from_numpy(t).to(self.device) for t in tensors]
+            inputs = self._inputs(part)
             with self.clock.forward():
                 loss = self.engine(*inputs)
             self.engine.backward(loss * (share * self._factor))
@@ -74,9 +74,12 @@ class Engine:
 
     def loss_of(self, rows: Rows) -> float:
         """Return the summed loss (nats) of one micro-batch, without a gradient (collective)."""
-        tensors = [rows.input_ids, rows.position_ids, rows.labels]
         with torch.no_grad():
-            return float(self.engine(*[torch.from_numpy(t).to(self.device) for t in tensors]))
+            return float(self.engine(*self._inputs(rows)))
+
+    def _inputs(self, rows: Rows) -> list[torch.Tensor]:
+        arrays = (rows.input_ids, rows.position_ids, rows.labels)
+        return [to_device(array, self.device) for array in arrays]
 
     def update(self, *, leave_out: bool = False) -> bool:
         """Apply the accumulated gradient; return False if the update was skipped.

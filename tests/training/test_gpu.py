@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,9 @@ from hpc_llm.training.kernels import losses
 from hpc_llm.training.kernels.attention import attend_by_document
 from hpc_llm.training.kernels.layers import keep_less
 from hpc_llm.training.kernels.losses import CausalLoss, linear_cross_entropy
+from hpc_llm.training.kernels.packed import packed_inputs
 from hpc_llm.training.kernels.products import speed_up_products
+from hpc_llm.training.transfers import HostCopies, to_device
 
 pytestmark = [
     pytest.mark.gpu,
@@ -60,12 +63,12 @@ def test_packed_documents_do_not_see_each_other(attention):
         pytest.importorskip("flash_attn")
     model = small_llama(attention)
     lengths = (50, 9, 1, 68)
-    ids = torch.randint(0, VOCABULARY, (1, sum(lengths)), device="cuda")
-    positions = torch.cat([torch.arange(n) for n in lengths])[None].cuda()
-    packed = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0]
-    apart = [model(input_ids=part, use_cache=False).logits[0] for part in ids.split(lengths, 1)]
-    together = model(input_ids=ids, use_cache=False).logits[0]
-    error = (packed - torch.cat(apart)).float().norm()
+    ids = torch.randint(0, VOCABULARY, (2, sum(lengths)), device="cuda")
+    positions = torch.cat([torch.arange(n) for n in lengths]).expand(2, -1).cuda()
+    packed = model(**packed_inputs(model, ids, positions)).logits
+    apart = [model(input_ids=part, use_cache=False).logits for part in ids.split(lengths, 1)]
+    together = model(input_ids=ids, use_cache=False).logits
+    error = (packed - torch.cat(apart, 1)).float().norm()
     assert error < 0.1 * (packed - together).float().norm()
 
 
@@ -106,3 +109,14 @@ def test_what_speeds_up_a_cpu_stays_away():
     loss.backward()
     assert loss.dtype == torch.float32
     assert torch.isfinite(loss)
+
+
+def test_transfers_keep_their_values():
+    rows = np.arange(2**20).reshape(2, -1)
+    on_gpu = to_device(rows, torch.device("cuda"))
+    assert torch.equal(on_gpu.cpu(), torch.from_numpy(rows))
+    copies = HostCopies()
+    copy = copies.copy("a", on_gpu.T)
+    copies.wait()
+    assert copy.is_pinned()
+    assert torch.equal(copy, torch.from_numpy(rows).T)

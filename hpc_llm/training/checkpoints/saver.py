@@ -25,10 +25,11 @@ from hpc_llm.training.checkpoints.folder import commit, temporary_folder
 from hpc_llm.training.checkpoints.marker import CheckpointState
 from hpc_llm.training.checkpoints.resume import data_of, division_of, made_with, shapes
 from hpc_llm.training.checkpoints.sharded import Capture, write_sharded
-from hpc_llm.training.checkpoints.states import HostCopies, gather_states, optimizer_state
+from hpc_llm.training.checkpoints.states import gather_states, optimizer_state
 from hpc_llm.training.checkpoints.whole import FILE, write_tensors
 from hpc_llm.training.progress import Progress
 from hpc_llm.training.spec import StageSpec
+from hpc_llm.training.transfers import HostCopies
 
 __all__ = ["Saver", "layout_of"]
 

@@ -26,7 +26,7 @@ import torch
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import fingerprint
 from hpc_llm.rundir.checksums import HashedFile
-from hpc_llm.training.checkpoints.states import HostCopies
+from hpc_llm.training.transfers import HostCopies
 
 __all__ = ["FOLDER", "Capture", "division", "load_sharded", "only_weights", "write_sharded"]
 
@@ -75,6 +75,7 @@ class Capture:
         engine.save_checkpoint(
             FOLDER, tag=FOLDER, client_state={}, save_latest=False, exclude_frozen_parameters=True
         )
+        self._copies.wait()
         return self.taken
 
     def save(self, state_dict: Any, path: str) -> None:

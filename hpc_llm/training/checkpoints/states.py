@@ -12,9 +12,9 @@ import torch
 
 from hpc_llm.surgery.loading import full_shape, gathered
 from hpc_llm.training.loss_scale import read_loss_scale, write_loss_scale
+from hpc_llm.training.transfers import HostCopies
 
 __all__ = [
-    "HostCopies",
     "full_parameter",
     "full_parameters",
     "gather_states",
@@ -24,24 +24,6 @@ __all__ = [
 ]
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
-class HostCopies:
-    """Copies in host memory that reuse their buffers.
-
-    New memory costs about as much time as the copy itself: the kernel zeroes it first.
-    """
-
-    def __init__(self) -> None:
-        """Start without buffers."""
-        self._kept: dict[str, torch.Tensor] = {}
-
-    def copy(self, key: str, value: torch.Tensor) -> torch.Tensor:
-        """Return a contiguous copy of `value`; the next copy with the same key overwrites it."""
-        kept = self._kept.get(key)
-        if kept is None or kept.shape != value.shape or kept.dtype != value.dtype:
-            kept = self._kept[key] = torch.empty(value.shape, dtype=value.dtype)
-        return kept.copy_(value.detach())
 
 
 def _inner(engine: Any) -> tuple[torch.optim.Optimizer, list[torch.Tensor]]:
@@ -136,6 +118,8 @@ def gather_states(
             if copies is not None:
                 key = f"{kind}/{name}"
                 tensors[key] = copies.copy(key, value.reshape(full_shape(parameter)))
+    if copies is not None:
+        copies.wait()
     return tensors
 
 
