@@ -8,7 +8,7 @@ WORKERS ?= 2
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs bench chaos damage slurm-test clean
+.PHONY: help setup demo test check docs bench gpu-check chaos damage slurm-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ docs: setup ## build the documentation in site/
 
 bench: setup ## compare speed and memory with HF Trainer, plain PyTorch and plain DeepSpeed
 	$(BIN)/python bench/train.py $(BENCH)
+
+gpu-check: setup ## check a GPU: its tests, then speed and memory of training (15 minutes)
+	$(BIN)/python bench/gpu.py $(GPU)
 
 chaos: setup ## kill runs 20 times each at ZeRO 0 to 3 on one and two ranks (about 40 minutes)
 	$(BIN)/python tests/chaos/chaos.py $(CHAOS)

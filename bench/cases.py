@@ -1,6 +1,8 @@
 """Cases of `bench/train.py`: models, packed text, and the cost of a step."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,13 @@ MODELS = {
          "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64,
          "vocab_size": 128_256, "tie_word_embeddings": True},
         length=4096, rows=4,
+    ),
+    # Llama 3.1 8B (its config.json), for a GPU
+    "8b": Model(
+        {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+         "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128_256,
+         "tie_word_embeddings": False},
+        length=4096, rows=2,
     ),
 }  # fmt: skip
 
@@ -160,8 +169,22 @@ def llama_config(case: Case) -> LlamaConfig:
 def build_model(case: Case, dtype: torch.dtype | None = None) -> LlamaForCausalLM:
     """Return the untrained model, the same for all systems, in training mode."""
     torch.manual_seed(1)
-    model = LlamaForCausalLM(llama_config(case))
-    return model.to(dtype or DTYPES[case.precision]).train()
+    dtype = dtype or DTYPES[case.precision]
+    if not torch.cuda.is_available():
+        return LlamaForCausalLM(llama_config(case)).to(dtype).train()
+    with torch.device("cuda"), default_dtype(dtype):  # no copy of the whole model on the host
+        return LlamaForCausalLM(llama_config(case)).train()
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Create tensors of `dtype` inside the block."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def prepare_text(folder: Path, entry: str, pieces: int) -> None:

@@ -58,7 +58,10 @@ def main() -> None:
             rows=arguments.rows,
             micro=arguments.micro_rows,
         )
-        results += compare(case, arguments, measured_peak)
+        try:
+            results += compare(case, arguments, measured_peak)
+        except Failed as error:
+            sys.exit(str(error))
         write(arguments.output, {"machine": machine(), "text": arguments.text, "results": results})
     print(f"\n{table(results)}\n\n-> {arguments.output}")
 
@@ -67,7 +70,7 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Compare training steps of several systems.")
     add = parser.add_argument
-    add("--models", nargs="+", default=["15m", "60m"], help="15m 60m 1b")
+    add("--models", nargs="+", default=["15m", "60m"], help="15m 60m 1b 8b")
     add("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     add("--precisions", nargs="+", default=["fp32", "bf16"], choices=("fp32", "bf16", "fp16"))
     add(
@@ -139,6 +142,10 @@ def compare(case: Any, arguments: argparse.Namespace, measured_peak: Any) -> lis
     return results
 
 
+class Failed(Exception):
+    """A system that cannot run; says why."""
+
+
 class Contest:
     """One system in a separate process."""
 
@@ -175,9 +182,12 @@ class Contest:
 
     def _receive(self) -> Any:
         try:
-            return self.pipe.recv()
+            answer = self.pipe.recv()
+            if isinstance(answer, Failed):
+                raise answer
+            return answer
         except EOFError:
-            sys.exit(f"{self.system}: its process failed, see above")
+            raise Failed(f"{self.system}: its process failed, see above") from None
 
 
 @contextmanager
@@ -193,9 +203,13 @@ def _environment_of(system: str) -> Iterator[None]:
 
 
 def _contest(pipe: Connection, case: Any, system: str) -> None:
+    import torch
     from systems import contest
 
-    contest(pipe, case, system)
+    try:
+        contest(pipe, case, system)
+    except torch.OutOfMemoryError:
+        pipe.send(Failed(f"{system}: out of memory"))
 
 
 def table(results: list[dict[str, Any]]) -> str:
