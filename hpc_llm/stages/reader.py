@@ -9,7 +9,8 @@ from hpc_llm.tokenizer.encode import open_shards
 from hpc_llm.tokenizer.shard_files import check_shards
 from hpc_llm.training.data.batches import BatchPlan
 from hpc_llm.training.data.mixture import MixedReader, Reader
-from hpc_llm.training.data.shards import PackedReader, load_byte_counts
+from hpc_llm.training.data.packing import RowKey
+from hpc_llm.training.data.shards import PackedReader, count_bytes
 
 __all__ = ["TrainingText", "open_reader"]
 
@@ -33,8 +34,6 @@ def open_reader(cfg: RunConfig, text: TrainingText, plan: BatchPlan, rows: int) 
     readers = []
     for prefix in text.shares:
         data = check_shards(prefix, text.vocabulary, rows)
-        counts = load_byte_counts(prefix)
-        readers.append(
-            PackedReader(open_shards(prefix), counts, plan.sequence_length, cfg.seed, unit, data)
-        )
+        key = RowKey(plan.sequence_length, cfg.seed, unit, data)
+        readers.append(PackedReader(open_shards(prefix), count_bytes(prefix), key))
     return MixedReader(readers, list(text.shares.values()), cfg.seed) if readers[1:] else readers[0]

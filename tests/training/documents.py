@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from hpc_llm.training.data.packing import RowKey
 from hpc_llm.training.data.shards import PackedReader
 
 
@@ -22,4 +23,5 @@ class Documents:
 def numbered(lengths, capacity=16, seed=3, unit=None):
     """Return the reader of documents whose tokens are 1000 i + 1, 1000 i + 2 and so on."""
     documents = [np.arange(1, n + 1) + 1000 * i for i, n in enumerate(lengths)]
-    return PackedReader(Documents(documents), np.asarray(lengths) * 2, capacity, seed, unit)
+    key = RowKey(capacity, seed, unit)
+    return PackedReader(Documents(documents), 2 * int(np.sum(lengths)), key)

@@ -6,6 +6,7 @@ import torch
 from documents import Documents
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from hpc_llm.training.data.packing import RowKey
 from hpc_llm.training.data.rows import IGNORED, Counts, below, side_by_side
 from hpc_llm.training.data.shards import PackedReader
 from hpc_llm.training.kernels.losses import CausalLoss
@@ -41,7 +42,7 @@ def total(loss, parts):
 
 def epoch(rows, unit=None, length=None):
     """Read the text once, `rows` rows at a time."""
-    reader = PackedReader(Documents(TEXT), np.array(LENGTHS), 32, 3, unit)
+    reader = PackedReader(Documents(TEXT), sum(LENGTHS), RowKey(32, 3, unit))
     n = reader.rows_per_epoch
     return [reader.read(range(i, min(n, i + rows)), length) for i in range(0, n, rows)]
 

@@ -7,6 +7,7 @@ import pytest
 from documents import Documents, numbered
 
 from hpc_llm.training.data.mixture import MixedReader
+from hpc_llm.training.data.packing import RowKey
 from hpc_llm.training.data.shards import PackedReader
 
 DRAWN = np.random.default_rng(2)
@@ -16,7 +17,7 @@ LONG, SHORT, THIRD = (DRAWN.integers(*bounds, 300) for bounds in ((20, 64), (2, 
 def text(lengths, first, unit=None):
     """Return the reader of documents whose tokens all are `first`."""
     documents = Documents([np.full(n, first) for n in lengths])
-    return PackedReader(documents, lengths * 2, 64, 3, unit)
+    return PackedReader(documents, 2 * int(lengths.sum()), RowKey(64, 3, unit))
 
 
 @pytest.mark.parametrize("unit", [None, 4])

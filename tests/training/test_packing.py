@@ -7,38 +7,69 @@ import numpy as np
 import pytest
 import sentencepiece
 from documents import numbered
+from plain_packing import plain_digest, plain_rows
 
-from hpc_llm.training.data.packing import group, pack
+from hpc_llm.training.data import packing
+from hpc_llm.training.data.packing import RowKey, arrange, epoch_order
 from hpc_llm.training.data.rows import IGNORED
 
+DRAWN = np.random.default_rng(0)
 MIXED = np.random.default_rng(0).integers(1, 60, 200)
 
 
 @pytest.mark.parametrize("capacity", [8, 16, 100])
 @pytest.mark.parametrize("unit", [None, 1, 4])
 def test_every_token_is_in_one_row(capacity, unit):
-    packing = pack(MIXED, capacity, 1) if unit is None else group(MIXED, capacity, unit, 1)
+    found = arrange(MIXED, RowKey(capacity, 1, unit))
     seen = set()
-    for document, start, length in zip(
-        packing.documents, packing.starts, packing.lengths, strict=True
-    ):
+    for document, start, length in found.pieces.tolist():
         seen |= {(document, start + i) for i in range(length)}
-    assert len(seen) == packing.lengths.sum() == MIXED.sum()
-    assert packing.offsets[-1] == len(packing.documents)
+    assert len(seen) == found.pieces["length"].sum() == MIXED.sum() == found.totals.tokens
+    assert found.offsets[-1] == len(found.pieces)
+
+
+ORDERS = {
+    "several windows": (DRAWN.lognormal(3, 0.6, 36_000).astype(int).clip(1, 300), RowKey(64, 2)),
+    "one length in most windows": (DRAWN.choice([13, 21, 64, 65], 40_000), RowKey(64, 5)),
+    "a document of several windows": (np.array([9, 80_000, 0, 60_000, 7]), RowKey(4, 1)),
+    "singles": (DRAWN.integers(1, 512, 60), RowKey(512, 3)),
+    "one": (np.array([5]), RowKey(8, 1)),
+    "grouped": (DRAWN.lognormal(3, 0.6, 20_000).astype(int).clip(1, 300), RowKey(64, 2, 4)),
+    "grouped, one row each": (MIXED, RowKey(100, 4, 1)),
+    "grouped, last unit partly empty": (np.array([3, 60, 60]), RowKey(64, 1, 8)),
+}
+
+
+@pytest.mark.parametrize("text", ORDERS)
+def test_rows_are_those_of_the_plain_algorithm(text, monkeypatch):
+    lengths, key = ORDERS[text]
+    monkeypatch.setattr(packing, "BAND", 4000)  # several bands of grouped segments
+    found, rows = arrange(lengths, key), plain_rows(lengths, key)
+    assert found.pieces.tolist() == [piece for row in rows for piece in row]
+    assert found.offsets.tolist() == np.cumsum([0, *map(len, rows)]).tolist()
+    assert found.totals.digest == plain_digest(rows, key)
+    assert found.totals.tokens == lengths.sum()
+    assert found.totals.squares == sum(length**2 for row in rows for _, _, length in row)
+
+
+@pytest.mark.parametrize("units", [0, 1, 7, 100_000])
+def test_rows_are_shuffled_as_numpy_permutes(units):
+    expected = np.random.default_rng([3, 1, 2]).permutation(units)
+    assert (epoch_order(units, seed=3, epoch=2) == expected).all()
 
 
 @pytest.mark.parametrize("capacity", [8, 16, 100])
 def test_no_packed_row_is_too_long_and_none_empty(capacity):
-    packing = pack(MIXED, capacity, seed=1)
-    rows = np.add.reduceat(packing.lengths, packing.offsets[:-1])
+    found = arrange(MIXED, RowKey(capacity, seed=1))
+    rows = np.add.reduceat(found.pieces["length"], found.offsets[:-1])
     assert rows.max() <= capacity
-    assert np.diff(packing.offsets).min() > 0
+    assert np.diff(found.offsets).min() > 0
 
 
 def test_documents_that_fit_are_never_cut():
     lengths = np.random.default_rng(0).integers(1, 60, 5000)
-    packing = pack(lengths, 64, seed=1)
-    assert (packing.lengths == lengths[packing.documents]).all()
+    found = arrange(lengths, RowKey(64, seed=1))
+    assert (found.pieces["length"] == lengths[found.pieces["document"]]).all()
 
 
 def best_fit_decreasing(lengths, capacity):
@@ -52,7 +83,6 @@ def best_fit_decreasing(lengths, capacity):
     return len(room)
 
 
-DRAWN = np.random.default_rng(0)
 TEXTS = {
     "uniform": DRAWN.integers(1, 60, 3000),
     "stories": DRAWN.normal(20, 4, 3000).astype(int).clip(1, 64),
@@ -64,15 +94,15 @@ TEXTS = {
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_packing_takes_no_more_rows_than_best_fit_decreasing(text):
-    ours, textbook = pack(TEXTS[text], 64, 1).rows, best_fit_decreasing(TEXTS[text], 64)
-    assert ours <= textbook
+    ours = arrange(TEXTS[text], RowKey(64, seed=1)).rows
+    assert ours <= best_fit_decreasing(TEXTS[text], 64)
 
 
 def test_a_large_text_is_packed_window_by_window():
     lengths = np.random.default_rng(0).integers(1, 60, 40_000)  # three windows
-    packing = pack(lengths, 64, seed=1)
-    assert sorted(packing.documents) == list(range(40_000))
-    assert lengths.sum() / (64 * packing.rows) > 0.99
+    found = arrange(lengths, RowKey(64, seed=1))
+    assert sorted(found.pieces["document"]) == list(range(40_000))
+    assert lengths.sum() / (64 * found.rows) > 0.99
 
 
 @pytest.mark.parametrize(
@@ -80,7 +110,7 @@ def test_a_large_text_is_packed_window_by_window():
     [([16, 16], 2), ([8] * 6, 3), ([9] * 5, 5), ([10, 6, 5, 5, 6], 2), ([40], 3), ([1], 1)],
 )
 def test_small_texts_take_as_few_rows_as_they_can(lengths, rows):
-    assert pack(np.array(lengths), 16, seed=1).rows == rows
+    assert arrange(np.array(lengths), RowKey(16, seed=1)).rows == rows
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +124,9 @@ def stories(shared):
 
 
 def test_real_stories_fill_their_rows(stories):
-    packing = pack(stories, 2048, seed=1)
-    assert (packing.lengths == stories[packing.documents]).all()
-    assert stories.sum() / (2048 * packing.rows) > 0.99
+    found = arrange(stories, RowKey(2048, seed=1))
+    assert (found.pieces["length"] == stories[found.pieces["document"]]).all()
+    assert stories.sum() / (2048 * found.rows) > 0.99
 
 
 def test_real_stories_by_length_need_little_padding(stories):

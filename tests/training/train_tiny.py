@@ -37,6 +37,7 @@ from hpc_llm.training.checkpoints.branches import branch_path, keep_branches
 from hpc_llm.training.checkpoints.states import full_parameter
 from hpc_llm.training.data.batches import BatchPlan, plan_batches
 from hpc_llm.training.data.mixture import MixedReader
+from hpc_llm.training.data.packing import RowKey
 from hpc_llm.training.data.shards import PackedReader
 from hpc_llm.training.loop import train
 from hpc_llm.training.schedules import StageLength
@@ -55,7 +56,8 @@ def text(seed):
 def reader_of(settings, plan, seed):
     """Return the reader of a text, and of another one where some is replayed."""
     unit = plan.rows if settings.batching == "grouped" else None
-    readers = [PackedReader(d, d.sizes, 32, 1, unit) for d in (text(seed), text(6))]
+    key = RowKey(32, 1, unit)
+    readers = [PackedReader(d, int(d.sizes.sum()), key) for d in (text(seed), text(6))]
     if not settings.replay:
         return readers[0]
     return MixedReader(readers, [1 - settings.replay, settings.replay], 1)

@@ -5,7 +5,6 @@ rank can compute any row of any step without history, and a run that resumes, or
 another number of ranks, reads the same rows in the same order.
 """
 
-import hashlib
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -15,45 +14,32 @@ import numpy as np
 
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import fingerprint
-from hpc_llm.training.data.packing import group, pack
+from hpc_llm.training.data.packing import Packing, RowKey, arrange, epoch_order
 from hpc_llm.training.data.rows import Pieces, Rows, below, side_by_side
 
-__all__ = ["PackedReader", "load_byte_counts"]
+__all__ = ["PackedReader", "count_bytes"]
 
 
 class PackedReader:
     """Rows of a text, in an order that depends only on the seed."""
 
     def __init__(
-        self,
-        documents: Any,
-        byte_counts: np.ndarray,
-        capacity: int,
-        seed: int,
-        unit: int | None = None,
-        data: str = "",
+        self, documents: Any, text_bytes: int, key: RowKey, packing: Packing | None = None
     ) -> None:
-        """Read `documents` (an `MMapIndexedDataset`, one document per entry), packed.
-
-        With `unit`, documents are stacked instead, grouped by length in units of `unit` rows
-        (`packing.group`). `data` is the fingerprint of their content.
+        """Read `documents` (an `MMapIndexedDataset`, one document per entry) of `text_bytes` UTF-8
+        bytes, in the rows of `packing` (None: computed from `key`).
         """
         if len(documents) == 0:
             raise UserError("corpus", None, "the training text has no documents", "add text")
         self.documents = documents
-        self.seed = seed
-        self.capacity = capacity
-        self.apart = unit is not None
-        lengths = np.asarray(documents.sizes)
-        self.packing = (
-            pack(lengths, capacity, seed) if unit is None else group(lengths, capacity, unit, seed)
-        )
-        self.bytes_per_token = float(byte_counts.sum()) / float(lengths.sum())
-        pieces = self.packing.lengths.astype(np.float64)
-        self.tokens_per_row = float(pieces.sum()) / self.packing.rows
-        self.squares_per_row = float((pieces**2).sum()) / self.packing.rows
+        self.key = key
+        self.packing = packing or arrange(np.asarray(documents.sizes), key)
+        totals, rows = self.packing.totals, self.packing.rows
+        self.bytes_per_token = text_bytes / totals.tokens
+        self.tokens_per_row = totals.tokens / rows
+        self.squares_per_row = totals.squares / rows
         self._order = lru_cache(maxsize=2)(self._epoch_order)
-        self.fingerprint = fingerprint(data, seed, capacity, unit, self._rows_digest())
+        self.fingerprint = fingerprint(key.data, key.seed, key.capacity, key.unit, totals.digest)
 
     @property
     def rows_per_epoch(self) -> int:
@@ -66,27 +52,15 @@ class PackedReader:
         return self.packing.unit
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
-        units = self.packing.rows // self.unit
-        return np.random.default_rng([self.seed, 1, epoch]).permutation(units)
-
-    def _rows_digest(self) -> str:
-        """Hash the packing and the order of epoch 0: other software versions may differ."""
-        digest = hashlib.sha256()
-        for values in (self.packing.offsets, self.packing.documents, self._order(0)):
-            digest.update(values.astype(np.int64).tobytes())
-        return digest.hexdigest()
+        return epoch_order(self.packing.rows // self.unit, self.key.seed, epoch)
 
     def pieces(self, number: int) -> Pieces:
         """Return the segments in the row with this global index."""
         packing = self.packing
         epoch, place = divmod(number, packing.rows)
         row = int(self._order(epoch)[place // self.unit]) * self.unit + place % self.unit
-        return [
-            self.documents.get(
-                int(packing.documents[i]), int(packing.starts[i]), int(packing.lengths[i])
-            )
-            for i in range(packing.offsets[row], packing.offsets[row + 1])
-        ]
+        begin, end = packing.offsets[row : row + 2]
+        return [self.documents.get(*piece) for piece in packing.pieces[begin:end].tolist()]
 
     def read(self, numbers: Iterable[int], length: int | None = None) -> Rows:
         """Return the rows with these global indices, cut to `length` tokens if given."""
@@ -94,11 +68,11 @@ class PackedReader:
 
     def lay_out(self, rows: list[Pieces], length: int | None = None) -> Rows:
         """Return rows with these segments, in the layout of this reader."""
-        if self.apart:
-            return below(rows, self.capacity)
-        return side_by_side(rows, self.capacity, length)
+        if self.key.unit is not None:
+            return below(rows, self.key.capacity)
+        return side_by_side(rows, self.key.capacity, length)
 
 
-def load_byte_counts(prefix: Path) -> np.ndarray:
-    """Read the UTF-8 byte count of each document, stored beside the shard."""
-    return np.load(prefix.with_name(prefix.name + ".bytes.npy"))
+def count_bytes(prefix: Path) -> int:
+    """Return the UTF-8 bytes of a text, of which those of each document are beside the shard."""
+    return int(np.load(prefix.with_name(prefix.name + ".bytes.npy"), mmap_mode="r").sum())
