@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from hpc_llm import config
 from hpc_llm.accounting import Architecture, StageFlops, stage_method
 from hpc_llm.corpus import read_documents
+from hpc_llm.distributed import Ranks
 from hpc_llm.settings import RunConfig
 from hpc_llm.stages.reader import TrainingText, open_reader
 from hpc_llm.surgery.loading import DTYPES
@@ -132,7 +133,7 @@ class Case:
         """Return the sequences of the first steps, in the order in which hpc_llm reads them."""
         cfg = self.settings()
         plan = plan_batches(cfg.train, 1, None)
-        reader = open_reader(cfg, self.text(), plan, VOCABULARY)
+        reader = open_reader(cfg, self.text(), plan, VOCABULARY, Ranks())
         return [reader.read(part) for step in range(steps) for part in plan.indices(step, 0)]
 
     def step_flops(self, steps: int) -> float:

@@ -37,7 +37,7 @@ from hpc_llm.rundir import (
 )
 from hpc_llm.rundir.checksums import sealed, unsealed
 
-__all__ = ["CacheEntry", "SharedCache"]
+__all__ = ["CacheEntry", "SharedCache", "link_folder"]
 
 FICLONE = 0x40049409  # linux/fs.h: share the blocks of a file on Btrfs, XFS and others
 POLL_SECONDS = 1.0
@@ -146,8 +146,7 @@ class SharedCache:
         for name in stage.owns:
             source, target = entry.path / "files" / name, folder.path / name
             if source.is_dir():
-                with replaced_folder(target) as temporary:
-                    _link_tree(source, temporary)
+                link_folder(source, target)
             else:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 temporary = temporary_beside(target)
@@ -207,6 +206,12 @@ def _locked(handle: IO[str]) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """Replace the folder `target` by links to the files below `source`."""
+    with replaced_folder(target) as temporary:
+        _link_tree(source, temporary)
 
 
 def _link_tree(source: Path, target: Path) -> None:

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_llm.distributed import Ranks
 from hpc_llm.settings import RunConfig
+from hpc_llm.stages.row_index import open_rows
 from hpc_llm.tokenizer.encode import open_shards
 from hpc_llm.tokenizer.shard_files import check_shards
 from hpc_llm.training.data.batches import BatchPlan
+from hpc_llm.training.data.index import RowIndex
 from hpc_llm.training.data.mixture import MixedReader, Reader
 from hpc_llm.training.data.packing import RowKey
 from hpc_llm.training.data.shards import PackedReader, count_bytes
@@ -23,10 +26,14 @@ class TrainingText:
     """The sentencepiece model that encoded them."""
     shares: Mapping[Path, float]
     """Shares of the tokens by the prefix of the shards, the main text first."""
+    shared: Path | None = None
+    """Folder in the shared cache for the indexes of their rows."""
 
 
-def open_reader(cfg: RunConfig, text: TrainingText, plan: BatchPlan, rows: int) -> Reader:
-    """Return the reader of `text` for a model of `rows` embeddings.
+def open_reader(
+    cfg: RunConfig, text: TrainingText, plan: BatchPlan, rows: int, ranks: Ranks
+) -> Reader:
+    """Return the reader of `text` for a model of `rows` embeddings (collective).
 
     Raises `UserError` for shards that are incomplete, have changed or use another vocabulary.
     """
@@ -35,5 +42,13 @@ def open_reader(cfg: RunConfig, text: TrainingText, plan: BatchPlan, rows: int) 
     for prefix in text.shares:
         data = check_shards(prefix, text.vocabulary, rows)
         key = RowKey(plan.sequence_length, cfg.seed, unit, data)
-        readers.append(PackedReader(open_shards(prefix), count_bytes(prefix), key))
+        readers.append(_reader(prefix, key, ranks, text.shared))
     return MixedReader(readers, list(text.shares.values()), cfg.seed) if readers[1:] else readers[0]
+
+
+def _reader(prefix: Path, key: RowKey, ranks: Ranks, shared: Path | None) -> PackedReader:
+    documents = open_shards(prefix)
+    index = RowIndex.beside(prefix, key, len(documents))
+    found = open_rows(index, documents.sizes, lambda: count_bytes(prefix), ranks, shared)
+    packing, text_bytes = found or (None, count_bytes(prefix))
+    return PackedReader(documents, text_bytes, key, packing)

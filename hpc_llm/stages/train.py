@@ -8,6 +8,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from hpc_llm.pipeline.cache import SharedCache
 from hpc_llm.pipeline.context import Context
 from hpc_llm.pipeline.table import point_of
 from hpc_llm.rundir import (
@@ -55,7 +56,11 @@ def starting_point(context: Context, stage: str) -> tuple[PreTrainedModel, Train
     model = start_model(context, before[-1] if before else None, to_train=True)
     folder = context.stage_folder("tokenizer")
     shares = {folder / "shards" / text: share for text, share in cfg.text_of(stage).items()}
-    return model, TrainingText(vocabulary=folder / MODEL_NAME, shares=shares)
+    shared = None
+    if cfg.cache:
+        entry = SharedCache.of(cfg.runs_dir).entry(context.stage("tokenizer"))
+        shared = entry.path / "rows"
+    return model, TrainingText(vocabulary=folder / MODEL_NAME, shares=shares, shared=shared)
 
 
 def _write(context: Context, folder: Path, trained: TrainedStage, spec: StageSpec) -> None:

@@ -53,7 +53,8 @@ def build_spec(
     plan = plan_batches(cfg.train, context.layout.data, context_length(model.config.to_dict()))
     model = model.to(process_group.device_of())
     cfg = _with_batching(cfg, name, model, plan)
-    reader = open_reader(cfg, text, plan, full_shape(model.get_input_embeddings().weight)[0])
+    embeddings = full_shape(model.get_input_embeddings().weight)[0]
+    reader = open_reader(cfg, text, plan, embeddings, context.ranks)
     _check_branches(cfg, name, stage_steps(stage, plan, reader.rows_per_epoch))
     branch = _branch(context, name)
     if branch is not None:

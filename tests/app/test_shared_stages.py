@@ -45,6 +45,16 @@ def test_linked_stages_give_the_measures_of_a_run_by_itself(sweep):
     assert linked(sweep / "alone") == []
 
 
+def test_trials_share_the_order_of_rows(sweep):
+    shards = [sweep / "grid" / str(number) / "tokenizer/shards" for number in range(len(ALPHAS))]
+    indexes = [sorted(folder.glob(".target-*/pieces.bin")) for folder in shards]
+    assert [len(found) for found in indexes] == [1] * len(ALPHAS)  # both stages use it
+    linked = {(folder / "target.bin").stat().st_nlink > 1 for folder in shards}
+    assert {found[0].stat().st_nlink > 1 for found in indexes} == linked
+    entry = next(sweep.glob(".cache/tokenizer-*/rows"))
+    assert [path.name for path in entry.iterdir()] == [indexes[0][0].parent.name]
+
+
 def test_the_cache_is_listed_and_cleaned(sweep):
     said = hpc_llm("cache", str(sweep)).stdout
     for stage in SHARED:

@@ -71,9 +71,9 @@ def strike(folder: Path, name: str, kind: str, other: Path, seed: int = 0) -> bo
 
 
 def files_of(folder: Path) -> list[str]:
-    """Return the files of a run folder, relative to it."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return [str(p.relative_to(folder)) for p in paths if not p.name.startswith(".")]
+    """Return the files of a run folder, relative to it, without derived and temporary ones."""
+    paths = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    return [str(p) for p in paths if not any(part.startswith(".") for part in p.parts)]
 
 
 def bytes_of(folder: Path) -> dict[str, str]:
