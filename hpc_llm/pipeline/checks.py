@@ -65,7 +65,7 @@ def _check_model(cfg: RunConfig, todo: Sequence[Stage]) -> None:
         return
     check_hub_id(cfg.model)
     check_model_files(cfg.model.path, cfg.model)
-    known = linear_names(check_base(cfg.model.path))
+    known = linear_names(check_base(cfg.model.path, cfg.model.revision))
     for name in cfg.adaptation if known else ():
         adapter = trains(cfg.stages[name]).adapter
         if adapter is not None and adapter.targets != ALL_LAYERS:

@@ -11,7 +11,8 @@ from hpc_llm.accounting.config_keys import check_values
 from hpc_llm.accounting.model_file import read_config
 from hpc_llm.errors import UserError
 from hpc_llm.surgery.families import check_family
-from hpc_llm.surgery.hub import names_hub_id
+from hpc_llm.surgery.headers import tensors_of
+from hpc_llm.surgery.hub import cached_folder, names_hub_id
 
 __all__ = ["check_base", "check_model_folder", "linear_names", "tensor_shapes"]
 
@@ -48,22 +49,21 @@ def check_model_folder(path: str) -> None:
     raise UserError(KEY, path, "has no weights", fix)
 
 
-def check_base(path: str) -> Shapes:
+def check_base(path: str, revision: str | None = None) -> Shapes:
     """Raise `UserError` for a base model that cannot be adapted; return its tensors by name.
 
     Checked are family, tokenizer files, the completeness of the weights and the size of the
-    vocabulary. A hub id is not checked: it gives {}.
+    vocabulary. Of a hub id only the configuration is checked, if it is in the cache: it gives {}.
     """
     check_model_folder(path)
     folder = Path(path).expanduser()
     if not folder.is_dir():
+        cached = cached_folder(path, revision)
+        if cached is not None and (cached / "config.json").is_file():
+            _check_config(read_config(cached / "config.json"), path)
         return {}
     config = read_config(folder / "config.json")
-    check_family(config, path)
-    check_values(config)
-    for name in SIZES:
-        if isinstance(size := config.get(name), int) and size < 1:
-            raise UserError(f"config.json: {name}", size, "must be 1 or above", "use its own file")
+    _check_config(config, path)
     if not any((folder / name).is_file() for name in TOKENIZERS):
         rule = f"has no tokenizer: none of {', '.join(TOKENIZERS)}"
         raise UserError(KEY, path, rule, "copy the files of its tokenizer into it")
@@ -71,6 +71,14 @@ def check_base(path: str) -> Shapes:
     shapes = tensor_shapes(folder)
     _check_vocabulary(path, config, shapes)
     return shapes
+
+
+def _check_config(config: Mapping[str, Any], path: str) -> None:
+    check_family(config, path)
+    check_values(config)
+    for name in SIZES:
+        if isinstance(size := config.get(name), int) and size < 1:
+            raise UserError(f"config.json: {name}", size, "must be 1 or above", "use its own file")
 
 
 def _check_tokenizer(file: Path) -> None:
@@ -93,8 +101,6 @@ def tensor_shapes(folder: Path) -> Shapes:
     Raises `UserError` for a file that the index names and the folder lacks, and for one that is cut
     off or damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
     index = folder / "model.safetensors.index.json"
     names = ["model.safetensors"]
     if index.is_file():
@@ -105,18 +111,11 @@ def tensor_shapes(folder: Path) -> Shapes:
     for file in (folder / name for name in names):
         if not file.is_file():
             raise UserError(str(file), None, f"is missing; {index.name} names it", AGAIN)
-        try:
-            with safe_open(file, "numpy") as tensors:
-                for name in tensors.keys():  # noqa: SIM118, not a mapping
-                    part = tensors.get_slice(name)
-                    shapes[name] = tuple(part.get_shape())
-                    if name.endswith(".weight") and part.get_dtype() not in FLOATS:
-                        rule = f"{name} has numbers of type {part.get_dtype()}"
-                        fix = "use the model before its quantisation"
-                        raise UserError(str(file), None, rule, fix)
-        except SafetensorError as error:
-            rule = f"cannot be read ({' '.join(str(error).split())})"
-            raise UserError(str(file), None, rule, AGAIN) from error
+        for name, (kind, shape) in tensors_of(file).items():
+            shapes[name] = shape
+            if name.endswith(".weight") and kind not in FLOATS:
+                rule = f"{name} has numbers of type {kind}"
+                raise UserError(str(file), None, rule, "use the model before its quantisation")
     return shapes
 
 

@@ -9,7 +9,6 @@ Needs no torch, so that a job is refused on the login node.
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,13 @@ from hpc_llm.errors import UserError
 from hpc_llm.rundir import bounded_json
 from hpc_llm.settings import ModelSettings
 from hpc_llm.surgery.families import causal_families
+from hpc_llm.surgery.headers import tensors_of
+from hpc_llm.surgery.hub import cached_folder
 
 __all__ = ["check_model_files"]
 
 CONFIG, TOKENIZER, GENERATION = "config.json", "tokenizer_config.json", "generation_config.json"
 ADAPTER = "adapter_config.json"
-SMALL_FILES = (CONFIG, TOKENIZER, GENERATION, ADAPTER, "*.index.json")
 PLAIN_ATTENTION = (
     None,
     "eager",
@@ -57,7 +57,7 @@ def check_model_files(path: str, settings: ModelSettings, *, fetch: bool = False
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        cached = _cached(path, settings.revision, fetch)
+        cached = cached_folder(path, settings.revision, fetch=fetch)
         if cached is None:
             return
         folder = cached
@@ -72,26 +72,12 @@ def check_model_files(path: str, settings: ModelSettings, *, fetch: bool = False
     _check_shipped_code(folder)
 
 
-def _cached(name: str, revision: str | None, fetch: bool) -> Path | None:
-    """Return the folder of a hub id in the local cache; None if it is not there."""
-    from huggingface_hub import snapshot_download
-
-    small = list(SMALL_FILES)
-    with suppress(OSError, ValueError):  # not downloaded yet, no network, or no hub id
-        return Path(
-            snapshot_download(
-                name, revision=revision, allow_patterns=small, local_files_only=not fetch
-            )
-        )
-    return None
-
-
 def _check_weights(folder: Path) -> None:
     """Check that every weights file is a complete safetensors file, and what the indexes name."""
     for file in sorted(folder.glob("*.safetensors")):
         if not file.is_file():
             raise UserError(str(file), None, "is no file", "download it again")
-        _check_header(file)
+        tensors_of(file)
     for index in sorted(folder.glob("*.index.json")):
         if not index.name.endswith(".safetensors.index.json"):
             continue  # of pickled weights, which are not loaded
@@ -100,21 +86,6 @@ def _check_weights(folder: Path) -> None:
             raise UserError(str(index), None, "has no weight_map", "use the original file")
         for name in sorted({str(name) for name in names.values()}):
             _check_name(index, name)
-
-
-def _check_header(file: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    fix = "download it again, or convert the weights to safetensors"
-    try:
-        with safe_open(file, "numpy"):
-            return
-    except SafetensorError as error:
-        rule = f"is no complete safetensors file ({' '.join(str(error).split())})"
-        with file.open("rb") as handle:
-            if handle.read(2).startswith((b"PK", b"\x80")):  # may also begin a header's length
-                rule = "is a pickle under the name of a safetensors file; pickles are not loaded"
-        raise UserError(str(file), None, rule, fix) from error
 
 
 def _check_name(source: Path, name: str) -> None:

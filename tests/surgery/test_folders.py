@@ -6,6 +6,7 @@ from pathlib import Path
 
 import families
 import pytest
+import safetensors
 import torch
 from errors import user_error
 from safetensors.torch import load_file, save_file
@@ -14,6 +15,7 @@ from tiny import settings
 from hpc_llm.accounting.method import own_names
 from hpc_llm.surgery.folders import check_base, linear_names
 from hpc_llm.surgery.loading import load_model
+from hpc_llm.surgery.trust import check_model_files
 
 
 @pytest.fixture
@@ -144,3 +146,20 @@ def test_weights_without_a_place_are_named(folder, caplog):
     with caplog.at_level("INFO", logger="hpc_llm"):
         load_model(folder, settings("experiment=example").model, "fp32")
     assert next(iter(more)) in caplog.text
+
+
+def test_a_header_is_read_once_until_its_file_changes(folder, monkeypatch):
+    opened = []
+
+    def counted(file, *arguments, open_file=safetensors.safe_open):
+        opened.append(Path(file).name)
+        return open_file(file, *arguments)
+
+    monkeypatch.setattr(safetensors, "safe_open", counted)
+    for _ in range(2):
+        check_model_files(str(folder), settings().model)
+        shapes = check_base(str(folder))
+    assert opened == ["model.safetensors"]
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights | {"more": torch.zeros(3)}, folder / "model.safetensors")
+    assert check_base(str(folder)) == shapes | {"more": (3,)}
