@@ -5,11 +5,13 @@ Exit codes: 0 done, 1 failed, 2 wrong input, 3 the budget is spent, 4 preflight 
 """
 
 import errno
+import faulthandler
 import importlib
 import logging
 import os
 import sys
 import traceback
+from contextlib import suppress
 
 import hpc_llm
 from hpc_llm.app.arguments import parse
@@ -45,6 +47,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code, whatever becomes of its output."""
     os.environ.update(SAFE_PATH)  # for every child process, also those of libraries
     os.environ.setdefault("USE_HUB_KERNELS", "NO")  # transformers would fetch code and run it
+    with suppress(AttributeError, OSError, ValueError):  # stderr may be closed, or no file
+        faulthandler.enable(all_threads=False)  # says where native code aborted
     with lasting_output():
         return _run(argv)
 

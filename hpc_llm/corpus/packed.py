@@ -74,8 +74,8 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             with path.open("rb") as stream:
                 yield stream
     except (EOFError, zlib.error, OSError) as error:
-        if getattr(error, "errno", None) is not None:  # the disk, not the data
-            raise
+        if isinstance(error, OSError) and error.errno is not None:  # the disk, not the data
+            raise OSError(error.errno, error.strerror, str(path)) from error
         text = " ".join(str(error).split())
         rule = f"the archive is damaged: corrupt or truncated {suffix[1:]} file ({text})"
         raise UserError(str(path), None, rule, "copy or download it again") from error

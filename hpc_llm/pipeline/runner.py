@@ -17,7 +17,7 @@ from hpc_llm.pipeline.crash_loop import refuse_crash_loop
 from hpc_llm.pipeline.fingerprints import Stage
 from hpc_llm.pipeline.integrity import refuse_damaged, verified_todo
 from hpc_llm.pipeline.todo import inputs_of, is_done, is_stale, wanted
-from hpc_llm.rundir import RunFolder, join_start, start_number, take_inventory
+from hpc_llm.rundir import RunFolder, join_start, start_number, system_errors, take_inventory
 
 __all__ = ["run", "run_rerun"]
 
@@ -143,10 +143,11 @@ def _run_stage(context: Context, stage: Stage) -> None:
         computed = result is None
         if result is None:
             work = importlib.import_module(f"hpc_llm.stages.{stage.row.module}").run
-            if stage.all_ranks:
-                result = work(context, stage.name)
-            else:
-                result = _on_first_rank(context, lambda: work(context, stage.name))
+            with system_errors(context.stage_folder(stage.name)):  # of libraries, without a path
+                if stage.all_ranks:
+                    result = work(context, stage.name)
+                else:
+                    result = _on_first_rank(context, lambda: work(context, stage.name))
             measure_energy(context.account, context.ranks)
         assert result is not None
         seconds = time.monotonic() - began

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,16 +24,27 @@ def limit_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("kib", [1, 20])  # the configuration, the corpus
-def test_a_file_that_may_not_grow_is_one_line(limit_files, kib: int, tmp_path: Path, capfd) -> None:
-    limit_files(kib)
+@pytest.mark.parametrize(
+    ("kib", "verb", "place"),
+    [(1, "corpus", "config.yaml"), (20, "corpus", "corpus"), (30, "tokenizer", "tokenizer")],
+)
+def test_a_file_that_may_not_grow_is_one_line(
+    limit_files, kib: int, verb: str, place: str, shared: Path, tmp_path: Path, capfd
+) -> None:
     words = ["experiment=example", f"runs_dir={tmp_path}/runs", "cache=false", "tracking=off"]
-    code = main(["corpus", *words])
+    words += ["corpus.max_documents=60", "run=a", "recipe=two_stage"]
+    words += [f"model.path={shared}/data/models/stories260K-hf", "tokenizer.vocab_size=1024"]
+    if verb == "tokenizer":
+        main(["corpus", *words])
+    capfd.readouterr()
+    limit_files(kib)
+    code = main([verb, *words])
     said = capfd.readouterr().err
     lines = [line for line in said.splitlines() if line.startswith("hpc-llm: ")]
     assert (code, len(lines)) == (2, 1), said
     assert "Traceback" not in said
     assert f"{kib} KiB" in lines[0]
+    assert f"{tmp_path}/runs/a/{place}" in lines[0]
     assert not list((tmp_path / "runs").rglob(".*.tmp"))
 
 
@@ -113,3 +125,20 @@ def test_too_little_memory_for_the_vocabulary_is_refused_before_it_aborts(tmp_pa
     command = [sys.executable, "-c", program, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
     assert done.returncode == 7, done.stderr
+
+
+def test_a_native_abort_says_where(tmp_path: Path) -> None:
+    """Native code that lacks memory aborts: no exception, and no launcher that would report it."""
+    for folder in ("methods", "conf/method"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "methods/aborts.py").write_text("import os\nos.abort()\n")
+    (tmp_path / "conf/method/aborts.yaml").write_text("method: aborts\n")
+    words = ["plan", "experiment=example", "+method@stages.x=aborts"]
+    done = subprocess.run(
+        [sys.executable, "-m", "hpc_llm.app", *words],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "HPC_LLM_PLUGINS": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGABRT
+    assert "Aborted" in done.stderr
+    assert str(tmp_path / "methods/aborts.py") in done.stderr
