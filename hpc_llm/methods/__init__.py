@@ -47,6 +47,9 @@ class Adapter:
     """Element-wise factors. IA3: ("out",)."""
     targets: tuple[str, ...] = ALL_LAYERS
     """Adapted linear layers, by the last part of their name; ("all",): all of the body."""
+    stacked: tuple[str, ...] = ()
+    """Adapted weights of stacked experts, by the last parts of their names. The costs of such an
+    adapter are counted on the model."""
 
     def __post_init__(self) -> None:
         """Raise `UserError` for a length that is neither a number nor "in" or "out"."""

@@ -22,6 +22,9 @@ class LoraSettings(StageSettings):
     """Updates are scaled by alpha / r."""
     targets: list[str]
     """Adapted linear layers, by the last part of their name; [all]: all of the body."""
+    target_parameters: list[str]
+    """Adapted weights of stacked experts, which are no layers, by the last parts of their names
+    (experts.gate_up_proj); []: those of families whose names peft knows."""
     train_embeddings: bool
     """Also train input embedding and LM head, in full."""
     embedding_rate_ratio: float = positive(1e6)
@@ -35,6 +38,8 @@ class LoraSettings(StageSettings):
         super().check(key)
         if not self.targets:
             raise UserError(f"{key}.targets", "[]", "must name linear layers", "use [all] for all")
+        if len(set(self.target_parameters)) < len(self.target_parameters):
+            raise UserError(f"{key}.target_parameters", self.target_parameters, "has a name twice")
 
 
 def _trains(stage: LoraSettings) -> Trains:
@@ -45,6 +50,7 @@ def _trains(stage: LoraSettings) -> Trains:
             label=f"LoRA r{stage.rank}",
             factors=(("in", stage.rank), (stage.rank, "out")),
             targets=tuple(stage.targets),
+            stacked=tuple(stage.target_parameters),
         ),
         embedding_rate=stage.embedding_rate_ratio,
         adapter_rates={"lora_B": stage.lora_b_rate_ratio},
@@ -53,6 +59,8 @@ def _trains(stage: LoraSettings) -> Trains:
 
 def _peft(stage: LoraSettings, targets: list[str]) -> tuple[str, dict[str, Any]]:
     arguments = {"r": stage.rank, "lora_alpha": stage.alpha, "target_modules": targets}
+    if stage.target_parameters:
+        arguments["target_parameters"] = stage.target_parameters
     return "LoraConfig", arguments
 
 

@@ -18,6 +18,7 @@ from hpc_llm.pipeline.fingerprints import Stage
 from hpc_llm.pipeline.table import point_of
 from hpc_llm.pipeline.tasks import check_questions
 from hpc_llm.pipeline.todo import refuse_missing, unfinished
+from hpc_llm.planning.counted import count_stages
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
 from hpc_llm.surgery.folders import check_base, linear_names
@@ -27,6 +28,7 @@ from hpc_llm.training.data.batches import plan_batches
 
 __all__ = ["check_start"]
 
+SHORT = 16  # tokens, for a model that is built only to look at its names
 READERS = ("tokenizer", "evaluate/base", "transplant")  # stages that read the base model
 
 
@@ -49,6 +51,7 @@ def check_start(
     points = (point_of(stage.name) for stage in todo if stage.row.module == "evaluate")
     check_questions(cfg, points)
     if any(stage.all_ranks for stage in todo):
+        _check_experts(cfg, {stage.name for stage in todo})
         longest = context_length(_model_config(cfg))
         layout = layout_of(world_size, cfg.parallel.sequence, cfg.parallel.tensor)
         for stage in todo:
@@ -70,6 +73,26 @@ def _check_model(cfg: RunConfig, todo: Sequence[Stage]) -> None:
         adapter = trains(cfg.stages[name]).adapter
         if adapter is not None and adapter.targets != ALL_LAYERS:
             own_names(adapter.targets, known, f"stages.{name}.targets")
+
+
+def _check_experts(cfg: RunConfig, todo: set[str]) -> None:
+    """Raise `UserError` for stacked expert weights that a model without weights does not have.
+
+    In a process of its own, which takes seconds; only if a stage names such weights.
+    """
+    config = _model_config(cfg)
+    names = [name for name in cfg.adaptation if f"train/{name}" in todo]
+    for name in names if config else ():
+        adapter = trains(cfg.stages[name]).adapter
+        if adapter is None or not adapter.stacked:
+            continue
+        try:
+            count_stages(config, {name: (cfg.tokenizer.vocab_size, cfg.stages[name])}, SHORT)
+        except UserError as error:
+            if error.key == "target_parameters":
+                key = f"stages.{name}.{error.key}"
+                raise UserError(key, error.value, error.rule, error.fix) from error
+            raise
 
 
 def _refuse_unmerged(cfg: RunConfig, todo: set[str]) -> None:

@@ -77,7 +77,7 @@ def _counted(works: Sequence[Work]) -> list[str]:
     """Say which FLOPs have no closed form, and what is unknown then."""
     sources = sorted({work.counted.plain.source for work in works if work.counted})
     return [
-        f"FLOPs: {SOURCES[source]}; this family has no closed form, so its memory is n/a"
+        f"FLOPs: {SOURCES[source]}; there is no closed form, so its memory is n/a"
         for source in sources
     ]
 

@@ -15,6 +15,7 @@ from hpc_llm.accounting.method import stage_method
 from hpc_llm.accounting.model_file import context_length, model_config
 from hpc_llm.accounting.money import priced
 from hpc_llm.errors import UserError
+from hpc_llm.methods import trains
 from hpc_llm.planning.budget import BudgetLine, plan_budget
 from hpc_llm.planning.counted import CountedStage, count_stages
 from hpc_llm.planning.fitting import Suggestion, suggestions
@@ -136,6 +137,12 @@ def _formula(config: Mapping[str, Any]) -> Architecture | None:
         return None
 
 
+def _adapts_experts(cfg: RunConfig) -> bool:
+    """Whether a stage has adapters on stacked experts, of which the closed form knows nothing."""
+    adapters = (trains(stage).adapter for stage in cfg.stages.values())
+    return any(adapter is not None and adapter.stacked for adapter in adapters)
+
+
 def _models(
     cfg: RunConfig, config: Mapping[str, Any], base: Architecture | None
 ) -> Mapping[str, Architecture | CountedStage]:
@@ -234,7 +241,7 @@ def make_plan(cfg: RunConfig) -> Plan:
     without an exchange rate and a micro-batch below one sequence.
     """
     config, remarks = model_config(cfg.model)
-    asked, base = cfg, _formula(config)
+    asked, base = cfg, None if _adapts_experts(cfg) else _formula(config)
     longest = context_length(config)
     cfg = _as_trained(asked, longest)
     models = _models(cfg, config, base)

@@ -108,7 +108,9 @@ def _with_batching(cfg: RunConfig, name: str, model: PreTrainedModel, plan: Batc
 
 def _costs(cfg: RunConfig, name: str, trainable: Trainable, plan: BatchPlan) -> StageFlops:
     """Return the costs of the steps of a stage, verified on the model or counted on it."""
-    formula = formula_of(trainable.causal)
+    adapter = trains(cfg.stages[name]).adapter
+    counted = adapter is not None and adapter.stacked
+    formula = None if counted else formula_of(trainable.causal)
     return known_costs(
         trainable.model,
         formula,

@@ -146,6 +146,26 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
     return sorted(names.difference(refused))
 
 
+def _stacked(model: torch.nn.Module) -> list[str]:
+    """Return the names of the stacked expert weights of a model."""
+    return [
+        name
+        for name, weight in model.named_parameters()
+        if len(full_shape(weight)) == 3 and "expert" in name
+    ]
+
+
+def _check_stacked(model: PreTrainedModel, targets: Sequence[str]) -> None:
+    """Raise `UserError` for a target that no stacked expert weight's name ends with."""
+    names = _stacked(model)
+    for target in targets:
+        if not any(f".{name}".endswith(f".{target}") for name in names):
+            known = ", ".join(sorted({".".join(name.split(".")[-2:]) for name in names}))
+            rule = f"{type(model).__name__} has no such stacked expert weight"
+            fix = f"use names out of {known}" if known else "use []: it has none"
+            raise UserError("target_parameters", target, rule, fix)
+
+
 def not_adapted(trainable: Trainable) -> list[str]:
     """Return the names of stacked expert weights that have no adapter, as they are in a layer.
 
@@ -156,11 +176,12 @@ def not_adapted(trainable: Trainable) -> list[str]:
         for module in trainable.model.modules()
         if isinstance(module, LoraLayer)
     }
+    weights = dict(trainable.causal.named_parameters())
     return sorted(
         {
             name.rsplit(".", 1)[-1]
-            for name, weight in trainable.causal.named_parameters()
-            if len(full_shape(weight)) == 3 and "expert" in name and id(weight) not in adapted
+            for name in _stacked(trainable.causal)
+            if id(weights[name]) not in adapted
         }
     )
 
@@ -169,6 +190,7 @@ def add_adapters(model: PreTrainedModel, stage: StageSettings, adapter: Adapter)
     """Add the adapters of the stage's method to its target layers. `UserError` for unknown ones."""
     known = linear_layers(model)
     targets = known if adapter.targets == ALL_LAYERS else own_names(adapter.targets, known)
+    _check_stacked(model, adapter.stacked)
     build = describe(stage.method).peft
     assert build is not None
     name, arguments = build(stage, targets)

@@ -72,6 +72,15 @@ def test_wrong_settings(refused, override, words, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_expert_weights_that_the_model_lacks(refused, tmp_path):
+    moe = ["experiment=example", "model.architecture.model_type=mixtral"]
+    moe.append("stages.lora.target_parameters=[experts.w9]")
+    line = refused("adapt", *moe, f"runs_dir={tmp_path}/runs")
+    assert "stages.lora.target_parameters=experts.w9:" in line
+    assert "experts.gate_up_proj" in line
+    assert not (tmp_path / "runs").exists()
+
+
 def test_rows_longer_than_the_model_reads(refused, bad_run, tmp_path, text):
     longer = ["train.sequence_length=4096", "train.batch_tokens=8192"]
     for line in (refused("adapt", *longer, f"runs_dir={tmp_path}/runs"), bad_run(text, *longer)):

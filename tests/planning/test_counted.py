@@ -65,3 +65,17 @@ def test_a_family_that_nobody_knows_is_refused():
     cfg.model.architecture = {"model_type": "llamma", **SIZES}
     with user_error("model_type", "transformers", value="llamma"):
         make_plan(cfg)
+
+
+def test_adapters_on_stacked_experts_are_counted() -> None:
+    config = {"model_type": "mixtral", **SIZES, "num_local_experts": 3}
+    names = ["experts.gate_up_proj", "experts.down_proj"]
+    stages = {
+        kind: (200, stage_of("lora", rank=2, train_embeddings=False, target_parameters=targets))
+        for kind, targets in (("plain", []), ("experts", names))
+    }
+    found = count_stages(config, stages, LENGTH)
+    assert found["plain"].without_adapters == ("down_proj", "gate_up_proj")
+    assert found["experts"].without_adapters == ()
+    more = 2 * 3 * 2 * ((32 + 2 * 48) + (48 + 32))  # layers, experts, rank, in + out
+    assert found["experts"].trainable == found["plain"].trainable + more

@@ -2,14 +2,17 @@
 
 import copy
 
+import families
 import peft
 import pytest
 import torch
 from errors import user_error
+from tiny import stage_of
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from hpc_llm.evaluation.lora_scale import scaled
-from hpc_llm.surgery.merge import attach_adapter, merge_adapter
+from hpc_llm.surgery.merge import attach_adapter, merge_adapter, save_adapter
+from hpc_llm.surgery.trainable import make_trainable, not_adapted
 
 IDS = torch.tensor([[1, 7, 21, 3, 44, 9, 60, 5]])
 
@@ -140,3 +143,31 @@ def test_an_adapter_folder_of_others_is_merged_or_refused(name, tmp_path):
     else:
         with user_error("adapter", value=name):
             merge_adapter(attached, 1.0)
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+def test_adapters_on_stacked_experts_are_saved_and_merged_exactly(family, tmp_path):
+    names = ["experts.gate_up_proj", "down_proj"]
+    stage = stage_of("lora", target_parameters=names, train_embeddings=False)
+    trainable = make_trainable(families.tiny_model(family), stage, False, 1)
+    assert not_adapted(trainable) == []
+    assert (
+        sum("experts" in name for name in trainable.adapters) == 2 * 2 * 2
+    )  # factors, weights, layers
+    for value in trainable.adapters.values():
+        torch.nn.init.normal_(value, std=0.1)
+    expected = families.logits(trainable.model)
+    before = families.logits(families.tiny_model(family))
+    assert not torch.allclose(expected, before, atol=1e-2)
+    save_adapter(trainable.model, tmp_path, trainable.adapters, {}, None)
+    attached = attach_adapter(families.tiny_model(family), tmp_path)
+    torch.testing.assert_close(families.logits(attached), expected)
+    merged = merge_adapter(attached, 1.0)
+    torch.testing.assert_close(families.logits(merged), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_stacked_experts_that_a_model_lacks_are_refused():
+    for family, mention in (("mixtral", "experts.down_proj"), ("llama", "[]")):
+        stage = stage_of("lora", target_parameters=["experts.w9"])
+        with user_error("target_parameters", mention, value="experts.w9"):
+            make_trainable(families.tiny_model(family), stage, False, 1)
