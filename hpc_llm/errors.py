@@ -11,6 +11,7 @@ __all__ = [
     "CrashLoop",
     "Diverged",
     "FirstRankFailed",
+    "RankFailed",
     "Stopped",
     "Superseded",
     "UserError",
@@ -68,13 +69,21 @@ class Diverged(ArithmeticError):
     """The loss or the gradient is NaN or infinite."""
 
 
-class FirstRankFailed(Exception):
-    """Rank 0 failed while this rank waited; rank 0 reports the error, both exit with its code."""
+class RankFailed(Exception):
+    """Another rank failed; that rank reports the error, and all exit with its code."""
+
+    def __init__(self, rank: int, code: int) -> None:
+        """`rank` failed with the exit code `code`."""
+        super().__init__(f"rank {rank} failed with exit code {code}")
+        self.rank, self.code = rank, code
+
+
+class FirstRankFailed(RankFailed):
+    """Rank 0 failed while this rank waited."""
 
     def __init__(self, code: int) -> None:
         """`code` is the exit code of rank 0."""
-        super().__init__(f"rank 0 failed with exit code {code}")
-        self.code = code
+        super().__init__(0, code)
 
 
 def exit_code(error: BaseException) -> int:
@@ -87,4 +96,4 @@ def exit_code(error: BaseException) -> int:
         return EXIT_REQUEUE
     if isinstance(error, Superseded):
         return EXIT_SUPERSEDED
-    return error.code if isinstance(error, FirstRankFailed) else EXIT_FAILED
+    return error.code if isinstance(error, RankFailed) else EXIT_FAILED

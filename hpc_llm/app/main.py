@@ -23,7 +23,7 @@ from hpc_llm.errors import (
     EXIT_USER,
     BudgetSpent,
     Diverged,
-    FirstRankFailed,
+    RankFailed,
     Stopped,
     Superseded,
     UserError,
@@ -66,7 +66,7 @@ def _run(argv: list[str] | None) -> int:
         return _report(str(error), exit_code(error))
     except Stopped as error:
         return _report(f"stopped ({error}); rerun the same command to resume", exit_code(error))
-    except FirstRankFailed as error:
+    except RankFailed as error:
         return error.code
     except UnicodeEncodeError as error:  # a path
         text = error.object.encode("ascii", "backslashreplace").decode()

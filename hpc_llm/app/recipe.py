@@ -66,7 +66,7 @@ def _run(cfg: RunConfig, ranks: Ranks, verb: str, names: list[str] | None) -> in
     world_size = ranks.world_size if started else cfg.launch.processes
     todo = unfinished(RunFolder(cfg.folder), chosen, verb)
     check_start(cfg, RunFolder(cfg.folder), stages, todo, world_size)
-    if any(stage.all_ranks for stage in todo):
+    if any(stage.trains for stage in todo):
         join_freed_blocks()
     folder = open_folder(cfg, ranks)
     if world_size > 1 and not started:

@@ -6,13 +6,15 @@ document is predicted from BOS (EOS for a tokenizer without BOS); EOS is not sco
 encodes no bytes. The rule is the same for every tokenizer.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from hpc_llm.accounting.inference import CHUNK_LOGITS, LOGITS
 from hpc_llm.evaluation.bootstrap import (
     SAMPLES,
     DocumentLosses,
@@ -21,22 +23,30 @@ from hpc_llm.evaluation.bootstrap import (
     percentiles,
     resampled_bpb,
 )
-from hpc_llm.evaluation.inference import inference, positions_of
+from hpc_llm.evaluation.dealing import dealt
+from hpc_llm.evaluation.inference import (
+    device_for,
+    idle_pass,
+    inference,
+    is_partitioned,
+    positions_of,
+)
 from hpc_llm.settings import EvaluationSettings
 
 __all__ = [
     "Bpb",
+    "Scoring",
     "ScoringWindow",
     "bits_per_byte",
     "document_nll",
+    "document_scoring",
     "document_windows",
     "measure_bpb",
+    "measure_bpb_of_each",
+    "score",
     "window_of",
-    "windows_nll",
 ]
 
-LOGITS = 2**28  # at most in one forward pass: 1 GiB in fp32
-CHUNK_LOGITS = 2**24  # log-softmax of so many at a time: 64 MiB in fp32
 UNSCORED = -100  # a target that cross_entropy ignores
 
 
@@ -53,6 +63,18 @@ class ScoringWindow:
     def length(self) -> int:
         """Tokens that the model sees."""
         return self.end - self.begin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """Sequences to score with a model; their windows are batched with each other only."""
+
+    sequences: list[list[int]]
+    """Token ids."""
+    windows: list[ScoringWindow]
+    """Prediction i of a sequence is of its token i + 1."""
+    during: Callable[[], AbstractContextManager[object]] = nullcontext
+    """Entered around each forward pass, for example to scale adapters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +102,30 @@ def measure_bpb(
     document (see `document_nll`); `seed` is that of the bootstrap. One document gives no
     interval: low and high then equal the value. Raises `UserError` when there is no text.
     """
+    return measure_bpb_of_each(model, encode, {"": texts}, settings, first_token, seed)[""]
+
+
+def measure_bpb_of_each(
+    model: torch.nn.Module,
+    encode: Callable[[list[str]], list[list[int]]],
+    texts: Mapping[str, Sequence[str]],
+    settings: EvaluationSettings,
+    first_token: int | None,
+    seed: int,
+) -> dict[str, Bpb]:
+    """Return `measure_bpb` of the texts of each language; ranks share the work (collective)."""
+    scorings = [
+        document_scoring(model, encode(list(own)), settings, first_token) for own in texts.values()
+    ]
+    losses = score(model, scorings, settings.batch_tokens)
+    return {
+        language: _with_interval(nll, own, seed)
+        for (language, own), nll in zip(texts.items(), losses, strict=True)
+    }
+
+
+def _with_interval(nll: np.ndarray, texts: Sequence[str], seed: int) -> Bpb:
     byte_counts = np.array([len(text.encode()) for text in texts], dtype=np.int64)
-    nll = document_nll(model, encode(list(texts)), settings, first_token)
     value = bits_per_byte(nll, byte_counts)
     draws = draw_documents(byte_counts, SAMPLES, seed)
     low, high = percentiles(resampled_bpb(nll, byte_counts, draws))
@@ -106,12 +150,25 @@ def document_nll(
     `model` is called like a causal model of transformers, in evaluation mode and without
     gradients, on the device of its parameters; it may be a `PeftModel`. `encoded` holds token ids
     without special tokens. The first token is predicted from `first_token`; None: nothing precedes
-    a document and its first token is not scored. An empty document has 0 nats.
+    a document and its first token is not scored. An empty document has 0 nats. Collective: the
+    ranks share the forward passes, and each gets all results.
     """
+    scoring = document_scoring(model, encoded, settings, first_token)
+    return score(model, [scoring], settings.batch_tokens)[0]
+
+
+def document_scoring(
+    model: torch.nn.Module,
+    encoded: list[list[int]],
+    settings: EvaluationSettings,
+    first_token: int | None,
+    during: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Scoring:
+    """Return the scoring of whole documents; arguments as in `document_nll`."""
     sequences = encoded if first_token is None else [[first_token, *ids] for ids in encoded]
     window = window_of(model, settings)
     windows = document_windows([len(ids) - 1 for ids in sequences], window, settings.stride)
-    return windows_nll(model, sequences, windows, settings.batch_tokens)
+    return Scoring(sequences=sequences, windows=windows, during=during)
 
 
 def window_of(model: torch.nn.Module, settings: EvaluationSettings) -> int:
@@ -119,24 +176,28 @@ def window_of(model: torch.nn.Module, settings: EvaluationSettings) -> int:
     return min(settings.window, positions_of(model) or settings.window)
 
 
-def windows_nll(
-    model: torch.nn.Module,
-    sequences: list[list[int]],
-    windows: list[ScoringWindow],
-    batch_tokens: int,
-) -> np.ndarray:
-    """Return the nats that the windows of each sequence score in total, float64 (sequences,).
+def score(
+    model: torch.nn.Module, scorings: Sequence[Scoring], batch_tokens: int
+) -> list[np.ndarray]:
+    """Return the nats that the windows of each sequence score in total (collective).
 
-    Prediction i of a sequence is of its token i + 1. Windows are batched by length, with at most
-    `batch_tokens` tokens in a forward pass.
+    One float64 array (sequences,) for each scoring. Windows are batched by length, with at most
+    `batch_tokens` tokens in a forward pass. Batches are dealt to the ranks.
     """
     tokens = min(batch_tokens, LOGITS // model.config.get_text_config().vocab_size)
-    nll = np.zeros(len(sequences))
+    batches = [(own, batch) for own in scorings for batch in _batches(own.windows, tokens)]
+
+    def compute(item: tuple[Scoring, list[ScoringWindow]]) -> np.ndarray:
+        with item[0].during():
+            return _batch_nll(model, item[0].sequences, item[1])
+
+    idle = (lambda: idle_pass(model)) if is_partitioned(model) else None
     with inference(model):
-        for batch in _batches(windows, tokens):
-            losses = _batch_nll(model, sequences, batch)
-            np.add.at(nll, [w.document for w in batch], losses)
-    return nll
+        losses = dealt(batches, compute, idle)
+    nll = {id(own): np.zeros(len(own.sequences)) for own in scorings}
+    for (own, batch), found in zip(batches, losses, strict=True):
+        np.add.at(nll[id(own)], [w.document for w in batch], found)
+    return [nll[id(own)] for own in scorings]
 
 
 def document_windows(predictions: Sequence[int], window: int, stride: int) -> list[ScoringWindow]:
@@ -182,7 +243,7 @@ def _batch_nll(
         ids = sequences[w.document]
         inputs[row, : w.length] = ids[w.begin : w.end]
         targets[row, w.scored - w.begin : w.length] = ids[w.scored + 1 : w.end + 1]
-    device = next(model.parameters()).device
+    device = device_for(model)
     logits = model(input_ids=torch.from_numpy(inputs).to(device), use_cache=False).logits
     losses = _token_nll(logits.flatten(0, 1), torch.from_numpy(targets).to(device).flatten())
     return losses.view(shape).sum(1, dtype=torch.float64).cpu().numpy()

@@ -73,7 +73,7 @@ class Measure:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """A model at one point, the input of measures."""
+    """A model at one point, the input of measures; equal on all ranks."""
 
     model: Any
     """The model, on its device."""
@@ -89,6 +89,8 @@ class Evaluated:
     """Seed of the bootstrap."""
     tasks: Mapping[str, Measure] = field(default_factory=dict)
     """The first metric of each benchmark task; empty at points without tasks."""
+    samples: list[dict[str, str]] = field(default_factory=list)
+    """Continuations of prompts: `prompt`, `text`, `stage`; empty before the corrected point."""
     note: str = ""
     """What of the documents was cut, for the log line."""
 

@@ -6,7 +6,8 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hpc_llm.errors import UserError
-from hpc_llm.evaluation.inference import inference, positions_of
+from hpc_llm.evaluation.dealing import dealt
+from hpc_llm.evaluation.inference import device_for, inference, is_partitioned, positions_of
 from hpc_llm.tokenizer.text import Encode, first_token, text_encoder
 
 __all__ = ["continue_texts"]
@@ -22,23 +23,28 @@ def continue_texts(
     """Return the greedy continuation of each prompt as text, without the prompt itself.
 
     Each prompt follows BOS (EOS where there is none), as documents do in training, and is
-    continued alone, so that no padding is needed; generation stops at EOS, `max_new_tokens` or the
-    model's last position. `encode` turns texts into ids; None: the `text_encoder` of `tokenizer`.
-    Raises `UserError` when a prompt is empty or leaves no position free.
+    continued alone, so that no padding is needed; generation stops at EOS, `max_new_tokens`, or
+    after as many tokens as the longest prompt leaves positions free. `encode` turns texts into ids;
+    None: the `text_encoder` of `tokenizer`. Collective: prompts are dealt to the ranks. Raises
+    `UserError` when a prompt is empty or leaves no position free.
     """
     encode = encode or text_encoder(tokenizer)
     first = first_token(tokenizer)
     start = [] if first is None else [first]
+    encoded = [start + ids for ids in encode(list(prompts))]
+    most = min([max_new_tokens, *(_free(model, ids, max_new_tokens) for ids in encoded)])
+
+    def compute(ids: list[int]) -> str:
+        return _continue(model, tokenizer, ids, most)
+
+    # a partitioned model generates in step: a rank without a prompt repeats the first one
+    idle = (lambda: compute(encoded[0])) if is_partitioned(model) else None
     with inference(model):
-        return [
-            _continue(model, tokenizer, start + ids, max_new_tokens)
-            for ids in encode(list(prompts))
-        ]
+        return dealt(encoded, compute, idle)
 
 
-def _continue(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: list[int], max_new_tokens: int
-) -> str:
+def _free(model: PreTrainedModel, ids: list[int], max_new_tokens: int) -> int:
+    """Return the positions that a prompt leaves free; raises `UserError` if there is none."""
     free = (positions_of(model) or len(ids) + max_new_tokens) - len(ids)
     if free < 1 or not ids:
         raise UserError(
@@ -47,9 +53,15 @@ def _continue(
             f"must have 1 to {len(ids) + free - 1} tokens, so that the model can continue it",
             "use a shorter prompt" if ids else "provide a prompt",
         )
-    inputs = torch.tensor([ids], device=next(model.parameters()).device)
+    return free
+
+
+def _continue(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: list[int], max_new_tokens: int
+) -> str:
+    inputs = torch.tensor([ids], device=device_for(model))
     generation = GenerationConfig(
-        max_new_tokens=min(max_new_tokens, free),
+        max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
         repetition_penalty=1.0,  # otherwise the model's own configuration sets it
@@ -62,6 +74,7 @@ def _continue(
         input_ids=inputs,
         attention_mask=torch.ones_like(inputs),
         generation_config=generation,
+        synced_gpus=is_partitioned(model),  # every rank generates until all have finished
     )
     return _new_text(tokenizer, ids, output[0].tolist())
 

@@ -1,15 +1,16 @@
 """sbatch options: for the whole recipe as one job, and for each part of a chain.
 
 Corpus and tokenizer need no GPU, training needs all, and the transplant and the stages after
-training need one.
+training need one: or those of a node, or all, if the model does not fit one.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from hpc_llm.planning.evaluation import part_place
 from hpc_llm.settings import RunConfig
-from hpc_llm.settings.launch import PLACES, SIGNAL_SECONDS
+from hpc_llm.settings.launch import SIGNAL_SECONDS
 
 __all__ = ["ranks_per_node", "sbatch_options"]
 
@@ -32,7 +33,7 @@ def sbatch_options(cfg: RunConfig, part: str | None = None) -> dict[str, Any]:
     True is an option without a value. `launch.options` overrides the script's own options,
     `launch.parts` overrides both.
     """
-    launch, place = cfg.launch, "all" if part is None else PLACES[part]
+    launch, place = cfg.launch, "all" if part is None else part_place(cfg, part)
     options: dict[str, Any] = {
         "open-mode": "append",  # else a restart truncates the log
         **_shape(cfg, place),
@@ -51,7 +52,7 @@ def sbatch_options(cfg: RunConfig, part: str | None = None) -> dict[str, Any]:
 def _shape(cfg: RunConfig, place: str) -> dict[str, Any]:
     """Return nodes, tasks, GPUs and cores."""
     launch, on_cpus = cfg.launch, cfg.hardware.kind == "cpu"
-    tasks = ranks_per_node(cfg) if place == "all" else 1
+    tasks = ranks_per_node(cfg) if place in ("node", "all") else 1
     cores = launch.cpus_per_task
     if on_cpus:
         cores = cores or max(1, cfg.cluster.devices_per_node // tasks)
@@ -72,15 +73,15 @@ def _dashed(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_user(options: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Return `launch.options` for a part: requests for training's GPUs become one GPU or none."""
+    """Return `launch.options` for a part: requests for training's GPUs become what it has."""
     known = _dashed(options)
     if place == "all":
         return known
     kept = {key: value for key, value in known.items() if not SHAPE.fullmatch(key)}
-    if place == "one":
+    if place in ("one", "node"):
         for key in ("gres", "gpus-per-node"):
             if key in known:
-                kept[key] = _of_one(known[key])
+                kept[key] = _of_one(known[key]) if place == "one" else known[key]
     return kept
 
 

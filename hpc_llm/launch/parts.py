@@ -6,6 +6,7 @@ from typing import Any
 
 from hpc_llm.launch.options import sbatch_options
 from hpc_llm.pipeline.table import outline
+from hpc_llm.planning.evaluation import part_place
 from hpc_llm.settings import RunConfig
 from hpc_llm.settings.launch import PLACES
 
@@ -24,29 +25,30 @@ class Part:
     """sbatch options by their long names."""
     whole: bool = False
     """Whether it has all unfinished stages of its verb."""
-
-    @property
-    def all_nodes(self) -> bool:
-        """Whether it runs on the nodes of training."""
-        return any(PLACES.get(name, "all") == "all" for name in self.name.split("+"))
+    all_nodes: bool
+    """Whether it runs on the nodes of training."""
 
 
 def divide(cfg: RunConfig, stages: Sequence[str], *, whole: bool = True) -> list[Part]:
     """Return the jobs that run `stages` (names in recipe order), each after the one before.
 
-    Models between training stages are evaluated at the end, so that all nodes do not wait for one
-    GPU. Consecutive parts with equal options share a job; `launch.chain=false` puts everything in
-    one job, on the nodes of training. `whole`: `stages` are all unfinished stages of the verb.
+    Models between training stages are evaluated at the end, so that all nodes do not wait for few
+    batches. Consecutive parts with equal options share a job; `launch.chain=false` puts everything
+    in one job, on the nodes of training. `whole`: `stages` are all unfinished stages of the verb.
     """
     if not cfg.launch.chain:
-        return [Part(name="all", stages=tuple(stages), options=sbatch_options(cfg), whole=whole)]
+        options = sbatch_options(cfg)
+        return [
+            Part(name="all", stages=tuple(stages), options=options, whole=whole, all_nodes=True)
+        ]
     parts: list[Part] = []
     part_of = {entry.name: entry.row.part for entry in outline(cfg)}
     for name in PLACES:
         own = tuple(stage for stage in stages if part_of[stage] == name)
         if not own:
             continue
-        part = Part(name=name, stages=own, options=sbatch_options(cfg, name))
+        wide = part_place(cfg, name) == "all"
+        part = Part(name=name, stages=own, options=sbatch_options(cfg, name), all_nodes=wide)
         if parts and parts[-1].options == part.options:
             part = _joined(parts.pop(), part)
         parts.append(part)
@@ -54,4 +56,9 @@ def divide(cfg: RunConfig, stages: Sequence[str], *, whole: bool = True) -> list
 
 
 def _joined(one: Part, other: Part) -> Part:
-    return replace(one, name=f"{one.name}+{other.name}", stages=one.stages + other.stages)
+    return replace(
+        one,
+        name=f"{one.name}+{other.name}",
+        stages=one.stages + other.stages,
+        all_nodes=one.all_nodes or other.all_nodes,
+    )

@@ -35,7 +35,7 @@ def refuse_changed(folder: RunFolder, stages: Sequence[Stage]) -> None:
 
 def is_begun(folder: RunFolder, stage: Stage) -> bool:
     """Return whether `stage` was interrupted with the current settings and will resume."""
-    newest = _newest(folder.path / stage.name / "checkpoints") if stage.all_ranks else None
+    newest = _newest(folder.path / stage.name / "checkpoints") if stage.trains else None
     return newest is not None and newest.state.fingerprint == stage.fingerprint
 
 
@@ -51,7 +51,7 @@ def _problem(folder: RunFolder, stage: Stage, others: Sequence[Stage] = ()) -> U
 
     `others` are searched for the stage that branches from a missing checkpoint.
     """
-    if not stage.all_ranks:
+    if not stage.trains:
         return None
     newest = _newest(folder.path / stage.name / "checkpoints")
     record = folder.finished(stage.name)

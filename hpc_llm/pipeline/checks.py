@@ -50,12 +50,12 @@ def check_start(
     _check_model(cfg, todo)
     points = (point_of(stage.name) for stage in todo if stage.row.module == "evaluate")
     check_questions(cfg, points)
-    if any(stage.all_ranks for stage in todo):
+    if any(stage.trains for stage in todo):
         _check_experts(cfg, {stage.name for stage in todo})
         longest = context_length(_model_config(cfg))
         layout = layout_of(world_size, cfg.parallel.sequence, cfg.parallel.tensor)
         for stage in todo:
-            if stage.all_ranks:
+            if stage.trains:
                 plan_batches(cfg.for_stage(point_of(stage.name)).train, layout.data, longest)
 
 

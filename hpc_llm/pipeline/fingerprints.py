@@ -49,6 +49,11 @@ class Stage(Entry):
         return self.row.all_ranks
 
     @property
+    def trains(self) -> bool:
+        """Whether it is a training stage, with batches and checkpoints."""
+        return self.row.trains
+
+    @property
     def verb(self) -> str:
         """The verb that runs it alone."""
         return self.row.verb

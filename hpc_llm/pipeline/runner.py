@@ -81,7 +81,7 @@ def run_rerun(context: Context) -> bool:
 
 def _begin(context: Context, todo: list[Stage]) -> None:
     """Check the DeepSpeed settings and for a crash loop before the first stage (collective)."""
-    if any(stage.all_ranks for stage in todo):
+    if any(stage.trains for stage in todo):
         check_zero = importlib.import_module("hpc_llm.training.zero").check_zero
         check_zero(context.cfg.train, context.cfg.zero, context.layout.data)
     if todo and context.ranks.is_first:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from hpc_llm.errors import UserError
 from hpc_llm.settings import RunConfig
-from hpc_llm.settings.launch import PLACES
 from hpc_llm.training.checkpoints.branches import branch_marker
 
 __all__ = ["ROWS", "Entry", "Row", "choose_names", "outline", "point_of", "stage_names"]
@@ -37,9 +36,9 @@ class Row:
     """Whether its result may be linked from the shared cache instead of being recomputed."""
 
     @property
-    def place(self) -> str:
-        """Where it runs: cpu (cores of one node), one (one device) or all."""
-        return PLACES[self.part]
+    def trains(self) -> bool:
+        """Whether it is a training stage, with batches and checkpoints."""
+        return self.verb == "train"
 
 
 ROWS = {
@@ -48,9 +47,9 @@ ROWS = {
     "transplant": Row(module="transplant", verb="transplant", part="transplant"),
     "pretrain": Row(module="pretrain", verb="train", part="pretrain", all_ranks=True),
     "train": Row(module="train", verb="train", part="train", all_ranks=True),
-    "measure_start": Row(module="evaluate", verb="evaluate", part="transplant"),
-    "evaluate": Row(module="evaluate", verb="evaluate", part="result"),
-    "correct": Row(module="correct", verb="correct", part="result", shared=False),
+    "measure_start": Row(module="evaluate", verb="evaluate", part="transplant", all_ranks=True),
+    "evaluate": Row(module="evaluate", verb="evaluate", part="result", all_ranks=True),
+    "correct": Row(module="correct", verb="correct", part="result", all_ranks=True, shared=False),
     "report": Row(module="report", verb="report", part="result", light=True, shared=False),
 }
 

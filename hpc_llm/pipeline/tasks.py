@@ -18,8 +18,10 @@ __all__ = ["check_questions", "check_task_points", "counting_tasks", "without_ta
 
 
 def without_tasks(settings: EvaluationSettings) -> dict[str, Any]:
-    """Return the settings of bits per byte, which no task changes."""
-    return {key: v for key, v in asdict(settings).items() if not key.startswith("task")}
+    """Return the settings that affect bits per byte; tasks and the ranks do not."""
+    found = {key: v for key, v in asdict(settings).items() if not key.startswith("task")}
+    del found["partition"]
+    return found
 
 
 def counting_tasks(settings: EvaluationSettings, point: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from hpc_llm.errors import UserError
 from hpc_llm.methods import trains
 from hpc_llm.planning.budget import BudgetLine, plan_budget
 from hpc_llm.planning.counted import CountedStage, count_stages
+from hpc_llm.planning.evaluation import EvaluationPlan, evaluation_warnings, plan_evaluation
 from hpc_llm.planning.fitting import Suggestion, suggestions
 from hpc_llm.planning.notes import plan_notes
 from hpc_llm.planning.rows import PlanRow, plan_row, sum_rows
@@ -99,6 +100,8 @@ class Plan:
     """Whether `plan.tokens` sets the tokens of every stage."""
     rows: list[PlanRow]
     """One row per training stage."""
+    evaluation: EvaluationPlan
+    """Devices and memory of evaluation."""
     total: PlanRow
     """Their sum."""
     budget: list[BudgetLine]
@@ -248,7 +251,7 @@ def make_plan(cfg: RunConfig) -> Plan:
     works = [_work(cfg.for_stage(name), name, models[name]) for name in cfg.stages]
     old_size = int(config.get("vocab_size") or cfg.tokenizer.vocab_size)
     rows = [plan_row(cfg, work) for work in works]
-    budget = plan_budget(cfg, rows)
+    budget, evaluation = plan_budget(cfg, rows), plan_evaluation(cfg, config)
     ratio, per_token = _token_ratio(cfg), _token_cost_ratio(cfg, works, old_size)
     return Plan(
         model=cfg.model.label,
@@ -263,10 +266,15 @@ def make_plan(cfg: RunConfig) -> Plan:
         **_step(cfg),
         tokens_each=cfg.plan.tokens is not None,
         rows=rows,
+        evaluation=evaluation,
         total=sum_rows(rows),
         budget=budget,
         problems=plan_problems(asked, cfg, rows, longest),
-        warnings=[*remarks, *plan_warnings(cfg, rows, budget)],
+        warnings=[
+            *remarks,
+            *plan_warnings(cfg, rows, budget),
+            *evaluation_warnings(cfg, evaluation),
+        ],
         suggestions=suggestions(cfg, works) if False in [row.fits for row in rows] else None,
         notes=plan_notes(asked, cfg, works),
     )

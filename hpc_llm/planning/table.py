@@ -150,6 +150,19 @@ def _memory(plan: Plan) -> list[str]:
     return ["", *columns(lines), note] if rows else []
 
 
+def _evaluation(plan: Plan) -> list[str]:
+    """Return a line with the devices and the memory of evaluation."""
+    found = plan.evaluation
+    if found.memory is None:
+        return []
+    where = {"one": "one device", "node": "one node", "all": "all nodes"}[found.place]
+    how = f"partitioned over {found.devices} devices" if found.partitioned else "the whole model"
+    return [
+        f"evaluation on {where}: {how}, {figure(found.memory.total / GIB)} of "
+        f"{figure(plan.memory_gib)} GiB a device, {VERDICTS[found.fits]}"
+    ]
+
+
 def _suggestions(plan: Plan) -> list[str]:
     """Return the suggestions with which every stage fits, one a line."""
     if plan.suggestions is None:
@@ -199,6 +212,7 @@ def plan_table(plan: Plan) -> str:
         *_costs(plan),
         *_budget(plan),
         *_memory(plan),
+        *_evaluation(plan),
         *_suggestions(plan),
         "",
         _energy(plan),

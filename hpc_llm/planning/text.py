@@ -40,6 +40,8 @@ def _json(plan: Plan, jobs: Sequence[PlanJob]) -> str:
     for row, written in zip(plan.rows, data["rows"], strict=True):
         if row.memory is not None:
             written["memory"]["total"] = row.memory.total
+    if plan.evaluation.memory is not None:
+        data["evaluation"]["memory"]["total"] = plan.evaluation.memory.total
     data["jobs"] = [asdict(job) for job in jobs]
     return json.dumps(data, ensure_ascii=False, indent=2) + "\n"
 

@@ -25,6 +25,9 @@ class EvaluationSettings:
     """Maximum bytes of test documents evaluated per language."""
     tune_bytes: int
     """The same for tune documents, which are evaluated once per phi."""
+    partition: bool | None = None
+    """Partition the model over the ranks (ZeRO-3) instead of loading it on each device; null: if it
+    does not fit one GPU. Does not change the results beyond rounding."""
     tasks: list[str] = field(default_factory=list)
     """Benchmark tasks: names of files in `conf/task/`."""
     task_points: list[str] = field(default_factory=lambda: ["base", "corrected"])

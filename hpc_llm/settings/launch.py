@@ -23,8 +23,8 @@ PLACES = {
     "train": "all",
     "result": "one",
 }
-"""The jobs of a chain in order, and the resources of each: cores of a node (cpu), one device (one),
-or all."""
+"""The jobs of a chain in order, and the resources of each: cores of a node (cpu), one device (one;
+more if the model does not fit it), or all."""
 
 SIGNAL_SECONDS = 300  # the ranks are signalled to save this long before the time limit
 MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)

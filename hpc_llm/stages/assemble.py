@@ -1,5 +1,7 @@
 """Assemble the model at a point of the recipe from the results of the stages."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,24 @@ from transformers import PreTrainedModel
 from hpc_llm.distributed import say
 from hpc_llm.methods import describe
 from hpc_llm.pipeline.context import Context
-from hpc_llm.surgery.loading import apply_weights, load_model, load_tokenizer
+from hpc_llm.planning.evaluation import is_partitioned
+from hpc_llm.settings import RunConfig
+from hpc_llm.surgery.loading import apply_weights, full_shape, load_model, load_tokenizer
 from hpc_llm.surgery.merge import attach_adapter, merge_adapter
-from hpc_llm.training.process_group import device_of
+from hpc_llm.training.process_group import agreed, device_of
 from hpc_llm.training.zero import division_config
+from hpc_llm.training.zero_inference import gathered_by_layer, inference_division
 from hpc_llm.vocabulary.padding import cut_broken_padding
 
-__all__ = ["load_base", "model_after", "open_adapter", "start_model"]
+__all__ = [
+    "has_adapter",
+    "load_base",
+    "model_at",
+    "open_adapter",
+    "start_model",
+    "vocabulary_rows",
+    "whole_adapted",
+]
 
 
 def _trained(context: Context, name: str | None) -> list[Path]:
@@ -35,12 +48,13 @@ def start_model(context: Context, name: str | None, *, to_train: bool = False) -
     An adapter that cannot be merged stays attached. None is the transplanted model. With
     `to_train` the model is partitioned over the ranks if `zero` requires it (collective).
     """
-    return _after(context, _trained(context, name), to_train=to_train)
-
-
-def _after(context: Context, folders: list[Path], *, to_train: bool = False) -> Any:
     cfg = context.cfg
     divided = division_config(cfg.train, cfg.zero, context.ranks.world_size) if to_train else None
+    return _after(context, _trained(context, name), divided)
+
+
+def _after(context: Context, folders: list[Path], divided: dict[str, Any] | None) -> Any:
+    cfg = context.cfg
     model = load_model(context.stage_folder("transplant"), cfg.model, cfg.train.precision, divided)
     for folder in folders:
         apply_weights(model, [folder])
@@ -52,37 +66,95 @@ def _after(context: Context, folders: list[Path], *, to_train: bool = False) -> 
     return model
 
 
-def open_adapter(context: Context) -> torch.nn.Module:
+def has_adapter(context: Context) -> bool:
+    """Whether the last stage of the recipe trained an adapter."""
+    folders = _trained(context, context.cfg.adaptation[-1]) if context.cfg.adaptation else []
+    return bool(folders) and _adapter(folders[-1]) is not None
+
+
+@contextmanager
+def open_adapter(context: Context) -> Iterator[Any]:
+    """Give `whole_adapted` for evaluation, as `model_at` does (collective)."""
+    with _ready(context, lambda divided: whole_adapted(context, divided)) as model:
+        yield model
+
+
+def whole_adapted(context: Context, divided: dict[str, Any] | None = None) -> Any:
     """Return the model after the whole recipe, with the adapter of the last stage unmerged.
 
-    Return the plain model if the last stage trained no adapter.
+    Return the plain model if the last stage trained no adapter. `divided` partitions it
+    (collective).
     """
     last = context.cfg.adaptation[-1] if context.cfg.adaptation else None
     folders = _trained(context, last)
     adapter = _adapter(folders[-1]) if folders else None
+
     if adapter is None:
-        return _after(context, folders).to(device_of())
-    model = _after(context, folders[:-1])
+        return _after(context, folders, divided)
+    model = _after(context, folders[:-1], divided)
     apply_weights(model, [folders[-1]])
-    return attach_adapter(model, adapter).to(device_of())
+    return attach_adapter(model, adapter)
 
 
-def load_base(context: Context) -> PreTrainedModel:
-    """Return the base model, without rows beyond its tokens if these are NaN or infinite."""
+def load_base(context: Context, divided: dict[str, Any] | None = None) -> PreTrainedModel:
+    """Return the base model, without rows beyond its tokens if these are NaN or infinite.
+
+    A model partitioned by `divided` keeps its rows.
+    """
     settings = context.cfg.model
-    model = load_model(context.base, settings, context.cfg.train.precision)
+    model = load_model(context.base, settings, context.cfg.train.precision, divided)
+    if divided is not None:
+        return model
     if cut := cut_broken_padding(model, load_tokenizer(context.base, settings)):
         say(f"{context.base}: {cut} rows beyond the tokens are NaN or infinite, and cut off")
     return model
 
 
-def model_after(context: Context, point: str) -> PreTrainedModel:
-    """Return the model at `point`: base, transplant, a training stage, or corrected."""
+@contextmanager
+def model_at(context: Context, point: str) -> Iterator[Any]:
+    """Give the model at `point` (base, transplant, a training stage, or corrected).
+
+    Collective: every rank has it on its device, or a part of it (`evaluation.partition`).
+    """
     cfg = context.cfg
-    if point == "base":
-        model = load_base(context)
-    elif point == "corrected":
-        model = load_model(context.folder.model, cfg.model, cfg.train.precision)
-    else:
-        model = start_model(context, None if point == "transplant" else point)
-    return model.to(device_of())
+
+    def build(divided: dict[str, Any] | None) -> Any:
+        if point == "base":
+            return load_base(context, divided)
+        if point == "corrected":
+            return load_model(context.folder.model, cfg.model, cfg.train.precision, divided)
+        return _after(context, _trained(context, None if point == "transplant" else point), divided)
+
+    with _ready(context, build) as model:
+        yield model
+
+
+@contextmanager
+def _ready(
+    context: Context, build: Callable[[dict[str, Any] | None], Any]
+) -> Iterator[torch.nn.Module]:
+    """Give the model that `build` returns, ready for forward passes (collective).
+
+    `build` gets the configuration that partitions the model, or None.
+    """
+    cfg, ranks = context.cfg, context.ranks.world_size
+    if not is_partitioned(cfg, ranks, _memory_gib(cfg)):
+        yield agreed(lambda: build(None).to(device_of()))
+        return
+    division = inference_division(cfg.train, cfg.zero, ranks)
+    model = build(division)
+    with gathered_by_layer(model, division):
+        yield model
+
+
+def _memory_gib(cfg: RunConfig) -> float | None:
+    """Return the memory of a GPU of this run; None on CPUs."""
+    if not torch.cuda.is_available():
+        return None
+    found = torch.cuda.get_device_properties(device_of()).total_memory / 2**30
+    return cfg.hardware.memory_gib or found
+
+
+def vocabulary_rows(model: torch.nn.Module) -> int:
+    """Return the rows of the input embedding, also of a partitioned model."""
+    return full_shape(model.get_input_embeddings().weight)[0]

@@ -1,33 +1,54 @@
-"""Stage `correct`: choose the merging factor phi on held-out text, then merge the model."""
+"""Stage `correct`: choose the merging factor phi on held-out text, then merge the model.
+
+All ranks search; rank 0 merges and writes.
+"""
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from peft import PeftModel
 
-from hpc_llm.evaluation.bits_per_byte import document_nll
+from hpc_llm.evaluation.bits_per_byte import Scoring, document_nll, document_scoring, score
+from hpc_llm.evaluation.inference import is_partitioned
 from hpc_llm.evaluation.lora_scale import scaled
 from hpc_llm.evaluation.merging_factor import PhiChoice, choose_phi
 from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import replaced_folder, write_json
 from hpc_llm.settings.corpus import LANGUAGES
-from hpc_llm.stages.assemble import model_after, open_adapter
+from hpc_llm.stages.assemble import (
+    has_adapter,
+    model_at,
+    open_adapter,
+    vocabulary_rows,
+    whole_adapted,
+)
 from hpc_llm.stages.texts import encoder, first_token, heldout, heldout_note
 from hpc_llm.surgery.loading import DTYPES, load_tokenizer
 from hpc_llm.surgery.merge import merge_adapter, save_model
 from hpc_llm.tokenizer.export import SENTENCEPIECE_NAME
+from hpc_llm.training.process_group import agreed, on_first_rank
 
 __all__ = ["run"]
 
 
 def run(context: Context, name: str) -> dict[str, Any]:
     """Write correct/phi.json (the curve and the chosen phi) and model/, the result of the run."""
+    adapted, weighted = has_adapter(context), context.cfg.correct.rule == "weighted"
+    base = _base_nll(context) if adapted and weighted else None
+    with open_adapter(context) as model:
+        choice = _choose(context, model, base) if adapted else None
+        if not is_partitioned(model):
+            return on_first_rank(lambda: _write(context, name, model, choice))
+    return on_first_rank(lambda: _write(context, name, whole_adapted(context), choice))
+
+
+def _write(context: Context, name: str, model: Any, choice: PhiChoice | None) -> dict[str, Any]:
     cfg = context.cfg
-    model = open_adapter(context)
     tokenizer = load_tokenizer(context.stage_folder("tokenizer"), cfg.model)
-    choice = _choose(context, model, tokenizer) if isinstance(model, PeftModel) else None
-    if isinstance(model, PeftModel) and choice:
+    if choice:
         model = merge_adapter(model, choice.value)
     with replaced_folder(context.folder.model) as folder:
         save_model(model, tokenizer, folder, DTYPES[cfg.train.precision])
@@ -44,32 +65,62 @@ def run(context: Context, name: str) -> dict[str, Any]:
     return {"phi": value["phi"], "line": line}
 
 
-def _choose(context: Context, model: Any, tokenizer: Any) -> PhiChoice:
-    """Search for phi on the tune documents by scaling the LoRA layers."""
-    cfg, first = context.cfg, first_token(tokenizer)
-    encode = encoder(tokenizer, cfg.tokenizer.special_strings)
-    losses, sizes = [], []
-    for language in LANGUAGES:
-        texts = heldout(context, language, "tune")
-        ids = encode(texts) if texts else []
+def _choose(context: Context, model: PeftModel, base: np.ndarray | None) -> PhiChoice:
+    """Search for phi on the tune documents by scaling the LoRA layers.
 
-        def loss(phi: float, ids: list[list[int]] = ids) -> np.ndarray:
-            with scaled(model, phi):
-                return document_nll(model, ids, cfg.evaluation, first)
-
-        losses.append(loss if texts else None)
-        sizes.append(np.array([len(text.encode()) for text in texts]))
-    target, source = losses
+    `base` are the nats of the base model on the source documents, for the rule `weighted`.
+    """
+    cfg = context.cfg
+    texts = [_tune(context, language) for language in LANGUAGES]
+    sizes = [np.array([len(text.encode()) for text in own]) for own in texts]
+    target, source = _losses(context, model, texts)
     assert target is not None  # the corpus stage leaves at least one tune document
-    base = _base_nll(context) if cfg.correct.rule == "weighted" and source is not None else None
     return choose_phi(target, source, (sizes[0], sizes[1]), cfg.correct, cfg.seed, base)
 
 
-def _base_nll(context: Context) -> np.ndarray:
-    """Return the nats of the base model on the source tune documents, float64 (documents,)."""
+def _losses(
+    context: Context, model: PeftModel, texts: list[list[str]]
+) -> list[Callable[[float], np.ndarray] | None]:
+    """Return the nats of each document by factor, one function per language; None without text.
+
+    All of `correct.grid` is scored at once, so that there are batches for many ranks, and each
+    further factor for both languages.
+    """
     cfg = context.cfg
-    model, tokenizer = model_after(context, "base"), load_tokenizer(context.base, cfg.model)
-    rows = model.get_input_embeddings().weight.shape[0]
-    encode = encoder(tokenizer, cfg.tokenizer.special_strings, rows)
-    ids = encode(heldout(context, "source", "tune"))
-    return document_nll(model, ids, cfg.evaluation, first_token(tokenizer, rows))
+    tokenizer = agreed(lambda: load_tokenizer(context.stage_folder("tokenizer"), cfg.model))
+    first, encode = first_token(tokenizer), encoder(tokenizer, cfg.tokenizer.special_strings)
+    encoded = {number: encode(own) for number, own in enumerate(texts) if own}
+    known: dict[tuple[int, float], np.ndarray] = {}
+
+    def scoring(number: int, phi: float) -> Scoring:
+        during = partial(scaled, model, phi)
+        return document_scoring(model, encoded[number], cfg.evaluation, first, during)
+
+    def loss(phi: float, number: int) -> np.ndarray:
+        if (number, phi) not in known:
+            new = [phi] if known else sorted({*cfg.correct.grid, phi})
+            keys = [(number, phi) for phi in new for number in encoded]
+            found = score(model, [scoring(*key) for key in keys], cfg.evaluation.batch_tokens)
+            known.update(zip(keys, found, strict=True))
+        return known[number, phi]
+
+    return [partial(loss, number=n) if n in encoded else None for n in range(len(texts))]
+
+
+def _tune(context: Context, language: str) -> list[str]:
+    return agreed(lambda: heldout(context, language, "tune"))
+
+
+def _base_nll(context: Context) -> np.ndarray | None:
+    """Return the nats of the base model on the source tune documents, float64 (documents,).
+
+    None if there are none.
+    """
+    cfg, texts = context.cfg, _tune(context, "source")
+    if not texts:
+        return None
+    with model_at(context, "base") as model:
+        tokenizer = agreed(lambda: load_tokenizer(context.base, cfg.model))
+        rows = vocabulary_rows(model)
+        encode = encoder(tokenizer, cfg.tokenizer.special_strings, rows)
+        return document_nll(model, encode(texts), cfg.evaluation, first_token(tokenizer, rows))

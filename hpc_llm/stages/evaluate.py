@@ -1,11 +1,15 @@
-"""Stage `evaluate/POINT`: measures on held-out text at one point of the recipe."""
+"""Stage `evaluate/POINT`: measures on held-out text at one point of the recipe, by all ranks."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from hpc_llm.errors import Diverged, UserError
-from hpc_llm.evaluation.bits_per_byte import Bpb, measure_bpb
+from hpc_llm.evaluation.bits_per_byte import Bpb, measure_bpb_of_each
+from hpc_llm.evaluation.bootstrap import DocumentLosses
 from hpc_llm.evaluation.measures import (
     Evaluated,
     Measure,
@@ -20,15 +24,16 @@ from hpc_llm.evaluation.samples import continue_texts
 from hpc_llm.evaluation.tasks.evaluate import Place, evaluate_task, partial_file
 from hpc_llm.evaluation.tasks.scorer import Scorer
 from hpc_llm.pipeline.context import Context
+from hpc_llm.pipeline.table import point_of
 from hpc_llm.rundir import write_json
 from hpc_llm.settings.corpus import LANGUAGES
-from hpc_llm.stages.assemble import model_after
+from hpc_llm.stages.assemble import model_at, vocabulary_rows
 from hpc_llm.stages.texts import encoder, first_token, heldout, heldout_note
-from hpc_llm.surgery.loading import load_tokenizer
-from hpc_llm.tokenizer.text import Encode
+from hpc_llm.surgery.loading import gathered, load_tokenizer
 from hpc_llm.tracking.events import plain
+from hpc_llm.training.process_group import agreed, on_first_rank
 
-__all__ = ["MEASURES", "require_finite", "run"]
+__all__ = ["MEASURES", "evaluated_at", "require_finite", "run"]
 
 MEASURES: tuple[Callable[[Evaluated], dict[str, Measure]], ...] = (
     bits_per_byte_measures,
@@ -42,52 +47,66 @@ LINE_MEASURES = 3  # in the log line of the stage
 
 
 def run(context: Context, name: str) -> dict[str, Any]:
-    """Write evaluate/POINT.json (measures), .npz (loss per test document) and tasks' results."""
-    point = name.split("/")[1]
-    evaluated = _evaluate(context, point)
-    measures: dict[str, dict[str, Any]] = {}
-    for function in MEASURES:
-        measures |= {key: measure.as_dict() for key, measure in function(evaluated).items()}
+    """Write evaluate/POINT.json (measures), .npz (loss per test document) and tasks' results.
+
+    All ranks compute; rank 0 writes.
+    """
+    with evaluated_at(context, point_of(name)) as evaluated:
+        found = [measure for function in MEASURES for measure in function(evaluated).items()]
+        measures = {key: measure.as_dict() for key, measure in found}
+    return on_first_rank(lambda: _write(context, name, evaluated, measures))
+
+
+def _write(
+    context: Context, name: str, evaluated: Evaluated, measures: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
     result: dict[str, Any] = {"measures": measures, **language_view(evaluated.losses)}
-    if point == "corrected":
-        special = context.cfg.tokenizer.special_strings
-        result["samples"] = _samples(evaluated, encoder(evaluated.tokenizer, special))
+    if evaluated.samples:
+        result["samples"] = evaluated.samples
     result["line"] = _line(measures) + evaluated.note
     result = plain(result)  # NaN becomes null
     save_losses(context.folder.path / f"{name}.npz", evaluated.losses)
     write_json(context.folder.path / f"{name}.json", result)
+    point = point_of(name)
     context.events.append("evaluate", stage=point, axes={}, metrics=_metrics(measures))
     return result
 
 
-def _evaluate(context: Context, point: str) -> Evaluated:
-    """Load the model at `point` and score the test documents of each language."""
+@contextmanager
+def evaluated_at(context: Context, point: str) -> Iterator[Evaluated]:
+    """Load the model at `point`, score the test documents and tasks, continue prompts."""
     cfg = context.cfg
-    model = model_after(context, point)
     where = context.base if point == "base" else context.stage_folder("tokenizer")
-    tokenizer = load_tokenizer(where, cfg.model)
+    with model_at(context, point) as model:
+        tokenizer, texts = agreed(lambda: (load_tokenizer(where, cfg.model), _texts(context)))
+        rows = vocabulary_rows(model)
+        encode = encoder(tokenizer, cfg.tokenizer.special_strings, rows)
+        first = first_token(tokenizer, rows)
+        losses = measure_bpb_of_each(model, encode, texts, cfg.evaluation, first, cfg.seed)
+        agreed(lambda: require_finite(model, point, losses, cfg.model.path))
+        scorer = Scorer(model, tokenizer, encode, first, cfg.evaluation)
+        corrected = point == "corrected"
+        yield Evaluated(
+            model=model,
+            tokenizer=tokenizer,
+            texts=texts,
+            losses=losses,
+            base=on_first_rank(lambda: None if point == "base" else _losses_of_base(context)),
+            seed=cfg.seed,
+            tasks=_tasks(context, point, scorer),
+            samples=_samples(context, scorer, texts) if corrected else [],
+            note=heldout_note(context, "test"),
+        )
+
+
+def _texts(context: Context) -> dict[str, list[str]]:
+    """Return the test documents of each language that has any."""
     texts = {language: heldout(context, language, "test") for language in LANGUAGES}
-    texts = {language: documents for language, documents in texts.items() if documents}
-    rows = model.get_input_embeddings().weight.shape[0]
-    encode = encoder(tokenizer, cfg.tokenizer.special_strings, rows)
-    first = first_token(tokenizer, rows)
-    losses = {
-        language: measure_bpb(model, encode, documents, cfg.evaluation, first, cfg.seed)
-        for language, documents in texts.items()
-    }
-    require_finite(model, point, losses, cfg.model.path)
-    scorer = Scorer(model, tokenizer, encode, first, cfg.evaluation)
-    base = None if point == "base" else load_losses(context.folder.path / "evaluate/base.npz")
-    return Evaluated(
-        model=model,
-        tokenizer=tokenizer,
-        texts=texts,
-        losses=losses,
-        base=base,
-        seed=cfg.seed,
-        tasks=_tasks(context, point, scorer),
-        note=heldout_note(context, "test"),
-    )
+    return {language: documents for language, documents in texts.items() if documents}
+
+
+def _losses_of_base(context: Context) -> dict[str, DocumentLosses]:
+    return load_losses(context.folder.path / "evaluate/base.npz")
 
 
 def _tasks(context: Context, point: str, scorer: Scorer) -> dict[str, Measure]:
@@ -100,8 +119,9 @@ def _tasks(context: Context, point: str, scorer: Scorer) -> dict[str, Measure]:
         stop_reason=context.stop_reason,
     )
     found = {name: evaluate_task(name, scorer, place, context.cfg.seed) for name in names}
-    for name in names:
-        partial_file(place, name).unlink(missing_ok=True)
+    if context.ranks.is_first:
+        for name in names:
+            partial_file(place, name).unlink(missing_ok=True)
     return found
 
 
@@ -113,8 +133,7 @@ def require_finite(model: Any, point: str, losses: Mapping[str, Bpb], path: str 
     language = next((name for name, loss in losses.items() if not math.isfinite(loss.value)), None)
     if language is None:
         return
-    weights = (name for name, value in model.named_parameters() if not value.isfinite().all())
-    weight = next(weights, None)
+    weight = next((name for name, value in model.named_parameters() if not _is_finite(value)), None)
     found = "all its weights are finite" if weight is None else f"{weight} is NaN or infinite"
     rule = f"its loss on the held-out {language} text is NaN or infinite; {found}"
     if point == "base" and path is not None:
@@ -124,6 +143,11 @@ def require_finite(model: Any, point: str, losses: Mapping[str, Bpb], path: str 
         f"evaluate/{point}: {rule}; use train.precision=bf16 if it is fp16, or train with a "
         "smaller learning rate"
     )
+
+
+def _is_finite(value: torch.Tensor) -> bool:
+    with gathered([value], write=False):
+        return bool(value.isfinite().all())
 
 
 def _line(measures: dict[str, dict[str, Any]]) -> str:
@@ -146,12 +170,14 @@ def _metrics(measures: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return metrics
 
 
-def _samples(evaluated: Evaluated, encode: Encode) -> list[dict[str, str]]:
+def _samples(
+    context: Context, scorer: Scorer, texts: Mapping[str, list[str]]
+) -> list[dict[str, str]]:
     """Continue the first words of a few test documents of the target language."""
-    texts = evaluated.texts[LANGUAGES[0]][:PROMPTS]
-    prompts = [" ".join(text.split()[:PROMPT_WORDS]) for text in texts]
-    model, tokenizer = evaluated.model, evaluated.tokenizer
-    continued = continue_texts(model, tokenizer, prompts, SAMPLE_TOKENS, encode)
+    chosen = texts[LANGUAGES[0]][:PROMPTS]
+    prompts = [" ".join(text.split()[:PROMPT_WORDS]) for text in chosen]
+    encode = encoder(scorer.tokenizer, context.cfg.tokenizer.special_strings)
+    continued = continue_texts(scorer.model, scorer.tokenizer, prompts, SAMPLE_TOKENS, encode)
     return [
         {"prompt": prompt, "text": text, "stage": "corrected"}
         for prompt, text in zip(prompts, continued, strict=True)

@@ -20,10 +20,11 @@ from typing import Any, TypeVar
 import torch
 
 from hpc_llm.distributed import Ranks, check_visible_devices, export
-from hpc_llm.errors import FirstRankFailed, UserError, exit_code
+from hpc_llm.errors import FirstRankFailed, RankFailed, UserError, exit_code
 from hpc_llm.rundir import open_regular
 
 __all__ = [
+    "agreed",
     "all_max_float",
     "all_sum",
     "all_sum_float",
@@ -35,7 +36,9 @@ __all__ = [
     "device_of",
     "device_uuid",
     "end",
+    "on_every_rank",
     "on_first_rank",
+    "place",
     "quiet",
     "start",
 ]
@@ -173,6 +176,13 @@ def device_uuid() -> str | None:
     return str(torch.cuda.get_device_properties(device_of()).uuid)
 
 
+def place() -> tuple[int, int]:
+    """Return this rank and the number of ranks; (0, 1) where there is one or no process group."""
+    if not _control:
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
 def all_sum(values: list[int]) -> list[int]:
     """Return the sums of integers over all ranks (collective)."""
     if not _control:
@@ -256,3 +266,35 @@ def on_first_rank(work: Callable[[], Result]) -> Result:
     if code:
         raise FirstRankFailed(code)
     return result
+
+
+def on_every_rank(work: Callable[[], Result]) -> list[Result]:
+    """Run `work` on every rank; return the results of all, in rank order (collective).
+
+    Results are gathered as pickles, so they must be small, and `work` must not be collective. If it
+    fails, the lowest rank on which it does raises its error, and the others `RankFailed`.
+    """
+    if not _control:
+        return [work()]
+    own: tuple[int, Any] = (0, None)
+    failure: Exception | None = None
+    try:
+        own = (0, work())
+    except Exception as error:  # its code is gathered, then one rank re-raises it
+        failure = error
+        own = (exit_code(error), None)
+    every: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(every, own, group=_control[0])
+    failed = next((rank for rank, (code, _) in enumerate(every) if code), None)
+    if failed is None:
+        return [result for _, result in every]
+    if failure is not None and failed == torch.distributed.get_rank():
+        raise failure
+    raise RankFailed(failed, every[failed][0])
+
+
+def agreed(work: Callable[[], Result]) -> Result:
+    """Run `work` on every rank and return this rank's result; errors as in `on_every_rank`."""
+    found: list[Result] = []
+    on_every_rank(lambda: found.append(work()))
+    return found[0]

@@ -1,6 +1,7 @@
 """The stage writes every measure that is listed, the losses behind them, and one event."""
 
 import math
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,8 +30,9 @@ def context(tmp_path, monkeypatch):
     base = {"target": losses([20.0, 30.0]), "source": losses([10.0, 12.0])}
     later = {"target": losses([9.0, 9.0]), "source": losses([11.0, 13.0])}
 
+    @contextmanager
     def score(context, point):
-        return Evaluated(
+        yield Evaluated(
             model=None,
             tokenizer=None,
             texts={},
@@ -39,7 +41,7 @@ def context(tmp_path, monkeypatch):
             seed=0,
         )
 
-    monkeypatch.setattr(evaluate, "_evaluate", score)
+    monkeypatch.setattr(evaluate, "evaluated_at", score)
     return SimpleNamespace(folder=RunFolder(tmp_path), events=EventLog(tmp_path / "events.jsonl"))
 
 

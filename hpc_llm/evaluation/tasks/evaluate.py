@@ -1,8 +1,9 @@
 """Evaluate one task at one point: resumable scoring, `TASK.jsonl` and `TASK.json`."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from hpc_llm.evaluation.measures import Measure
 from hpc_llm.evaluation.tasks.questions import Question
 from hpc_llm.evaluation.tasks.records import read_questions
 from hpc_llm.evaluation.tasks.results import group_means, item_line, measure, outcomes
-from hpc_llm.evaluation.tasks.scorer import Scorer
+from hpc_llm.evaluation.tasks.scorer import Score, Scorer
 from hpc_llm.rundir import append_line, read_jsonl, write_json, write_text
 from hpc_llm.settings.task import TaskSettings
 from hpc_llm.tracking.events import plain
+from hpc_llm.training import process_group
 
 __all__ = ["Place", "evaluate_task", "partial_file"]
 
@@ -45,16 +47,28 @@ def partial_file(place: Place, name: str) -> Path:
 
 
 def evaluate_task(name: str, scorer: Scorer, place: Place, seed: int) -> Measure:
-    """Score the questions of a task, write its two files, and return its first metric.
+    """Score the questions of a task, write its two files, and return its first metric (collective).
 
-    Questions that an interrupted evaluation has scored are not scored again. Raises `Stopped` at a
-    stop request, after the scores are saved.
+    Questions that an interrupted evaluation has scored are not scored again, on any number of
+    ranks. Raises `Stopped` on all ranks at a stop request, after the scores are saved.
     """
     task = scorer.settings.task(name)
-    questions = read_questions(name, scorer.settings)
+    questions = process_group.agreed(lambda: read_questions(name, scorer.settings))
     lines = _all_lines(name, task, questions, scorer, place)
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    write_text(place.folder / f"{name}.jsonl", text)
+    files = [place.folder / f"{name}.{ending}" for ending in ("jsonl", "json")]
+    return process_group.on_first_rank(lambda: _write(files, name, task, questions, lines, seed))
+
+
+def _write(
+    files: list[Path],
+    name: str,
+    task: TaskSettings,
+    questions: list[Question],
+    lines: list[dict[str, Any]],
+    seed: int,
+) -> Measure:
+    """Write the two files of a task, and return its first metric."""
+    write_text(files[0], "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     groups = [question.groups for question in questions]
     chance = float(np.mean([1 / len(question.choices) for question in questions]))
     found: dict[str, Measure] = {}
@@ -69,10 +83,10 @@ def evaluate_task(name: str, scorer: Scorer, place: Place, seed: int) -> Measure
         "cut_prompts": sum(line["cut"] for line in lines),
         "settings": asdict(task),
     }
-    write_json(place.folder / f"{name}.json", plain(result))  # NaN becomes null
+    write_json(files[1], plain(result))  # NaN becomes null
     main = found[task.metric[0]]
     cut = f", {result['cut_prompts']} prompts cut" if result["cut_prompts"] else ""
-    say(f"  {place.folder.name}: task {name}, {task.metric[0]} {_text(main)}{cut}")
+    say(f"  {files[0].parent.name}: task {name}, {task.metric[0]} {_text(main)}{cut}")
     return main
 
 
@@ -90,20 +104,38 @@ def _with_chance(found: Measure) -> dict[str, Any]:
 def _all_lines(
     name: str, task: TaskSettings, questions: list[Question], scorer: Scorer, place: Place
 ) -> list[dict[str, Any]]:
-    """Return the line of each question, in order."""
+    """Return the line of each question, in order; one chunk per rank is scored at a time."""
     path = partial_file(place, name)
-    done = _saved(path, place.fingerprint)
+    done = process_group.on_first_rank(lambda: _resumed(path, place.fingerprint))
+    todo = [(begin, chunk) for begin, chunk in _chunks(questions) if begin not in done]
+    _, ranks = process_group.place()
+    for start in range(0, len(todo), ranks):
+        _stop_if_requested(place)
+        begins, chunks = zip(*todo[start : start + ranks], strict=True)
+        found = dict(zip(begins, _score(chunks, scorer, task.metric[0]), strict=True))
+        process_group.on_first_rank(partial(_save, path, found))
+        done |= found
+    return [line for begin in sorted(done) for line in done[begin]]
+
+
+def _stop_if_requested(place: Place) -> None:
+    """Raise `Stopped` on all ranks if one of them must stop."""
+    reasons = process_group.on_every_rank(place.stop_reason)
+    if reason := next(filter(None, reasons), None):
+        raise Stopped(reason)
+
+
+def _save(path: Path, found: Mapping[int, list[dict[str, Any]]]) -> None:
+    for begin, lines in found.items():
+        append_line(path, {"begin": begin, "lines": lines})
+
+
+def _resumed(path: Path, fingerprint: str) -> dict[int, list[dict[str, Any]]]:
+    """Return the saved lines of each chunk; start the file if there are none."""
+    done = _saved(path, fingerprint)
     if not done:
-        write_text(path, json.dumps({"fingerprint": place.fingerprint}) + "\n")
-    lines: list[dict[str, Any]] = []
-    for begin, chunk in _chunks(questions):
-        if begin not in done:
-            if reason := place.stop_reason():
-                raise Stopped(reason)
-            done[begin] = _score(chunk, scorer, task.metric[0])
-            append_line(path, {"begin": begin, "lines": done[begin]})
-        lines += done[begin]
-    return lines
+        write_text(path, json.dumps({"fingerprint": fingerprint}) + "\n")
+    return done
 
 
 def _saved(path: Path, fingerprint: str) -> dict[int, list[dict[str, Any]]]:
@@ -119,10 +151,21 @@ def _chunks(questions: list[Question]) -> Iterator[tuple[int, list[Question]]]:
         yield begin, questions[begin : begin + CHUNK]
 
 
-def _score(questions: Sequence[Question], scorer: Scorer, metric: str) -> list[dict[str, Any]]:
-    """Return the lines of questions that are scored together."""
-    requests = [request for question in questions for request in question.requests]
-    scores = iter(scorer.scores(requests))
+def _score(
+    chunks: Sequence[Sequence[Question]], scorer: Scorer, metric: str
+) -> list[list[dict[str, Any]]]:
+    """Return the lines of chunks; the questions of a chunk are scored together."""
+    requests = [[each for question in chunk for each in question.requests] for chunk in chunks]
+    return [
+        _lines(chunk, iter(scores), metric)
+        for chunk, scores in zip(chunks, scorer.scores_of_each(requests), strict=True)
+    ]
+
+
+def _lines(
+    questions: Sequence[Question], scores: Iterator[Score], metric: str
+) -> list[dict[str, Any]]:
+    """Return the lines of questions; `scores` are those of their requests, one after another."""
     lines = []
     for question in questions:
         own = [next(scores) for _ in question.requests]

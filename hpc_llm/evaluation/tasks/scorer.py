@@ -13,11 +13,13 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from hpc_llm.evaluation.bits_per_byte import (
+    Scoring,
     ScoringWindow,
     document_windows,
+    score,
     window_of,
-    windows_nll,
 )
+from hpc_llm.evaluation.dealing import dealt
 from hpc_llm.settings import EvaluationSettings
 from hpc_llm.vocabulary.surfaces import Surface, surfaces
 
@@ -37,6 +39,15 @@ class Score:
 
 
 @dataclass(frozen=True)
+class _Encoded:
+    """Different requests to score together."""
+
+    sequences: list[list[int]]
+    windows: list[ScoringWindow]
+    cut: list[bool]  # of each request
+
+
+@dataclass(frozen=True)
 class Scorer:
     """A model with its tokenizer."""
 
@@ -51,7 +62,27 @@ class Scorer:
 
     def scores(self, requests: Sequence[tuple[str, str]]) -> list[Score]:
         """Return the score of each (prompt, continuation); equal ones are scored once."""
-        unique = list(dict.fromkeys(requests))
+        return self.scores_of_each([requests])[0]
+
+    def scores_of_each(self, groups: Sequence[Sequence[tuple[str, str]]]) -> list[list[Score]]:
+        """Return the scores of groups of requests, each batched alone (collective).
+
+        Encoding and forward passes are dealt to the ranks.
+        """
+        unique = [list(dict.fromkeys(requests)) for requests in groups]
+        encoded = dealt(unique, self._encode)
+        scorings = [Scoring(sequences=own.sequences, windows=own.windows) for own in encoded]
+        losses = score(self.model, scorings, self.settings.batch_tokens)
+        found = []
+        for requests, own, first, nll in zip(groups, encoded, unique, losses, strict=True):
+            scores = {
+                request: Score(-min(float(nats), IMPOSSIBLE), was_cut)
+                for request, nats, was_cut in zip(first, nll, own.cut, strict=True)
+            }
+            found.append([scores[request] for request in requests])
+        return found
+
+    def _encode(self, unique: list[tuple[str, str]]) -> _Encoded:
         encoded = self.encode([prompt + text for prompt, text in unique])
         sequences, windows, cut = [], [], []
         for number, ((prompt, text), ids) in enumerate(zip(unique, encoded, strict=True)):
@@ -60,12 +91,7 @@ class Scorer:
             sequences.append(self._sequence(ids[dropped:]))
             windows += self._windows(number, len(sequences[-1]) - 1, start - dropped)
             cut.append(dropped > 0)
-        nll = windows_nll(self.model, sequences, windows, self.settings.batch_tokens)
-        found = {
-            request: Score(-min(float(nats), IMPOSSIBLE), was_cut)
-            for request, nats, was_cut in zip(unique, nll, cut, strict=True)
-        }
-        return [found[request] for request in requests]
+        return _Encoded(sequences, windows, cut)
 
     @cached_property
     def _window(self) -> int:
