@@ -1,18 +1,24 @@
 """Where evaluation runs: whether the model is partitioned, over which devices, in what memory."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from hpc_llm.accounting.architecture import Architecture
 from hpc_llm.accounting.columns import figure
 from hpc_llm.accounting.families import NoFormula
+from hpc_llm.accounting.flops import step_flops
 from hpc_llm.accounting.inference import InferenceMemory, inference_memory
 from hpc_llm.accounting.memory import ROOM
+from hpc_llm.accounting.method import Method
 from hpc_llm.accounting.model_file import model_config
+from hpc_llm.accounting.projection import mean_utilisation
 from hpc_llm.errors import UserError
 from hpc_llm.settings import RunConfig
+from hpc_llm.settings.corpus import LANGUAGES
 from hpc_llm.settings.launch import PLACES
 
 __all__ = [
@@ -22,6 +28,10 @@ __all__ = [
     "part_place",
     "plan_evaluation",
 ]
+
+
+TOKEN_BYTES = 4  # of held-out text, an assumption: new vocabularies have more
+GOLDEN_RATIO = (1 + math.sqrt(5)) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +48,8 @@ class EvaluationPlan:
     """Peak of one device; None: unknown."""
     fits: bool | None
     """Whether the peak fits with a margin for fragmentation; None: unknown."""
+    hours: float | None
+    """Time of bits per byte and of the search for phi (mid), without the network; None: unknown."""
 
 
 def is_partitioned(cfg: RunConfig, ranks: int, memory_gib: float | None) -> bool:
@@ -88,7 +100,31 @@ def plan_evaluation(cfg: RunConfig, config: Mapping[str, Any] | None = None) -> 
         partitioned=partitioned,
         memory=memory,
         fits=_fits(cfg, sizes, shares),
+        hours=_hours(cfg, sizes, devices) if isinstance(sizes, Architecture) else None,
     )
+
+
+def _hours(cfg: RunConfig, arch: Architecture, devices: int) -> float | None:
+    """Return the hours of bits per byte at every point and of the search for phi."""
+    utilisation = mean_utilisation(cfg.hardware)
+    if utilisation is None or arch.kind == "encoder":
+        return None
+    settings = cfg.evaluation
+    points = len(cfg.adaptation) + 3  # base, transplant and corrected
+    texts = points * settings.test_bytes + _factors(cfg) * settings.tune_bytes
+    window = min(settings.window, arch.max_positions or settings.window)
+    seen = len(LANGUAGES) * texts / TOKEN_BYTES * window / min(settings.stride, window)
+    forward = step_flops(arch, Method.full(), 1, window).forward / window
+    rate = cfg.hardware.peak_flops_per_second(cfg.train.precision) * utilisation
+    return forward * seen / (rate * devices) / 3600
+
+
+def _factors(cfg: RunConfig) -> int:
+    """Return the factors that the search for phi tries: the grid, then golden section."""
+    grid = cfg.correct.grid
+    widest = max((high - low for low, high in pairwise(sorted(grid))), default=0.0)
+    steps = math.log(max(1.0, 2 * widest / cfg.correct.tolerance)) / math.log(GOLDEN_RATIO)
+    return len(grid) + math.ceil(steps) + 1
 
 
 def evaluation_warnings(cfg: RunConfig, plan: EvaluationPlan) -> list[str]:

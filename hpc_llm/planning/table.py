@@ -159,7 +159,9 @@ def _evaluation(plan: Plan) -> list[str]:
     how = f"partitioned over {found.devices} devices" if found.partitioned else "the whole model"
     return [
         f"evaluation on {where}: {how}, {figure(found.memory.total / GIB)} of "
-        f"{figure(plan.memory_gib)} GiB a device, {VERDICTS[found.fits]}"
+        f"{figure(plan.memory_gib)} GiB a device, {VERDICTS[found.fits]}",
+        f"bits per byte and phi there: about {figure(found.hours)} hours (mid), without tasks and "
+        "network",
     ]
 
 

@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 
 from hpc_llm.distributed import detect_ranks
-from hpc_llm.errors import Stopped
+from hpc_llm.errors import RankFailed, Stopped, UserError, exit_code
 from hpc_llm.evaluation.bits_per_byte import document_scoring, measure_bpb_of_each, score
+from hpc_llm.evaluation.dealing import dealt
 from hpc_llm.evaluation.lora_scale import scaled
 from hpc_llm.evaluation.measures import save_losses
 from hpc_llm.evaluation.samples import continue_texts
@@ -97,6 +98,21 @@ def task(scorer, where):
     return False
 
 
+def failure():
+    """Let item 1 fail, on rank 1 of several; return what each rank raises."""
+
+    def compute(item):
+        if item == 1:
+            raise UserError("item", item, "fails")
+        return item
+
+    try:
+        dealt(range(5), compute)
+    except (UserError, RankFailed) as error:
+        found = [type(error).__name__, exit_code(error)]
+    return process_group.on_every_rank(lambda: found)
+
+
 @contextmanager
 def layers_of(model, division):
     """Watch what is held of a model; gather its layers if it is partitioned."""
@@ -130,9 +146,10 @@ def main():
         found["samples"] = samples(model, tokenizer, texts)
     if division is not None:
         found["peak"] = peak
+    failed = failure()
     if place.rank == 0:
         write_json(out / "found.json", found)
-        print(json.dumps([found]))
+        print(json.dumps([found | {"failure": failed}]))
     process_group.end()
 
 

@@ -94,6 +94,8 @@ def test_any_number_of_ranks_gives_the_same_bytes(made, alone, tmp_path, process
     assert set(files) == {"losses.npz", "mine.json", "mine.jsonl", "found.json"}
     assert len(set(found["curve"])) == len(found["curve"])  # each factor, each language
     assert len(set(map(len, found["samples"]))) == 3
+    raised = [["RankFailed", 2], ["UserError", 2], *[["RankFailed", 2]] * (processes - 2)]
+    assert found["failure"] == raised  # one rank reports, all exit with its code
 
 
 def test_a_task_stopped_on_four_ranks_resumes_on_two_with_the_same_bytes(made, alone, tmp_path):

@@ -73,6 +73,18 @@ def test_the_memory_of_a_rank_is_its_share_and_what_is_gathered():
     assert (part.logits, part.activations) == (whole.logits, whole.activations)
 
 
+def test_hours_are_those_of_the_forward_passes_divided_by_the_devices():
+    words = ("model=llama-3.1-8b", "cluster=leonardo", "evaluation.stride=512")
+    one = plan_evaluation(settings(*words))
+    four = plan_evaluation(settings(*words, "evaluation.partition=true"))
+    assert one.hours == pytest.approx(4 * four.hours)
+    more = plan_evaluation(settings(*words, "evaluation.test_bytes=600_000"))
+    tokens = 2 * 5 * 300_000 / 4  # languages, points, bytes
+    weights = 8.03e9 - 128_256 * 4096  # the input embedding is looked up
+    rate = 312e12 * (0.64 + 0.39) / 2
+    assert more.hours - one.hours == pytest.approx(2 * weights * tokens / rate / 3600, rel=0.1)
+
+
 def test_plan_warns_of_a_model_that_does_not_fit():
     words = (*CLUSTER, "model=llama-3.1-70b", "train.recompute=true")
     assert not [w for w in make_plan(settings(*words)).warnings if "evaluation" in w]
