@@ -20,6 +20,7 @@ from hpc_llm.stages.texts import text_file
 from hpc_llm.stages.training import train_stage, training_result
 from hpc_llm.surgery.loading import DTYPES, build_model, load_tokenizer
 from hpc_llm.surgery.merge import save_model
+from hpc_llm.surgery.shards import WEIGHTS, weight_files
 from hpc_llm.tokenizer.encode import encode_shards
 from hpc_llm.tokenizer.export import export_fast
 from hpc_llm.tokenizer.specials import SpecialTokens
@@ -55,7 +56,7 @@ def _pretrain(context: Context, name: str, folder: Path) -> dict[str, Any]:
     text = TrainingText(vocabulary=work / MODEL_NAME, shares=shares)
     trained, spec, flops = train_stage(context, name, model, text, folder)
     if context.ranks.is_first:
-        # load the gathered weights into an empty model: under ZeRO-3 the trained one has no weights
+        # load the stored weights into an empty model: under ZeRO-3 the trained one has no weights
         with torch.device("meta"):
             model = build_model(architecture, len(tokenizer), cfg.seed)
         model.load_state_dict(trained.weights, strict=False, assign=True)
@@ -64,6 +65,8 @@ def _pretrain(context: Context, name: str, folder: Path) -> dict[str, Any]:
         model.config.eos_token_id = tokenizer.eos_token_id
         with replaced_folder(folder / "model") as result:
             save_model(model, tokenizer, result, DTYPES[cfg.train.precision])
+        for file in weight_files(folder, WEIGHTS):  # the same weights as those of the model
+            file.unlink()
         drop_all_but_best(folder / "checkpoints")
     process_group.barrier()
     return training_result(spec, flops, trained)

@@ -5,24 +5,17 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from hpc_llm.pipeline.cache import SharedCache
 from hpc_llm.pipeline.context import Context
 from hpc_llm.pipeline.table import point_of
-from hpc_llm.rundir import (
-    check_fence,
-    publish,
-    replaced_folder,
-    system_errors,
-    temporary_beside,
-    write_json,
-)
+from hpc_llm.rundir import replaced_folder, write_json
 from hpc_llm.stages.assemble import start_model
 from hpc_llm.stages.reader import TrainingText
 from hpc_llm.stages.training import train_stage, training_result
 from hpc_llm.surgery.merge import save_adapter
+from hpc_llm.surgery.shards import StoredWeights
 from hpc_llm.tokenizer.unigram import MODEL_NAME
 from hpc_llm.training.checkpoints.branches import keep_branches
 from hpc_llm.training.checkpoints.folder import drop_all_but_best
@@ -32,14 +25,14 @@ __all__ = ["run", "starting_point"]
 
 
 def run(context: Context, name: str) -> dict[str, Any]:
-    """Write train/<name>/: weights.safetensors by name, and adapter/ in the layout of peft."""
+    """Write train/<name>/: shards of the trained weights, and adapter/ in the layout of peft."""
     stage = point_of(name)
     folder = context.stage_folder(name)
     model, text = starting_point(context, stage)
     trained, spec, flops = train_stage(context, stage, model, text, folder)
     result = training_result(spec, flops, trained)
     if context.ranks.is_first:
-        _write(context, folder, trained, spec)
+        _write_adapter(context, folder, trained, spec)
         keep_branches(folder, spec.branch_steps)
         write_json(folder / "done.json", result)
         drop_all_but_best(folder / "checkpoints")
@@ -63,13 +56,7 @@ def starting_point(context: Context, stage: str) -> tuple[PreTrainedModel, Train
     return model, TrainingText(vocabulary=folder / MODEL_NAME, shares=shares, shared=shared)
 
 
-def _write(context: Context, folder: Path, trained: TrainedStage, spec: StageSpec) -> None:
-    check_fence(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_beside(folder / "weights.safetensors")
-    with system_errors(folder):
-        save_file(trained.weights, temporary)
-    publish(temporary, folder / "weights.safetensors")
+def _write_adapter(context: Context, folder: Path, trained: TrainedStage, spec: StageSpec) -> None:
     model = spec.trainable.model
     if isinstance(model, PeftModel):
         embeddings, base = _under_adapter(context, spec, trained)
@@ -99,7 +86,7 @@ def _under_adapter(
         folder = context.stage_folder(f"train/{before}")
         if (folder / "adapter").exists():
             return {}, None
-        found |= load_file(folder / "weights.safetensors")
+        found |= StoredWeights(folder)
     found |= trained.weights
     if not found.keys() <= names:
         return {}, None

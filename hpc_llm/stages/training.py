@@ -82,6 +82,7 @@ def build_spec(
         layout=context.layout,
         seed=cfg.seed,
         folder=folder / "checkpoints",
+        result=folder,
         fingerprint=context.stage(f"train/{name}").fingerprint,
         settings=context.stage(f"train/{name}").settings,
         branch=branch,

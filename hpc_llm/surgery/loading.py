@@ -15,7 +15,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -29,9 +29,9 @@ from transformers.utils import logging as transformers_logging
 
 from hpc_llm.distributed import say
 from hpc_llm.errors import UserError
-from hpc_llm.rundir import readable
 from hpc_llm.settings import ModelSettings
 from hpc_llm.surgery.folders import check_model_folder
+from hpc_llm.surgery.shards import StoredWeights
 from hpc_llm.surgery.trust import check_model_files
 
 __all__ = [
@@ -241,17 +241,19 @@ def build_model(
 
 
 def apply_weights(model: torch.nn.Module, folders: Iterable[Path]) -> None:
-    """Copy the weights trained by earlier stages (`weights.safetensors`) into `model`.
+    """Copy the weights trained by earlier stages (shards `weights`) into `model` (collective).
 
-    They are read one at a time, so that a rank holds only one in memory.
+    They are read one at a time; of a partitioned model only rank 0 reads, and the others receive
+    their part from it.
     """
     parameters = dict(model.named_parameters())
     for folder in folders:
-        path = folder / "weights.safetensors"
-        with readable(path), safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118, not a mapping
-                with gathered([parameters[name]]):
-                    parameters[name].copy_(file.get_tensor(name))
+        stored = StoredWeights(folder)
+        for name in stored:
+            parameter = parameters[name]
+            with gathered([parameter]):
+                if not hasattr(parameter, "ds_id") or torch.distributed.get_rank() == 0:
+                    parameter.copy_(stored[name])
 
 
 def model_type(path: str | Path, settings: ModelSettings) -> str:

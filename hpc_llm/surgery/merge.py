@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hpc_llm.surgery.adapters import adapted_weight, mergeable_layers
 from hpc_llm.surgery.loading import gathered
 from hpc_llm.surgery.portable import make_portable
+from hpc_llm.surgery.shards import SHARD_BYTES
 
 __all__ = ["attach_adapter", "merge_adapter", "save_adapter", "save_model"]
 
@@ -79,10 +80,10 @@ def merge_adapter(model: PeftModel, phi: float) -> PreTrainedModel:
 def save_model(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, precision: torch.dtype
 ) -> None:
-    """Write a model folder for transformers: safetensors, configuration, tokenizer."""
+    """Write a model folder for transformers: safetensors shards, configuration, tokenizer."""
     model.to(precision)
     model.config.use_cache = True
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, max_shard_size=SHARD_BYTES)
     model.config.use_cache = False
     tokenizer.save_pretrained(folder)
     make_portable(folder)

@@ -11,9 +11,9 @@ import torch
 
 from hpc_llm.errors import BudgetSpent, Diverged, Stopped
 from hpc_llm.training import process_group
+from hpc_llm.training.checkpoints.result import stage_result
 from hpc_llm.training.checkpoints.resume import load_latest
 from hpc_llm.training.checkpoints.saver import Saver
-from hpc_llm.training.checkpoints.states import full_parameters
 from hpc_llm.training.data.prefetch import Prefetch
 from hpc_llm.training.data.rows import Counts, Rows
 from hpc_llm.training.engine import Engine, start_engine
@@ -45,7 +45,7 @@ def train(spec: StageSpec, hooks: Hooks) -> TrainedStage:
                 loop.step()
             loop.check_finite()
             loop.end()
-        return _result(spec, loop.progress)
+        return stage_result(spec, loop.progress)
 
 
 class Loop:
@@ -295,9 +295,3 @@ class Loop:
         if names and self.spec.ranks.is_first:
             self.hooks.straggling(names, self.progress.step)
         return {"perf/slowest_rank": worst}
-
-
-def _result(spec: StageSpec, progress: Progress) -> TrainedStage:
-    parts = (spec.trainable.weights, spec.trainable.adapters)
-    weights, adapters = (full_parameters(part, spec.ranks.is_first) for part in parts)
-    return TrainedStage(progress, weights=weights, adapters=adapters)

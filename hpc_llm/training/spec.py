@@ -69,6 +69,8 @@ class StageSpec:
     seed: int
     folder: Path
     """Folder of the checkpoints."""
+    result: Path
+    """Folder of the trained weights."""
     fingerprint: str
     """Training does not resume from checkpoints with another fingerprint."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -114,8 +116,9 @@ class Hooks:
 
 @dataclass(frozen=True)
 class TrainedStage:
-    """The result of a stage: weights by name in the plain model (rank 0 only), and totals."""
+    """The result of a stage: totals, and on rank 0 the trained tensors by name."""
 
     progress: Progress
-    weights: dict[str, torch.Tensor]
+    weights: Mapping[str, torch.Tensor]
+    """Weights by name in the plain model, read from the files of the stage on access."""
     adapters: dict[str, torch.Tensor]

@@ -161,6 +161,7 @@ def build(task):
             **task.get("checkpoint", {}),
         ),
         ranks=ranks, layout=layout, seed=1, folder=Path(task["folder"]),
+        result=Path(task["folder"]) / "result",
         fingerprint=task.get("fingerprint", "x"), settings=task.get("settings", {}),
         branch=branch, branch_steps=task.get("branch_steps", ()),
     )  # fmt: skip
