@@ -13,7 +13,7 @@ import pytest
 from tiny import TINY, adapt, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "chaos"))
-from damage import DAMAGE, JOURNALS, SETTINGS, again, files_of, strike, two_runs
+from damage import DAMAGE, JOURNALS, SETTINGS, again, files_of, group_of, strike, two_runs
 
 from hpc_llm.app.main import main
 from hpc_llm.pipeline import pipeline
@@ -71,8 +71,7 @@ def one_of_each(source: Path) -> list[tuple[str, str]]:
     rng = random.Random(5)
     groups: dict[str, list[str]] = {}
     for name in files_of(source):
-        parts = name.split("/")
-        groups.setdefault("/".join(parts[:2]) if parts[0] == "train" else parts[0], []).append(name)
+        groups.setdefault(group_of(name), []).append(name)
     kinds = itertools.cycle(rng.sample(list(DAMAGE), len(DAMAGE)))
     return [(rng.choice(names), kind) for names, kind in zip(groups.values(), kinds, strict=False)]
 

@@ -76,6 +76,12 @@ def files_of(folder: Path) -> list[str]:
     return [str(p) for p in paths if not any(part.startswith(".") for part in p.parts)]
 
 
+def group_of(name: str) -> str:
+    """Return the stage that a file of a run folder belongs to, or the file itself."""
+    parts = name.split("/")
+    return "/".join(parts[: 2 if parts[0] == "train" else 1])
+
+
 def bytes_of(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of the files that are equal in equal runs."""
     return {
@@ -157,14 +163,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="files whose path matches this")
     asked = parser.parse_args()
-    verdicts: Counter[str] = Counter()
+    verdicts: Counter[tuple[str, str]] = Counter()
     with tempfile.TemporaryDirectory(prefix="damage-") as folder:
         for outcome in whole_matrix(Path(folder), asked.only):
-            verdicts[outcome.verdict] += 1
+            verdicts[group_of(outcome.name), outcome.verdict] += 1
             if not outcome.is_right:
                 print(f"{outcome.name}: {outcome.kind}: {outcome.verdict}: {outcome.said[-2000:]}")
-    print("\n".join(f"| {verdict} | {count} |" for verdict, count in verdicts.items()))
-    return 1 if set(verdicts) - {"same", "refused"} else 0
+    rows = (f"| {group} | {verdict} | {n} |" for (group, verdict), n in sorted(verdicts.items()))
+    print("\n".join(rows))
+    return 1 if {verdict for _, verdict in verdicts} - {"same", "refused"} else 0
 
 
 if __name__ == "__main__":
