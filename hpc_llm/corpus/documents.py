@@ -50,6 +50,9 @@ def _check_file(key: str, path: Path) -> list[str]:
         return found
     if not path.exists():
         raise UserError(key, path, "no such file", f"check the path (relative to {Path.cwd()})")
+    if not path.is_file():  # a pipe would block, and is read twice
+        rule = "is no regular file"
+        raise UserError(key, path, rule, "write its content to a file first")
     if not path.name.lower().endswith(ENDINGS):
         rule = f"unknown extension; supported are {', '.join(ENDINGS)}"
         raise UserError(key, path, rule, "convert the file to one of these formats")

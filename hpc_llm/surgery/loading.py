@@ -173,8 +173,11 @@ def _readable(path: str | Path) -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """Return the reason of an error in one line; a key alone says nothing, nor does a headline."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if isinstance(error, KeyError):
+        return f"{type(error).__name__}: {lines[0]}"
+    return " ".join(line.strip() for line in lines[: 1 + lines[0].endswith(":")])
 
 
 def _attention(config: PreTrainedConfig, wanted: str) -> str:
@@ -206,12 +209,15 @@ def load_tokenizer(path: str | Path, settings: ModelSettings) -> PreTrainedToken
     quiet_transformers()
     check_model_files(str(path), settings, fetch=True)
     try:
-        return AutoTokenizer.from_pretrained(
+        found = AutoTokenizer.from_pretrained(
             path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
         )
     except Exception as error:  # transformers and tokenizers raise anything for a damaged file
         rule = f"no tokenizer could be read ({_first_line(error)})"
         raise UserError("model.path", path, rule, "use the tokenizer's own files") from error
+    if not found.get_vocab():
+        raise UserError("model.path", path, "its tokenizer has no tokens", "use its own files")
+    return found
 
 
 def build_model(

@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -189,3 +190,9 @@ def test_real_files(shared: Path, settings: Settings) -> None:
     entries = expand_entries([f"{shared}/data/ru/*.jsonl.gz"])
     counts = [sum(1 for _ in read_documents(entry, settings())) for entry in entries]
     assert counts == [9_640, 13_253]  # MANIFEST.md
+
+
+def test_a_pipe_is_refused_and_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jsonl")
+    with user_error("corpus.target", value=tmp_path / "a.jsonl"):
+        expand_entries([str(tmp_path / "a.jsonl")], "corpus.target")

@@ -11,10 +11,12 @@ import torch
 from errors import user_error
 from safetensors.torch import load_file, save_file
 from tiny import settings
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from hpc_llm.accounting.method import own_names
 from hpc_llm.surgery.folders import check_base, linear_names
-from hpc_llm.surgery.loading import load_model
+from hpc_llm.surgery.loading import load_model, load_tokenizer
 from hpc_llm.surgery.trust import check_model_files
 
 
@@ -163,3 +165,25 @@ def test_a_header_is_read_once_until_its_file_changes(folder, monkeypatch):
     weights = load_file(folder / "model.safetensors")
     save_file(weights | {"more": torch.zeros(3)}, folder / "model.safetensors")
     assert check_base(str(folder)) == shapes | {"more": (3,)}
+
+
+@pytest.mark.parametrize(
+    ("values", "mention"),
+    [
+        ({"hidden_act": "nope"}, "KeyError: 'nope'"),
+        ({"num_attention_heads": 3}, "attention heads"),
+    ],
+)
+def test_a_configuration_that_transformers_rejects_says_why(folder, values, mention):
+    change(folder, **values)
+    with user_error("model.path", mention, value=folder):
+        load_model(folder, settings().model, "fp32")
+
+
+def test_a_tokenizer_without_tokens_is_refused(folder):
+    for file in folder.glob("*token*"):
+        file.unlink()
+    empty = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
+    empty.save_pretrained(folder)
+    with user_error("model.path", "no tokens", value=folder):
+        load_tokenizer(folder, settings().model)
