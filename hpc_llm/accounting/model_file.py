@@ -3,6 +3,7 @@
 The folder comes first, because training loads it.
 """
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -36,7 +37,7 @@ def model_config(model: ModelSettings) -> tuple[Mapping[str, Any], list[str]]:
     of `model.architecture` that the family does not have.
     """
     architecture = model.architecture or {}
-    file = None if model.path is None else Path(model.path).expanduser() / "config.json"
+    file = None if model.path is None else Path(os.path.expanduser(model.path)) / "config.json"
     if file is not None and file.is_file():
         config = read_config(file)
         other = [key for key in architecture if key in config and config[key] != architecture[key]]

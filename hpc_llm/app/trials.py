@@ -123,7 +123,7 @@ def _folder(composed: Sequence[Composed]) -> SweepFolder:
             "must be equal for all trials of a sweep",
             "set a single value for each",
         )
-    folder = SweepFolder(Path(runs).expanduser() / name)
+    folder = SweepFolder(Path(os.path.expanduser(runs)) / name)
     if RunFolder(folder.path).config.exists():
         raise UserError(
             folder.path,

@@ -8,6 +8,7 @@ the endings of text formats.
 
 import glob
 import json
+import os
 from collections.abc import Iterator
 from importlib.resources import files
 from itertools import chain
@@ -68,7 +69,7 @@ def _expand(key: str, entry: str) -> list[str]:
             known = ", ".join(f"sample:{language}" for language in SAMPLE_LANGUAGES)
             raise UserError(key, entry, "no such sample corpus", f"choose one of {known}")
         return [entry]
-    path = Path(entry).expanduser()
+    path = Path(os.path.expanduser(entry))
     if glob.has_magic(entry) and not path.exists():
         found = sorted(glob.glob(str(path), recursive=True))
         if not found:

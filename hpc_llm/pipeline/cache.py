@@ -94,7 +94,7 @@ class SharedCache:
     @classmethod
     def of(cls, runs_dir: str) -> "SharedCache":
         """Return the cache of `runs_dir`."""
-        return cls(Path(runs_dir).expanduser() / ".cache")
+        return cls(Path(os.path.expanduser(runs_dir)) / ".cache")
 
     def entry(self, stage: Stage) -> CacheEntry:
         """Return the entry of a stage, whether it exists or not."""

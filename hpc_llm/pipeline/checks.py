@@ -4,6 +4,7 @@ No torch here: it also runs on login nodes. DeepSpeed's own keys are validated a
 initialisation (`hpc_llm.training.zero.check_zero`), still before the first stage.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,6 @@ def _model_config(cfg: RunConfig) -> dict[str, Any]:
     """Return the base model's configuration; empty for a hub id, which is checked on loading."""
     found: dict[str, Any] = dict(cfg.model.architecture or {})
     if cfg.model.path is not None:
-        file = Path(cfg.model.path).expanduser() / "config.json"
+        file = Path(os.path.expanduser(cfg.model.path)) / "config.json"
         found = read_config(file) if file.is_file() else {}
     return found

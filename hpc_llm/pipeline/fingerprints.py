@@ -6,6 +6,7 @@ ranks, the logging interval and the tracker do not affect results and are not co
 settings without effect in a stage, such as the weight decay of adapters in a stage without any.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -251,7 +252,7 @@ def _model_key(cfg: RunConfig) -> dict[str, Any]:
     if cfg.model.path is None:
         return {}
     check_model_folder(cfg.model.path)
-    folder = Path(cfg.model.path).expanduser()
+    folder = Path(os.path.expanduser(cfg.model.path))
     if folder.is_dir():
         return {"model": {"path" + CONTENT: fingerprint_path(folder)}}
     return {"model": {"path": cfg.model.path, "revision": cfg.model.revision}}

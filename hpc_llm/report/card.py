@@ -1,5 +1,6 @@
 """The model card: the `README.md` beside the weights, shown by the Hugging Face hub."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def _base_model(model: dict[str, Any]) -> str | None:
     path = model.get("path")
     if not path:
         return None
-    local = Path(path).expanduser()
+    local = Path(os.path.expanduser(path))
     is_local = path.count("/") != 1 or path.startswith((".", "/", "~")) or local.parent.is_dir()
     name: str = path if not is_local else model.get("name") or Path(path).name
     return name

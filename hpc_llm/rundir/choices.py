@@ -24,7 +24,7 @@ VARIABLE = "HPC_LLM_PLUGINS"
 def plugin_folders() -> list[Path]:
     """Return the plug-in folders, absolute. Raises `UserError` for one that does not exist."""
     words = filter(None, os.environ.get(VARIABLE, "").split(os.pathsep))
-    folders = [Path(word).expanduser().absolute() for word in words]
+    folders = [Path(os.path.expanduser(word)).absolute() for word in words]
     for folder in folders:
         if not folder.is_dir():
             raise UserError(VARIABLE, folder, "is no folder", f"fix or unset {VARIABLE}")

@@ -169,7 +169,7 @@ def check_folder_name(key: str, name: str, parent: str) -> None:
         raise UserError(key, name or "''", rule, "use another run=NAME, or set runs_dir=DIR")
     _check_path(key, name)
     _check_path("runs_dir", parent)
-    folder = Path(parent).expanduser() / name
+    folder = Path(os.path.expanduser(parent)) / name
     _check_path(key, str(folder))
 
 

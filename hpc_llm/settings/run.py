@@ -1,5 +1,6 @@
 """`RunConfig`: the whole configuration of a run, one field per group of `conf/`."""
 
+import os
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -273,4 +274,4 @@ class RunConfig:
     @property
     def folder(self) -> Path:
         """The run folder."""
-        return Path(self.runs_dir).expanduser() / (self.run or self.model.label)
+        return Path(os.path.expanduser(self.runs_dir)) / (self.run or self.model.label)

@@ -3,6 +3,7 @@
 Read are `config.json`, the names of the tokenizer's files and the headers of the weights.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def check_model_folder(path: str) -> None:
 
     A `path` that is not a local folder is treated as a hub id and left to transformers.
     """
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     if not folder.exists():
         if not names_hub_id(path):
             raise UserError(KEY, path, "no such folder", "use a folder or OWNER/NAME")
@@ -56,7 +57,7 @@ def check_base(path: str, revision: str | None = None) -> Shapes:
     vocabulary. Of a hub id only the configuration is checked, if it is in the cache: it gives {}.
     """
     check_model_folder(path)
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     if not folder.is_dir():
         cached = cached_folder(path, revision)
         if cached is not None and (cached / "config.json").is_file():

@@ -8,6 +8,7 @@ For ZeRO-3 a model is partitioned across ranks during construction, so no rank e
 """
 
 import inspect
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -153,7 +154,7 @@ def load_model(
 @contextmanager
 def _readable(path: str | Path) -> Iterator[None]:
     """Turn errors of reading a model into a `UserError` with a fix for its cause."""
-    local = Path(path).expanduser().is_dir()
+    local = Path(os.path.expanduser(path)).is_dir()
     try:
         yield
     except UserError:

@@ -7,6 +7,7 @@ pickle. What decides which code runs is set here, or refused: nothing is left to
 Needs no torch, so that a job is refused on the login node.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -55,7 +56,7 @@ def check_model_files(path: str, settings: ModelSettings, *, fetch: bool = False
     the hub are checked; with `fetch` the JSON files are downloaded first. With
     `settings.trust_remote_code` code is allowed, pickles are not.
     """
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     if not folder.is_dir():
         cached = cached_folder(path, settings.revision, fetch=fetch)
         if cached is None:

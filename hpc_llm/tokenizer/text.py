@@ -65,7 +65,13 @@ def _fast(backend: Any, letters: set[str]) -> Encode:
     copy.no_padding()
 
     def encode(texts: list[str]) -> list[list[int]]:
-        return [found.ids for found in copy.encode_batch_fast(texts, add_special_tokens=False)]
+        try:
+            found = copy.encode_batch_fast(texts, add_special_tokens=False)
+        except Exception as error:  # the library's only kind
+            rule = f"its tokenizer cannot encode the text ({error})"
+            fix = "use a tokenizer with an unknown token or byte fallback"
+            raise UserError("model.path", None, rule, fix) from error
+        return [one.ids for one in found]
 
     return encode
 

@@ -209,3 +209,11 @@ def test_debug_shows_the_traceback(tmp_path):
     done = hpc_llm("adapt", "zero.stage=7", check=False, HPC_LLM_DEBUG="1")
     assert done.returncode == 2
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("key", ["model.path", "runs_dir", "corpus.target"])
+def test_a_path_of_an_unknown_user_is_a_plain_name(refused, key, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["corpus=files", "model.path=x/y/z", "corpus.target=no.txt", f"{key}=~no-such-user/a"]
+    assert "no such file" in refused("adapt", *words, "run=a")
+    assert not list(tmp_path.iterdir())

@@ -196,3 +196,14 @@ def test_a_pipe_is_refused_and_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.jsonl")
     with user_error("corpus.target", value=tmp_path / "a.jsonl"):
         expand_entries([str(tmp_path / "a.jsonl")], "corpus.target")
+
+
+def test_a_name_that_begins_with_a_tilde_is_no_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~no-such-user.txt").write_text("text")
+    assert expand_entries(["~no-such-user.txt"]) == ["~no-such-user.txt"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.txt").write_text("text")
+    assert expand_entries(["~/a.txt"]) == [str(tmp_path / "a.txt")]

@@ -8,7 +8,7 @@ import pytest
 from errors import user_error
 from sentencepiece import SentencePieceProcessor
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers
-from tokenizers.models import WordLevel
+from tokenizers.models import Unigram, WordLevel
 from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
@@ -115,3 +115,11 @@ def test_the_first_token_has_an_embedding(shared: Path) -> None:
     assert (first_token(base), first_token(base, 2), first_token(base, 1)) == (1, 1, None)
     base.bos_token = None
     assert (first_token(base), first_token(base, 2)) == (2, None)
+
+
+def test_a_vocabulary_that_cannot_encode_a_text_is_named() -> None:
+    backend = Tokenizer(Unigram([("a", -1.0), ("b", -2.0)]))
+    encode = text_encoder(PreTrainedTokenizerFast(tokenizer_object=backend))
+    assert encode(["ab"]) == [[0, 1]]
+    with user_error("model.path", "unk_id"):
+        encode(["abc"])
