@@ -20,6 +20,8 @@ __all__ = [
     "autocast",
     "begin_peak",
     "inputs",
+    "peak_bytes",
+    "resident",
     "warm_up",
 ]
 

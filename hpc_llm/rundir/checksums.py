@@ -79,10 +79,8 @@ def _system_error(error: BaseException | None) -> OSError | None:
 
 def describe(path: Path) -> dict[str, Any]:
     """Return size in bytes and SHA-256 of a file."""
-    digest = hashlib.sha256()
     with path.open("rb") as handle:
-        while block := handle.read(BLOCK_BYTES):
-            digest.update(block)
+        digest = hashlib.file_digest(handle, "sha256")
     return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
 
 
