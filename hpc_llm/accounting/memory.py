@@ -44,6 +44,8 @@ class TrainingSetup:
     """Parameters are in host memory (ZeRO 3)."""
     bucket_elements: int = 50_000_000
     """Elements of a communication bucket."""
+    sequence_parallel: int = 1
+    """Ranks that split each sequence; they are among `data_parallel`, which counts for ZeRO."""
     fused_loss: bool = True
     """The loss is computed in chunks, without all logits in memory."""
 
@@ -70,6 +72,11 @@ class TrainingSetup:
     def tokens(self) -> int:
         """Tokens of a micro-batch."""
         return self.micro_batch_size * self.sequence_length
+
+    @property
+    def rank_tokens(self) -> int:
+        """Tokens of a micro-batch on one rank."""
+        return self.tokens // self.sequence_parallel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +125,11 @@ def _logits(arch: Architecture, method: Method, setup: TrainingSetup) -> tuple[i
     if not per_token.logits:
         return 0, 0
     if not setup.fused_loss:
-        held = per_token.logits * setup.tokens
+        held = per_token.logits * setup.rank_tokens
         return held, 2 * held  # two more copies in the backward pass of log softmax
     trained = method.trains_head or (arch.tied_embeddings and method.trains_embedding)
     head = arch.hidden_size * arch.vocab_size * trained
-    hidden = setup.width * arch.hidden_size * setup.tokens
+    hidden = setup.width * arch.hidden_size * setup.rank_tokens
     return hidden + setup.width * head, 4 * head  # the head's gradient is accumulated in fp32
 
 
@@ -140,9 +147,9 @@ def memory_plan(arch: Architecture, method: Method, setup: TrainingSetup) -> Mem
         weights=0 if setup.offload_parameters else weights,
         gradients=width * _shared(trained, ranks if stage >= 2 else 1),
         optimizer=0 if setup.offload_optimizer else optimizer,
-        activations=(kept.layers + kept.ends) * setup.tokens + held,
+        activations=(kept.layers + kept.ends) * setup.rank_tokens + held,
         logits=on_top,
-        recomputed=kept.one_layer * setup.tokens,
+        recomputed=kept.one_layer * setup.rank_tokens,
         live_parameters=width * min(count, LIVE_ELEMENTS) if stage == 3 and ranks > 1 else 0,
         buckets=2 * bucket if ranks > 1 else 0,
         context=CONTEXT_BYTES,

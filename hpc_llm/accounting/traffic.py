@@ -1,4 +1,4 @@
-"""Network traffic of data parallelism and ZeRO in a step."""
+"""Network traffic of data parallelism, ZeRO and sequence parallelism in a step."""
 
 from hpc_llm.accounting.architecture import Architecture, parameter_count
 from hpc_llm.accounting.memory import TrainingSetup
@@ -6,7 +6,7 @@ from hpc_llm.accounting.method import Method, optimized_parameters
 from hpc_llm.settings import ClusterSettings
 from hpc_llm.settings.checks import require_positive
 
-__all__ = ["network_seconds", "network_seconds_of", "zero_traffic"]
+__all__ = ["network_seconds", "network_seconds_of", "sequence_traffic", "zero_traffic"]
 
 
 def _volume(total: int, trained: int, setup: TrainingSetup, micro_steps: int) -> int:
@@ -31,6 +31,31 @@ def zero_traffic(
     return volume * (ranks - 1) // ranks
 
 
+def sequence_traffic(
+    arch: Architecture, method: Method, setup: TrainingSetup, micro_steps: int = 1
+) -> int:
+    """Return the bytes that one rank exchanges with the others that split its sequences in a step.
+
+    In each layer, all-to-alls of queries, keys, values and outputs: forward, backward, and forward
+    again with recomputation (Jacobs et al. 2023, arXiv 2309.14509, section 3.2). Fewer key-value
+    heads than ranks are repeated.
+    """
+    size = setup.sequence_parallel
+    key_value = arch.kv_size // arch.kv_heads * max(arch.kv_heads, size)
+    numbers = arch.num_layers * 2 * (arch.query_size + key_value) * setup.rank_tokens
+    passes = 3 if method.recompute else 2
+    return micro_steps * passes * setup.width * numbers * (size - 1) // size
+
+
+def _between_nodes(volume: int, size: int, cluster: ClusterSettings) -> float:
+    """Return the bytes that a node sends to others of an exchange among `size` adjacent ranks."""
+    each = cluster.devices_per_node
+    if size == 1 or each % size == 0:
+        return 0.0
+    outside = 1 - min(each, size) / size
+    return each * volume * size / (size - 1) * outside
+
+
 def network_seconds(
     arch: Architecture,
     method: Method,
@@ -44,7 +69,12 @@ def network_seconds(
     bandwidth of the network is unknown; 0 on one node.
     """
     sizes = parameter_count(arch).total, optimized_parameters(arch, method)
-    return network_seconds_of(*sizes, setup, cluster, micro_steps)
+    seconds = network_seconds_of(*sizes, setup, cluster, micro_steps)
+    if not seconds or cluster.link_gb_per_second is None:
+        return seconds
+    exchanged = sequence_traffic(arch, method, setup, micro_steps)
+    outside = _between_nodes(exchanged, setup.sequence_parallel, cluster)
+    return seconds + outside / (cluster.link_gb_per_second * 1e9)
 
 
 def network_seconds_of(

@@ -26,6 +26,7 @@ from hpc_llm.surgery.folders import check_base, linear_names
 from hpc_llm.surgery.hub import check_hub_id
 from hpc_llm.surgery.trust import check_model_files
 from hpc_llm.training.data.batches import plan_batches
+from hpc_llm.training.parallel import check_sequence_parallel
 
 __all__ = ["check_start"]
 
@@ -53,7 +54,9 @@ def check_start(
     check_questions(cfg, points)
     if any(stage.trains for stage in todo):
         _check_experts(cfg, {stage.name for stage in todo})
-        longest = context_length(_model_config(cfg))
+        config = _model_config(cfg)
+        longest = context_length(config)
+        check_sequence_parallel(config, cfg.parallel.sequence)
         layout = layout_of(world_size, cfg.parallel.sequence, cfg.parallel.tensor)
         for stage in todo:
             if stage.trains:

@@ -62,9 +62,9 @@ def suggestions(cfg: RunConfig, works: Sequence[Work]) -> list[Suggestion]:
 def node_counts(cfg: RunConfig, least: int | None = None) -> Iterator[int]:
     """Yield the numbers of nodes, from those of `cfg` up, that divide the sequences of a step."""
     rows = cfg.train.batch_tokens // cfg.train.sequence_length
-    each = cfg.cluster.devices_per_node
-    for nodes in range(least or cfg.cluster.nodes, rows // each + 1):
-        if rows % (nodes * each) == 0:
+    each, shared = cfg.cluster.devices_per_node, cfg.parallel.ranks
+    for nodes in range(least or cfg.cluster.nodes, rows * shared // each + 1):
+        if nodes * each % shared == 0 and rows % (nodes * each // shared) == 0:
             yield nodes
 
 

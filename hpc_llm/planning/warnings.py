@@ -39,7 +39,7 @@ def _rows(cfg: RunConfig) -> list[str]:
 
 
 def _uneven(cfg: RunConfig, key: str) -> str | None:
-    train, ranks = cfg.train, cfg.planned_ranks
+    train, ranks = cfg.train, cfg.planned_ranks // cfg.parallel.ranks
     rows = train.batch_tokens // train.sequence_length
     if rows % ranks == 0:
         return None

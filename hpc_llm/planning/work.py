@@ -11,6 +11,7 @@ from hpc_llm.accounting.memory import MemoryPlan, TrainingSetup, memory_plan
 from hpc_llm.accounting.method import Method, trainable_parameters
 from hpc_llm.accounting.projection import Projection, hardware_flops, project_flops
 from hpc_llm.accounting.traffic import network_seconds, network_seconds_of
+from hpc_llm.distributed import layout_of
 from hpc_llm.planning.counted import CountedStage
 from hpc_llm.settings import RunConfig
 
@@ -79,15 +80,17 @@ def run_setup(cfg: RunConfig) -> tuple[TrainingSetup, int]:
 
     Raises `UserError` for a micro-batch below one sequence, as training does.
     """
-    train, ranks = cfg.train, cfg.planned_ranks
-    rows = max(1, train.batch_tokens // train.sequence_length // ranks)
+    train, parallel = cfg.train, cfg.parallel
+    shares = layout_of(cfg.planned_ranks, parallel.sequence, parallel.tensor).data
+    rows = max(1, train.batch_tokens // train.sequence_length // shares)
     micro = train.micro_rows(rows)
     setup = TrainingSetup(
         precision=train.precision,
         sequence_length=train.sequence_length,
         micro_batch_size=micro,
         zero_stage=cfg.zero.stage,
-        data_parallel=ranks,
+        data_parallel=cfg.planned_ranks // parallel.tensor,
+        sequence_parallel=parallel.sequence,
         offload_optimizer=cfg.zero.offload_optimizer,
         offload_parameters=cfg.zero.offload_parameters,
         bucket_elements=cfg.zero.bucket_elements,

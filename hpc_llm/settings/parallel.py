@@ -28,14 +28,48 @@ class ParallelSettings:
         """Check the values."""
         check_fields(self, "parallel")
 
-    def check(self, train: TrainSettings, zero: ZeroSettings) -> None:
+    @property
+    def ranks(self) -> int:
+        """Ranks that work on the same sequences."""
+        return self.sequence * self.tensor
+
+    def check(self, train: TrainSettings, zero: ZeroSettings, attention: str) -> None:
         """Raise `UserError` for settings that do not work with these sizes."""
         for key, name in OTHERS.items():
             if key in zero.extra:
                 raise UserError(
                     f"zero.extra.{key}", zero.extra[key], "is not passed on", f"use parallel.{name}"
                 )
-        for name in ("sequence", "tensor"):
-            if (size := getattr(self, name)) > 1:
-                key = f"parallel.{name}"
-                raise UserError(key, size, "is not supported yet", f"use {key}=1")
+        if self.tensor > 1:
+            key = "parallel.tensor"
+            raise UserError(key, self.tensor, "is not supported yet", f"use {key}=1")
+        if self.sequence > 1:
+            self._check_rows(train)
+            self._check_attention(train, attention)
+
+    def _check_rows(self, train: TrainSettings) -> None:
+        """Raise `UserError` for sequences that cannot be split evenly."""
+        lengths = {"sequence_length": train.sequence_length}
+        if train.sequence_warmup.start is not None:
+            lengths["sequence_warmup.start"] = train.sequence_warmup.start
+        for key, length in lengths.items():
+            if length % self.sequence:
+                raise UserError(
+                    f"train.{key}",
+                    length,
+                    f"must be a multiple of parallel.sequence={self.sequence}",
+                    f"use {-(-length // self.sequence) * self.sequence}",
+                )
+
+    def _check_attention(self, train: TrainSettings, attention: str) -> None:
+        """Raise `UserError` for settings that exclude the attention of split sequences."""
+        why = None
+        if train.batching == "grouped":
+            why = "train.batching=grouped has sequences of any length; use train.batching=packed"
+        elif train.compile:
+            why = "train.compile=true cannot compile its all-to-alls; use train.compile=false"
+        elif attention not in ("auto", "sdpa"):
+            why = f"model.attention={attention} does not see whole documents; use sdpa"
+        if why is not None:
+            rule, fix = why.split("; ")
+            raise UserError("parallel.sequence", self.sequence, rule, fix)

@@ -32,6 +32,7 @@ from hpc_llm.training.counting import known_costs
 from hpc_llm.training.data.batches import BatchPlan, plan_batches, stage_steps
 from hpc_llm.training.data.mixture import Reader
 from hpc_llm.training.loop import train
+from hpc_llm.training.parallel import check_sequence_parallel
 from hpc_llm.training.probe import keeps_apart
 from hpc_llm.training.schedules import StageLength
 from hpc_llm.training.spec import Branch, StageSpec, TrainedStage
@@ -51,6 +52,7 @@ def build_spec(
     cfg = context.cfg.for_stage(name)
     stage = cfg.stages[name]
     plan = plan_batches(cfg.train, context.layout.data, context_length(model.config.to_dict()))
+    check_sequence_parallel(model.config.to_dict(), cfg.parallel.sequence)
     model = model.to(process_group.device_of())
     cfg = _with_batching(cfg, name, model, plan)
     embeddings = full_shape(model.get_input_embeddings().weight)[0]

@@ -14,6 +14,7 @@ from hpc_llm.training.checkpoints.checkpoint import Checkpoint
 from hpc_llm.training.checkpoints.resume import restore
 from hpc_llm.training.checkpoints.states import start_states
 from hpc_llm.training.data.rows import Rows
+from hpc_llm.training.groups import group_of
 from hpc_llm.training.kernels.attention import attend_by_document
 from hpc_llm.training.kernels.compiling import compile_layers
 from hpc_llm.training.kernels.layers import keep_less
@@ -146,12 +147,15 @@ def start_engine(trainable: Trainable, spec: StageSpec, start: Checkpoint | None
     import deepspeed
 
     parameters = trainable.parameters
-    loss = CausalLoss(trainable.model, trainable.causal, spec.zero.stage)
+    part = (spec.place.sequence, spec.layout.sequence)
+    loss = CausalLoss(trainable.model, trainable.causal, spec.zero.stage, part)
     loss.train()
     if spec.train.compile:
         compile_layers(trainable.causal)
     else:
-        attend_by_document(trainable.causal)
+        group = group_of(spec.layout.sequence_groups())
+        able = attend_by_document(trainable.causal, group)
+        assert able or group is None  # checked by `check_sequence_parallel` and the settings
         keep_less(trainable.causal)
         join_adapters(trainable.causal)
     speed_up_products(loss)

@@ -82,10 +82,7 @@ class Loop:
         rows = self.rows.take(progress.batch)
         self.watchdog.at(progress.step, "synchronises")
         indices = spec.plan.indices(progress.batch, spec.place.data)
-        counts, batch = Counts.of(rows), batch_sum(indices, rows)
-        if not spec.place.counts_rows:
-            counts, batch = Counts(*[0] * len(counts)), 0
-        counts, batch = self._synchronise(counts, batch)
+        counts, batch = self._synchronise(Counts.of(rows), batch_sum(indices, rows))
         began = time.monotonic()
         record, anomaly = self._compute(rows, counts, batch)
         done = self._counted(record, counts, time.monotonic() - began)
@@ -107,7 +104,7 @@ class Loop:
         due = time.monotonic() - self.saved > 60 * spec.checkpoint.minutes or self._branches()
         limit = hooks.over_budget(progress) if spec.ranks.is_first else None
         requests = (due, hooks.stop_reason() is not None, limit is not None)
-        values = [*counts, batch, *map(int, requests)]
+        values = [*(n * spec.place.counts_rows for n in (*counts, batch)), *map(int, requests)]
         *sums, batch, save, stop, spent = process_group.all_sum(values)
         if (save or stop or spent) and progress.step:
             self._save()
@@ -282,9 +279,8 @@ class Loop:
         if spec.ranks.is_first:
             self.hooks.log(self.progress, metrics, self.records)
         self.records = []
-        self.loss_sum = self.labels = 0.0
+        self.loss_sum = self.labels = self.rows.waited = 0.0
         self.logged = self.progress
-        self.rows.waited = 0.0
 
     def _compare_ranks(self) -> dict[str, float]:
         """Return the slowdown of the slowest rank over the median; report stragglers."""

@@ -18,6 +18,7 @@ from hpc_llm.accounting import (
     zero_traffic,
 )
 from hpc_llm.accounting.hardware import cluster_catalogue
+from hpc_llm.accounting.traffic import sequence_traffic
 
 SOLAR = Architecture(
     hidden_size=4096, num_layers=48, num_heads=32, num_kv_heads=8, ffn_size=14336, vocab_size=32000
@@ -168,3 +169,28 @@ def test_invalid_setups_are_refused(change: dict, key: str, value: object, menti
 
 def test_a_device_of_unknown_memory_is_not_judged() -> None:
     assert fits(memory_plan(SOLAR, Method.full(), SETUP), device("cpu")) is None
+
+
+def test_ranks_that_split_a_sequence_split_its_activations_only() -> None:
+    whole = memory_plan(SOLAR, Method.full(), replace(SETUP, sequence_length=32768))
+    split = replace(SETUP, sequence_length=32768, sequence_parallel=4)
+    parts = memory_plan(SOLAR, Method.full(), split)
+    longer = replace(SETUP, sequence_length=8192)
+    assert parts == memory_plan(SOLAR, Method.full(), longer)
+    assert parts.states == whole.states
+
+
+@pytest.mark.parametrize(("size", "kv_heads"), [(2, 8), (8, 8), (16, 16)])
+def test_split_sequences_are_exchanged_for_heads_in_each_layer(size: int, kv_heads: int) -> None:
+    setup = replace(SETUP, sequence_length=32768, sequence_parallel=size)
+    numbers = 2 * 32 * 128 + 2 * kv_heads * 128  # queries and outputs, keys and values
+    one_pass = 2 * 48 * numbers * 32768 // size  # bf16, all layers
+    sent = sequence_traffic(SOLAR, Method.full(), setup, micro_steps=3)
+    assert sent == 3 * 2 * one_pass * (size - 1) // size
+    assert sequence_traffic(SOLAR, Method.full(recompute=True), setup) == sent // 2
+    cluster = replace(cluster_catalogue()["leonardo"], nodes=4, link_gb_per_second=50.0)
+    alone = network_seconds(SOLAR, Method.full(), replace(setup, sequence_parallel=1), cluster)
+    found = network_seconds(SOLAR, Method.full(), setup, cluster)
+    each = cluster.devices_per_node
+    outside = each * 2 * one_pass * max(0, size - each) / size / 50e9
+    assert found - alone == pytest.approx(outside)

@@ -3,7 +3,7 @@
 TASKS is a JSON list of {"folder", "zero", "method", "micro", "stop_at", "precision", "poison",
 "guards", "minutes", "fault", "leave_out", "tokens", "flops", "compile", "tied", "rows", "steps",
 "checkpoint", "fingerprint", "settings", "width", "train", "name", "text", "branch",
-"branch_steps", "schedule", "rate"};
+"branch_steps", "schedule", "rate", "parallel", "shape"};
 `fault` is [forward pass, nan_loss | nan_gradient | slow, how often], `leave_out` a batch that is
 not in the text, `rows` those that learn by new_rows, `branch` [stage, step, its stage folder].
 Prints a JSON list with the losses and the hash of each; with `stop_at` a task is asked to stop
@@ -121,9 +121,10 @@ def build(task):
         },
     )  # fmt: skip
     torch.manual_seed(0)
+    heads = {"num_attention_heads": 2, **task.get("shape", {})}
     architecture = LlamaConfig(
         hidden_size=task.get("width", 16), intermediate_size=24, num_hidden_layers=2,
-        num_attention_heads=2, vocab_size=64, tie_word_embeddings=task.get("tied", False),
+        vocab_size=64, tie_word_embeddings=task.get("tied", False), **heads,
     )  # fmt: skip
     ranks = detect_ranks(os.environ)
     process_group.start(ranks, 1)

@@ -4,28 +4,30 @@ torch's CPU kernel computes attention over a whole sequence and discards what th
 documents of a third of a sequence, five sixths of the work. Here each document attends separately,
 like variable-length flash attention on a GPU. Rotary embeddings are applied to queries and keys by
 one function instead of six operations and their gradients. The result is the same to rounding.
+
+Under sequence parallelism each rank has a part of every row. All-to-alls exchange parts of the row
+for heads around the same attention, which so sees whole documents, on any device (DeepSpeed
+Ulysses; Jacobs et al. 2023, arXiv 2309.14509, section 3). DeepSpeed's ZeRO is not told: it sums the
+gradients of all ranks, and each rank computes that of its own part.
 """
 
+from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from transformers import AttentionInterface, PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hpc_llm.training.kernels.packed import document_starts
 from hpc_llm.training.kernels.products import product_dtype
+from hpc_llm.training.parallel import MODELS
 
 __all__ = ["attend_by_document"]
 
 NAME = "by_document"
-MODELS = (
-    "llama",
-    "mistral",
-    "mixtral",
-    "qwen2",
-    "qwen3",
-)  # pass position_ids down, standard attention
+Attention = Callable[..., tuple[torch.Tensor, None]]
 LAYERS = (
     "LlamaAttention",
     "MistralAttention",
@@ -34,20 +36,24 @@ LAYERS = (
 )  # no query and key norms
 
 
-def attend_by_document(model: PreTrainedModel) -> bool:
+def attend_by_document(
+    model: PreTrainedModel, group: torch.distributed.ProcessGroup | None = None
+) -> bool:
     """Enable per-document attention if `model` supports it and is on a CPU; return whether it does.
 
     Every forward pass then needs `position_ids` (rows, length) that restart at 0 in each document.
+    With a `group` on any device: its ranks have a part of each row, and pass the positions of the
+    whole rows as `row_positions` too.
     """
     config = model.config.get_text_config()
     able = (
-        model.device.type == "cpu"
+        (model.device.type == "cpu" or group is not None)
         and config._attn_implementation == "sdpa"
         and config.model_type in MODELS
         and not (getattr(config, "use_sliding_window", True) and _window(config))
     )
     if able:
-        AttentionInterface.register(NAME, _attention)
+        AttentionInterface.register(NAME, _attention if group is None else _exchanging(group))
         model.set_attn_implementation(NAME)
         for module in model.modules():
             if type(module).__name__ in LAYERS:
@@ -76,7 +82,7 @@ def _attend(
     query = _Rotation.apply(module.q_proj(hidden_states).view(shape), *position_embeddings)
     key = _Rotation.apply(module.k_proj(hidden_states).view(shape), *position_embeddings)
     value = module.v_proj(hidden_states).view(shape)
-    attended, _ = _attention(
+    attended, _ = ALL_ATTENTION_FUNCTIONS[NAME](
         module,
         query.transpose(1, 2),
         key.transpose(1, 2),
@@ -125,7 +131,46 @@ def _attention(
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """Return (rows, length, heads, d) for `query`, `key`, `value` of (rows, heads, length, d)."""
-    lengths = _lengths(others["position_ids"])
+    q, k, v = (t.transpose(1, 2) for t in (query, key, value))
+    about = (others["position_ids"], others["dropout"], others["scaling"])
+    return _by_document(q, k, v, *about), None
+
+
+def _exchanging(group: torch.distributed.ProcessGroup) -> Attention:
+    """Return an attention whose ranks exchange their parts of the rows for their heads."""
+    from deepspeed.sequence.layer import DistributedAttention
+
+    size = torch.distributed.get_world_size(group)
+    spread = DistributedAttention(_by_document, group, scatter_idx=2, gather_idx=1)
+
+    def attention(
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **others: Any,
+    ) -> tuple[torch.Tensor, None]:
+        """Return (rows, part, heads, d) for (rows, heads, part, d)."""
+        q, k, v = (t.transpose(1, 2) for t in (query, key, value))
+        copies = max(1, size // k.shape[2])  # of key-value heads, if there are fewer than ranks
+        k, v = (t.repeat_interleave(copies, dim=2) if copies > 1 else t for t in (k, v))
+        about = (others["row_positions"], others["dropout"], others["scaling"])
+        return spread(q, k, v, 0, None, *about), None
+
+    return attention
+
+
+def _by_document(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    position_ids: torch.Tensor,
+    dropout: float,
+    scaling: float,
+) -> torch.Tensor:
+    """Return the attention within each document, all of (rows, length, heads, d)."""
+    lengths = _lengths(position_ids)
     dtype = product_dtype(query)
     parts = [_joined(t.to(dtype)).split(lengths, dim=2) for t in (query, key, value)]
     attended = [
@@ -133,16 +178,15 @@ def _attention(
             q,
             k,
             v,
-            dropout_p=others["dropout"],
-            scale=others["scaling"],
+            dropout_p=dropout,
+            scale=scaling,
             is_causal=True,
             enable_gqa=q.shape[1] != k.shape[1],
         ).transpose(1, 2)
         for q, k, v in zip(*parts, strict=True)
     ]
-    rows, heads, length, _ = query.shape
     joined = torch.cat(attended, dim=1).to(query.dtype)  # (1, rows * length, heads, d)
-    return joined.view(rows, length, heads, -1), None
+    return joined.view(query.shape)
 
 
 def _lengths(position_ids: torch.Tensor) -> list[int]:
@@ -152,5 +196,5 @@ def _lengths(position_ids: torch.Tensor) -> list[int]:
 
 
 def _joined(tensor: torch.Tensor) -> torch.Tensor:
-    """Return (rows, heads, length, d) as (1, heads, rows * length, d)."""
-    return tensor.transpose(1, 2).flatten(0, 1)[None].transpose(1, 2)
+    """Return (rows, length, heads, d) as (1, heads, rows * length, d)."""
+    return tensor.flatten(0, 1)[None].transpose(1, 2)

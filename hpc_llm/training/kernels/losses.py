@@ -142,10 +142,18 @@ class CausalLoss(torch.nn.Module):
     """The module that the DeepSpeed engine runs: from a micro-batch to its summed loss."""
 
     def __init__(
-        self, model: torch.nn.Module, causal: PreTrainedModel, zero_stage: int = 0
+        self,
+        model: torch.nn.Module,
+        causal: PreTrainedModel,
+        zero_stage: int = 0,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
-        """`model` is trained (possibly with adapters); `causal` is the plain model inside it."""
+        """`model` is trained (possibly with adapters); `causal` is the plain model inside it.
+
+        `part` is the part of each row that this rank computes, and the number of parts.
+        """
         super().__init__()
+        self.part = part
         self.model = model
         self._causal = [causal]  # in a list: its parameters are already those of `model`
         self.head = head_of(causal)
@@ -158,9 +166,18 @@ class CausalLoss(torch.nn.Module):
     def forward(
         self, input_ids: torch.Tensor, position_ids: torch.Tensor, labels: torch.Tensor
     ) -> torch.Tensor:
-        """Return the summed cross-entropy in nats; all arguments are (rows, sequence_length)."""
+        """Return the summed cross-entropy in nats; all arguments are (rows, sequence_length).
+
+        With several parts the sum is over those of this rank. Labels are shifted already, so a
+        part needs nothing of the next one.
+        """
+        number, parts = self.part
+        whole = {} if parts == 1 else {"row_positions": position_ids}
+        if parts > 1:
+            tensors = (input_ids, position_ids, labels)
+            input_ids, position_ids, labels = (t.chunk(parts, dim=1)[number] for t in tensors)
         causal = self._causal[0]
-        inputs = packed_inputs(causal, input_ids, position_ids)
+        inputs = packed_inputs(causal, input_ids, position_ids) | whole
         if self.head is not None:
             hidden = causal.get_decoder()(**inputs).last_hidden_state  # (rows, length, d)
             weight = causal.get_output_embeddings().weight
