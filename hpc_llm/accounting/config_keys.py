@@ -67,6 +67,10 @@ WRITTEN = {  # names of the fields of `Architecture` in a `config.json`
 }
 
 
+MOST_LAYERS = 10_000
+"""More would only fill the memory of whoever lists them."""
+
+
 class _Watched(dict[str, Any]):
     """A configuration that records which of its keys were read."""
 
@@ -110,7 +114,10 @@ def _is_number(value: object) -> bool:
 
 
 def check_values(config: Config) -> None:
-    """Raise `UserError` for a value of the wrong type; null is valid for every key."""
+    """Raise `UserError` for a value of the wrong type, and for too many layers.
+
+    null is valid for every key.
+    """
     for key, value in config.items():
         rule = ""
         if key in WHOLE and (not isinstance(value, int) or isinstance(value, bool)):
@@ -121,6 +128,9 @@ def check_values(config: Config) -> None:
             rule = "a number"
         if rule and value is not None:
             raise UserError(f"config.json: {key}", value, f"must be {rule}", "remove any quotes")
+        if key in WRITTEN["num_layers"] and value is not None and value > MOST_LAYERS:
+            rule = f"must be at most {MOST_LAYERS:,}"
+            raise UserError(f"config.json: {key}", value, rule, "use the model's own file")
 
 
 def as_written(message: str, config: Config) -> str:

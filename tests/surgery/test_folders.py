@@ -124,7 +124,13 @@ def test_experts_without_adapters_are_named_and_those_with_merge_exactly():
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("num_hidden_layers", 0), ("num_hidden_layers", -1), ("hidden_size", "32")]
+    ("key", "value"),
+    [
+        ("num_hidden_layers", 0),
+        ("num_hidden_layers", 10**9),
+        ("num_hidden_layers", -1),
+        ("hidden_size", "32"),
+    ],
 )
 def test_sizes_that_no_model_has(folder, key, value):
     change(folder, **{key: value})
