@@ -34,13 +34,15 @@ def gathered_by_layer(model: torch.nn.Module, division: dict[str, Any]) -> Itera
     """Gather each layer of a partitioned model during its forward pass (collective).
 
     `division` is the configuration with which the model was built; weights that are not partitioned
-    yet, such as adapters, are partitioned here.
+    yet, such as adapters, are partitioned here. All keep their types: the precision of training,
+    which would round fp32 adapters, is switched off.
     """
     import deepspeed
 
+    config = division | {"bf16": {"enabled": False}, "fp16": {"enabled": False}}
     model.eval()
     with process_group.quiet():
-        engine, *_ = deepspeed.initialize(model=model, config=division)
+        engine, *_ = deepspeed.initialize(model=model, config=config)
     engine.eval()
     try:
         yield

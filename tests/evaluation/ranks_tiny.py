@@ -125,23 +125,24 @@ def main():
     process_group.start(place, 1)
     given = json.loads(sys.argv[1])
     folder, out = Path(given["folder"]), Path(given["out"])
-    where = {"stop": 99, "partition": False} | given
+    where = {"stop": 99, "partition": False, "precision": "fp32"} | given
     where |= {"folder": folder, "out": out, "rank": place.rank, "ranks": place.world_size}
     cfg = settings("experiment=example")
     division = None
     if where["partition"]:
         zero = replace(cfg.zero, stage=1, extra={})
-        division = inference_division(cfg.train, zero, place.world_size)
+        train = replace(cfg.train, precision=where["precision"])
+        division = inference_division(train, zero, place.world_size)
         division["zero_optimization"] |= NOTHING_KEPT
     tokenizer = load_tokenizer(folder / "model", cfg.model)
-    model = load_model(folder / "model", cfg.model, "fp32", division)
+    model = load_model(folder / "model", cfg.model, where["precision"], division)
     adapted = attach_adapter(model, folder / "adapter")
     texts = json.loads((folder / "texts.json").read_text())
     with layers_of(adapted, division) as held:
         scorer, found = evaluate(adapted, tokenizer, texts, where)
         found["stopped"] = task(scorer, where)
         peak = max(process_group.all_values(held.peak))
-    model = load_model(folder / "model", cfg.model, "fp32", division)
+    model = load_model(folder / "model", cfg.model, where["precision"], division)
     with layers_of(model, division):
         found["samples"] = samples(model, tokenizer, texts)
     if division is not None:

@@ -111,6 +111,13 @@ def test_a_task_stopped_on_four_ranks_resumes_on_two_with_the_same_bytes(made, a
     assert again == [*begins, 256]
 
 
+def test_a_partitioned_model_in_bf16_gives_the_losses_of_the_whole_one(made, tmp_path):
+    """Its adapters stay in fp32."""
+    whole, _ = ranks(made, tmp_path / "whole", 1, precision="bf16")
+    found, _ = ranks(made, tmp_path / "part", 2, precision="bf16", partition=True)
+    assert found["curve"] == pytest.approx(whole["curve"], rel=1e-6)
+
+
 @pytest.mark.parametrize("processes", [2, 4])
 def test_a_partitioned_model_gives_equal_losses(made, alone, tmp_path, processes):
     found, files = ranks(made, tmp_path, processes, partition=True)
