@@ -88,15 +88,8 @@ def _check_experts(cfg: RunConfig, todo: set[str]) -> None:
     names = [name for name in cfg.adaptation if f"train/{name}" in todo]
     for name in names if config else ():
         adapter = trains(cfg.stages[name]).adapter
-        if adapter is None or not adapter.stacked:
-            continue
-        try:
+        if adapter is not None and adapter.stacked:
             count_stages(config, {name: (cfg.tokenizer.vocab_size, cfg.stages[name])}, SHORT)
-        except UserError as error:
-            if error.key == "target_parameters":
-                key = f"stages.{name}.{error.key}"
-                raise UserError(key, error.value, error.rule, error.fix) from error
-            raise
 
 
 def _refuse_unmerged(cfg: RunConfig, todo: set[str]) -> None:

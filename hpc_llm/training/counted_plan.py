@@ -91,7 +91,8 @@ def main() -> int:
             stage = None if method is None else settings_of(method, f"stages.{name}")(**values)
             answer[name] = count_stage(asked["config"], vocab_size, stage, asked["length"])
     except UserError as error:
-        fields = (error.key, error.value, error.rule, error.fix)
+        key = f"stages.{name}.{error.key}" if error.key == "target_parameters" else error.key
+        fields = (key, error.value, error.rule, error.fix)
         answer = {"error": [None if field is None else str(field) for field in fields]}
     json.dump(answer, sys.stdout)
     return 0

@@ -79,3 +79,6 @@ def test_adapters_on_stacked_experts_are_counted() -> None:
     assert found["experts"].without_adapters == ()
     more = 2 * 3 * 2 * ((32 + 2 * 48) + (48 + 32))  # layers, experts, rank, in + out
     assert found["experts"].trainable == found["plain"].trainable + more
+    wrong = {"lora": (200, stage_of("lora", target_parameters=["experts.w9"]))}
+    with user_error("stages.lora.target_parameters", "experts.down_proj", value="experts.w9"):
+        count_stages(config, wrong, LENGTH)
