@@ -44,6 +44,7 @@ class _Rules:
     method: Method
     width: int
     adapted: frozenset[str]
+    tensor: int
 
     def trains(self, *names: str) -> bool:
         return self.method.trains_body or not self.adapted.isdisjoint(names)
@@ -62,16 +63,17 @@ class _Rules:
         output_grad = fused or self.trains("o_proj")
         numbers = arch.hidden_size * inputs
         if fused:
-            numbers += 2 * arch.query_size + 2 * arch.kv_size
+            numbers += (2 * arch.query_size + 2 * arch.kv_size) // self.tensor
         elif output_grad:
-            numbers += arch.query_size
+            numbers += arch.query_size // self.tensor
         norms = self.norm(needs_grad) + (arch.norms_per_layer // 2 - 1) * self.norm(output_grad)
-        return self.width * numbers + norms + FP32 * arch.num_heads * fused, output_grad
+        heads = arch.num_heads // self.tensor
+        return self.width * numbers + norms + FP32 * heads * fused, output_grad
 
     def mlp(self, needs_grad: bool) -> tuple[int, bool]:
         """The same for the MLP half."""
         arch, inputs = self.arch, self.trains(*mlp_inputs(self.arch))
-        inner = arch.ffn_size * (arch.experts_per_token or 1)
+        inner = arch.ffn_size * (arch.experts_per_token or 1) // self.tensor
         gate = arch.gated_mlp and (needs_grad or self.trains("gate_proj"))
         up = needs_grad or self.trains("up_proj")
         output_grad = gate or up or self.trains("down_proj")
@@ -90,12 +92,15 @@ class _Rules:
 
 
 @lru_cache(maxsize=64)  # the search for what fits repeats its calls
-def held_activations(arch: Architecture, method: Method, width: int) -> Activations:
+def held_activations(
+    arch: Architecture, method: Method, width: int, tensor: int = 1
+) -> Activations:
     """Count the bytes that one step saves for each token, in numbers of `width` bytes (2 or 4).
 
+    `tensor` ranks split heads and inner sizes of the layers; each saves the layers' whole inputs.
     Other implementations differ: eager attention adds 6 a S bytes per token in 16 bits.
     """
-    rules = _Rules(arch, method, width, frozenset(adapted_layers(arch, method)))
+    rules = _Rules(arch, method, width, frozenset(adapted_layers(arch, method)), tensor)
     tied = arch.tied_embeddings
     needs_grad = method.trains_embedding or (tied and method.trains_head) or method.recompute
     head_trains = method.trains_head or (tied and method.trains_embedding)

@@ -11,6 +11,7 @@ from typing import Any
 
 from hpc_llm.accounting.method import own_names
 from hpc_llm.accounting.model_file import context_length, read_config
+from hpc_llm.accounting.tensor import check_tensor
 from hpc_llm.distributed import layout_of
 from hpc_llm.errors import UserError
 from hpc_llm.methods import ALL_LAYERS, describe, trains
@@ -49,6 +50,7 @@ def check_start(
         refuse_changed(folder, todo)
     refuse_missing(todo, unfinished(folder, stages, "adapt"))
     _refuse_unmerged(cfg, {stage.name for stage in todo})
+    _check_tensor(cfg, {stage.name for stage in todo})
     _check_model(cfg, todo)
     points = (point_of(stage.name) for stage in todo if stage.row.module == "evaluate")
     check_questions(cfg, points)
@@ -108,6 +110,20 @@ def _refuse_unmerged(cfg: RunConfig, todo: set[str]) -> None:
                 f"never merges into a model, as needed by {', '.join(blocked)}",
                 f"run only stages up to evaluate/{name} with --stages, or use a method that merges",
             )
+
+
+def _check_tensor(cfg: RunConfig, todo: set[str]) -> None:
+    """Raise `UserError` for training stages that tensor parallelism cannot split."""
+    ranks, key = cfg.parallel.tensor, "parallel.tensor"
+    training = [name for name in cfg.stages if f"train/{name}" in todo]
+    if ranks == 1 or not training:
+        return
+    for name in training:
+        if trains(cfg.stages[name]).adapter is not None:
+            rule = f"does not split adapters, as of stages.{name}.method={cfg.stages[name].method}"
+            raise UserError(key, ranks, rule, f"use {key}=1, or stages without adapters")
+    if config := _model_config(cfg):
+        check_tensor(config, ranks)
 
 
 def _model_config(cfg: RunConfig) -> dict[str, Any]:

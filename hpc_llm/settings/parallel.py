@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from hpc_llm.errors import UserError
+from hpc_llm.settings.checkpoint import CheckpointSettings
 from hpc_llm.settings.checks import check_fields, count
 from hpc_llm.settings.train import TrainSettings
 from hpc_llm.settings.zero import ZeroSettings
@@ -21,8 +22,9 @@ class ParallelSettings:
     """Ranks that split each sequence among them (Jacobs et al. 2023, DeepSpeed Ulysses, arXiv
     2309.14509): activations of a rank shrink by it. 1: none."""
     tensor: int = count(4096, default=1)
-    """Ranks that split each weight matrix among them (Shoeybi et al. 2019, arXiv 1909.08053). 1:
-    none."""
+    """Ranks that split each weight matrix of the layers among them (Shoeybi et al. 2019, arXiv
+    1909.08053): weights and activations of a rank shrink by it. For ranks inside a node, which
+    all-reduce activations in every layer. 1: none."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -33,7 +35,13 @@ class ParallelSettings:
         """Ranks that work on the same sequences."""
         return self.sequence * self.tensor
 
-    def check(self, train: TrainSettings, zero: ZeroSettings, attention: str) -> None:
+    def check(
+        self,
+        train: TrainSettings,
+        zero: ZeroSettings,
+        checkpoint: CheckpointSettings,
+        attention: str,
+    ) -> None:
         """Raise `UserError` for settings that do not work with these sizes."""
         for key, name in OTHERS.items():
             if key in zero.extra:
@@ -41,8 +49,7 @@ class ParallelSettings:
                     f"zero.extra.{key}", zero.extra[key], "is not passed on", f"use parallel.{name}"
                 )
         if self.tensor > 1:
-            key = "parallel.tensor"
-            raise UserError(key, self.tensor, "is not supported yet", f"use {key}=1")
+            self._check_tensor(train, zero, checkpoint)
         if self.sequence > 1:
             self._check_rows(train)
             self._check_attention(train, attention)
@@ -73,3 +80,25 @@ class ParallelSettings:
         if why is not None:
             rule, fix = why.split("; ")
             raise UserError("parallel.sequence", self.sequence, rule, fix)
+
+    def _check_tensor(
+        self, train: TrainSettings, zero: ZeroSettings, checkpoint: CheckpointSettings
+    ) -> None:
+        """Raise `UserError` for what does not work with split weights."""
+        partitions = zero.extra.get("zero_optimization") or {}
+        further = [key for key in partitions if key.startswith("zero_") and partitions[key]]
+        found = (
+            (self.sequence > 1, f"parallel.sequence={self.sequence}", "use one of the two"),
+            (train.compile, "train.compile=true", "use train.compile=false"),
+            (
+                zero.stage == 0 and train.precision != "fp32",
+                f"zero.stage=0 in {train.precision}: DeepSpeed's gradient norm lacks parts",
+                "use zero=stage1",
+            ),
+            (bool(further), "".join(f"{key} of zero.extra" for key in further[:1]), "remove it"),
+            (checkpoint.layout == "sharded", "checkpoint.layout=sharded", "use whole or auto"),
+        )
+        for wrong, other, fix in found:
+            if wrong:
+                key = "parallel.tensor"
+                raise UserError(key, self.tensor, f"does not work with {other}", fix)

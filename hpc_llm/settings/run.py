@@ -90,7 +90,7 @@ class RunConfig:
                 "zero.stage=0 does not partition states",
                 "use checkpoint.layout=whole, or zero=stage1",
             )
-        self.parallel.check(self.train, self.zero, self.model.attention)
+        self.parallel.check(self.train, self.zero, self.checkpoint, self.model.attention)
         self._check_stages()
         self._check_site()
 

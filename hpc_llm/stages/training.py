@@ -15,6 +15,7 @@ from hpc_llm.accounting import (
     context_length,
     stage_method,
 )
+from hpc_llm.accounting.tensor import check_tensor
 from hpc_llm.distributed import say
 from hpc_llm.errors import UserError
 from hpc_llm.methods import trains
@@ -51,6 +52,7 @@ def build_spec(
     """
     cfg = context.cfg.for_stage(name)
     stage = cfg.stages[name]
+    check_tensor(model.config.to_dict(), context.layout.tensor)
     plan = plan_batches(cfg.train, context.layout.data, context_length(model.config.to_dict()))
     check_sequence_parallel(model.config.to_dict(), cfg.parallel.sequence)
     model = model.to(process_group.device_of())

@@ -33,6 +33,7 @@ from hpc_llm.errors import UserError
 from hpc_llm.settings import ModelSettings
 from hpc_llm.surgery.folders import check_model_folder
 from hpc_llm.surgery.shards import StoredWeights
+from hpc_llm.surgery.split import split_of
 from hpc_llm.surgery.trust import check_model_files
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "model_type",
+    "part_shape",
     "quiet_transformers",
     "takes_positions",
 ]
@@ -91,7 +93,13 @@ def end_division() -> None:
 
 
 def full_shape(parameter: torch.Tensor) -> torch.Size:
-    """Return the full shape of a parameter, also if it is partitioned by ZeRO-3."""
+    """Return the full shape of a parameter, also if it is partitioned by ZeRO-3 or split."""
+    split = split_of(parameter)
+    return part_shape(parameter) if split is None else split.shape
+
+
+def part_shape(parameter: torch.Tensor) -> torch.Size:
+    """Return the shape of this rank's part of a split parameter, else the full one."""
     shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
     return shape
 

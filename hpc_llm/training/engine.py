@@ -25,6 +25,13 @@ from hpc_llm.training.loss_scale import can_fall, missing_factor, read_loss_scal
 from hpc_llm.training.optimizer import build_optimizer
 from hpc_llm.training.spec import StageSpec
 from hpc_llm.training.stragglers import ForwardClock
+from hpc_llm.training.tensor_parallel import (
+    end_groups,
+    gradient_norm,
+    mark_split,
+    start_groups,
+    tensor_config,
+)
 from hpc_llm.training.transfers import to_device
 from hpc_llm.training.zero import deepspeed_config
 
@@ -90,9 +97,7 @@ class Engine:
         """
         optimizer = self.engine.optimizer
         if self._knows_norm:
-            found = (p.grad for p in self.spec.trainable.parameters.values())
-            gradients = [gradient for gradient in found if gradient is not None]
-            self._norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+            self._norm = gradient_norm(self.spec.trainable.parameters.values())
             leave_out = leave_out or not math.isfinite(self._norm)
         optimizer.left_out = leave_out
         scale_can_fall = can_fall(self.engine)
@@ -124,6 +129,7 @@ class Engine:
         """Release DeepSpeed's memory; the model and its weights stay usable."""
         self.engine.destroy()
         end_division()
+        end_groups(self.spec.layout)
 
     def loss_scale(self) -> dict[str, float]:
         """Return the state of the fp16 loss scale; empty in other precisions."""
@@ -148,7 +154,10 @@ def start_engine(trainable: Trainable, spec: StageSpec, start: Checkpoint | None
 
     parameters = trainable.parameters
     part = (spec.place.sequence, spec.layout.sequence)
-    loss = CausalLoss(trainable.model, trainable.causal, spec.zero.stage, part)
+    mpu = start_groups(spec.layout)
+    tensor_group = mpu and mpu.get_tensor_model_parallel_group()
+    loss = CausalLoss(trainable.model, trainable.causal, spec.zero.stage, part, tensor_group)
+    loss.config = trainable.causal.config  # where DeepSpeed looks up how to split the layers
     loss.train()
     if spec.train.compile:
         compile_layers(trainable.causal)
@@ -163,12 +172,15 @@ def start_engine(trainable: Trainable, spec: StageSpec, start: Checkpoint | None
     optimizer = build_optimizer(trainable, spec)
     for group in optimizer.param_groups:  # in half precision without ZeRO, DeepSpeed makes an
         group["lr"] = 0.0  # update at initialisation
+    config = deepspeed_config(spec.train, spec.zero, spec.plan, elements)
     with process_group.quiet():
         engine, *_ = deepspeed.initialize(
             model=loss,
             optimizer=optimizer,
-            config=deepspeed_config(spec.train, spec.zero, spec.plan, elements),
+            config=config | tensor_config(spec.layout),
+            mpu=mpu,
         )
+        mark_split(trainable, spec.layout)
         start_states(engine)
         if start:
             restore(engine, spec, start)

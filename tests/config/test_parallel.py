@@ -4,6 +4,10 @@ import pytest
 from errors import user_error
 from tiny import settings
 
+from hpc_llm.pipeline import pipeline
+from hpc_llm.pipeline.checks import check_start
+from hpc_llm.rundir import RunFolder
+
 SLURM = ("cluster=leonardo", "hardware=a100_sxm_64gb", "launch=slurm")
 
 
@@ -17,6 +21,37 @@ def test_without_them_every_rank_has_rows_of_its_own():
 def test_sizes_are_counts(key, size):
     with user_error(f"parallel.{key}", value=size):
         settings(f"parallel.{key}={size}")
+
+
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [("train.compile", "train.compile=true"),
+     ("zero_hpz_partition_size",
+      "+zero.extra.zero_optimization={zero_hpz_partition_size: 2}"),
+     ("checkpoint.layout", "checkpoint.layout=sharded")],
+)  # fmt: skip
+def test_tensor_parallelism_refuses_what_does_not_work_with_it(key, other):
+    with user_error("parallel.tensor", key, value=2):
+        settings("parallel.tensor=2", other)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "mentions"),
+    [([], ["adapters", "stages.lora.method=lora"]),
+     (["~stages.lora", "model.architecture.num_key_value_heads=1"], ["num_key_value_heads=1"])],
+)  # fmt: skip
+def test_it_refuses_a_stage_that_it_cannot_split_before_the_first(tmp_path, overrides, mentions):
+    common = ("experiment=example", "parallel.tensor=2", f"runs_dir={tmp_path}")
+    cfg = settings(*common, *overrides)
+    stages = pipeline(cfg)
+    with user_error("parallel.tensor", *mentions, value=2):
+        check_start(cfg, RunFolder(cfg.folder), stages, stages, 2)
+
+
+def test_it_needs_zero_in_half_precision():
+    settings("parallel.tensor=2", "zero=stage0", "train.precision=fp32")
+    with user_error("parallel.tensor", "zero.stage=0", "bf16", value=2):
+        settings("parallel.tensor=2", "zero=stage0", "train.precision=bf16")
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,12 @@
 TASKS is a JSON list of {"folder", "zero", "method", "micro", "stop_at", "precision", "poison",
 "guards", "minutes", "fault", "leave_out", "tokens", "flops", "compile", "tied", "rows", "steps",
 "checkpoint", "fingerprint", "settings", "width", "train", "name", "text", "branch",
-"branch_steps", "schedule", "rate", "parallel", "shape"};
+"branch_steps", "schedule", "rate", "parallel", "shape", "family", "keep"};
 `fault` is [forward pass, nan_loss | nan_gradient | slow, how often], `leave_out` a batch that is
 not in the text, `rows` those that learn by new_rows, `branch` [stage, step, its stage folder].
 Prints a JSON list with the losses and the hash of each; with `stop_at` a task is asked to stop
-when it is about to make that step, saves, and its entry is null; `poison` puts NaN into a weight.
+when it is about to make that step, saves, and its entry is null; `poison` puts NaN into a weight;
+`parallel` are the sizes [sequence, tensor], `keep` is a file for the trained weights.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from documents import Documents
+from safetensors.torch import save_file
 from transformers import LlamaConfig
 from transformers.utils import ModelOutput
 
@@ -130,7 +132,8 @@ def build(task):
     process_group.start(ranks, 1)
     zero = replace(cfg.zero, stage=task["zero"], **task.get("zero_settings", {}))
     divided = division_config(shared, zero, ranks.world_size)
-    model = build_model(architecture.to_dict(), 64, 0, divided).to(DTYPES[shared.precision])
+    sizes = {**architecture.to_dict(), "model_type": task.get("family", "llama")}
+    model = build_model(sizes, 64, 0, divided).to(DTYPES[shared.precision])
     if task.get("poison"):
         with gathered([model.lm_head.weight]):
             model.lm_head.weight[0] = float("nan")
@@ -206,6 +209,8 @@ def result(task):
     process_group.barrier()  # the next task may branch from it
     if not spec.ranks.is_first:
         return {}
+    if "keep" in task:
+        save_file({**trained.weights}, task["keep"])
     digest = hashlib.sha256()
     for name, value in sorted({**trained.weights, **trained.adapters}.items()):
         digest.update(name.encode())

@@ -25,7 +25,7 @@ from hpc_llm.surgery.shards import (
     write_shard,
 )
 from hpc_llm.training import process_group
-from hpc_llm.training.checkpoints.states import full_parameters
+from hpc_llm.training.checkpoints.states import full_parameters, whole_of
 from hpc_llm.training.progress import Progress
 from hpc_llm.training.spec import StageSpec, TrainedStage
 
@@ -111,6 +111,7 @@ def _gather(parameters: Parameters, names: list[str], *, keep: bool) -> dict[str
     found: dict[str, torch.Tensor] = {}
     for name in names:
         with gathered([parameters[name]], write=False):
+            value = whole_of(parameters[name], parameters[name].detach())
             if keep:
-                found[name] = parameters[name].detach().cpu().clone().contiguous()
+                found[name] = value.cpu().clone().contiguous()
     return found

@@ -41,7 +41,8 @@ def layout_of(spec: StageSpec) -> str:
     wanted = spec.checkpoint.layout
     if wanted == "auto":
         large = spec.trainable.count > spec.checkpoint.whole_elements
-        return "sharded" if large and spec.zero.stage else "whole"
+        split = spec.layout.tensor > 1  # such states are gathered by name
+        return "sharded" if large and spec.zero.stage and not split else "whole"
     return wanted
 
 

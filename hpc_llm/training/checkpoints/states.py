@@ -1,7 +1,8 @@
 """Full trained parameters and their optimizer states by name, at any ZeRO stage.
 
 DeepSpeed keeps them flattened and partitioned across ranks. Here they are gathered (or set) one
-parameter at a time, so a checkpoint depends neither on the ZeRO stage nor on the number of ranks.
+parameter at a time, also those that tensor parallelism splits, so a checkpoint depends neither on
+the ZeRO stage nor on the number of ranks.
 Every function is collective: all ranks call it with the same parameters in the same order.
 """
 
@@ -10,7 +11,8 @@ from typing import Any
 
 import torch
 
-from hpc_llm.surgery.loading import full_shape, gathered
+from hpc_llm.surgery.loading import full_shape, gathered, part_shape
+from hpc_llm.surgery.split import split_of
 from hpc_llm.training.loss_scale import read_loss_scale, write_loss_scale
 from hpc_llm.training.transfers import HostCopies
 
@@ -21,6 +23,7 @@ __all__ = [
     "optimizer_state",
     "restore_states",
     "start_states",
+    "whole_of",
 ]
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -91,7 +94,19 @@ def full_parameters(
 def full_parameter(parameter: torch.nn.Parameter) -> torch.Tensor:
     """Return a CPU copy of a full parameter in the model's precision."""
     with gathered([parameter], write=False):
-        return parameter.detach().cpu().clone().contiguous()
+        return whole_of(parameter, parameter.detach()).cpu().clone().contiguous()
+
+
+def whole_of(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Return the full tensor of what a rank holds of a parameter or its state (collective)."""
+    split, value = split_of(parameter), value.reshape(part_shape(parameter))
+    return value if split is None else split.whole(value)
+
+
+def _part(parameter: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+    """Return what a rank holds of the full tensor of a parameter or its state."""
+    split, whole = split_of(parameter), whole.reshape(full_shape(parameter))
+    return whole if split is None else split.part(whole)
 
 
 def gather_states(
@@ -115,9 +130,10 @@ def gather_states(
                 value = safe_get_full_fp32_param(parameter)
             else:
                 value = safe_get_full_optimizer_state(parameter, kind)
+            value = whole_of(parameter, value)
             if copies is not None:
                 key = f"{kind}/{name}"
-                tensors[key] = copies.copy(key, value.reshape(full_shape(parameter)))
+                tensors[key] = copies.copy(key, value)
     if copies is not None:
         copies.wait()
     return tensors
@@ -144,7 +160,7 @@ def restore_states(
     device = flats[0].device
     for name, parameter in parameters.items():
         for kind in ("weight", *MOMENTS):
-            value = tensors[f"{kind}/{name}"].reshape(full_shape(parameter)).to(device)
+            value = _part(parameter, tensors[f"{kind}/{name}"]).to(device)
             if kind == "weight":
                 _set_weight(parameter, value)
                 if _partitioned(parameter):

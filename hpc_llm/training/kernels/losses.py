@@ -4,7 +4,7 @@ Dividing by one number for the whole step makes the loss and its gradient indepe
 into ranks and gradient accumulation steps.
 """
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from hpc_llm.training.data.rows import IGNORED
 from hpc_llm.training.kernels.heads import Head, head_of
 from hpc_llm.training.kernels.packed import packed_inputs
 from hpc_llm.training.kernels.products import add_product, product_dtype
+from hpc_llm.training.kernels.shares import loss_by_shares
 
 __all__ = ["CausalLoss", "linear_cross_entropy"]
 
@@ -147,13 +148,15 @@ class CausalLoss(torch.nn.Module):
         causal: PreTrainedModel,
         zero_stage: int = 0,
         part: tuple[int, int] = (0, 1),
+        tensor_group: Any = None,
     ) -> None:
         """`model` is trained (possibly with adapters); `causal` is the plain model inside it.
 
-        `part` is the part of each row that this rank computes, and the number of parts.
+        `part` is the part of each row that this rank computes, and the number of parts;
+        `tensor_group` are the ranks that split the layers of the model.
         """
         super().__init__()
-        self.part = part
+        self.part, self.tensor_group = part, tensor_group
         self.model = model
         self._causal = [causal]  # in a list: its parameters are already those of `model`
         self.head = head_of(causal)
@@ -181,7 +184,10 @@ class CausalLoss(torch.nn.Module):
         if self.head is not None:
             hidden = causal.get_decoder()(**inputs).last_hidden_state  # (rows, length, d)
             weight = causal.get_output_embeddings().weight
-            return linear_cross_entropy(hidden.flatten(0, 1), weight, labels.flatten(), self.head)
+            loss = partial(linear_cross_entropy, head=self.head)
+            if self.tensor_group is not None:
+                loss = partial(loss_by_shares, loss, group=self.tensor_group)
+            return loss(hidden.flatten(0, 1), weight, labels.flatten())
         logits = self.model(**inputs).logits.float()  # (rows, length, vocabulary)
         return F.cross_entropy(
             logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
