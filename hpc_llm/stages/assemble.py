@@ -21,23 +21,27 @@ from hpc_llm.training.zero_inference import gathered_by_layer, inference_divisio
 from hpc_llm.vocabulary.padding import cut_broken_padding
 
 __all__ = [
+    "adapter_folder",
+    "cut_padding",
     "has_adapter",
     "load_base",
     "model_at",
     "open_adapter",
     "start_model",
+    "trained_folders",
     "vocabulary_rows",
     "whole_adapted",
 ]
 
 
-def _trained(context: Context, name: str | None) -> list[Path]:
+def trained_folders(context: Context, name: str | None) -> list[Path]:
     """Return the folders of the stages that lead to the model after `name`; None: none."""
     names = [] if name is None else context.cfg.lineage(name)
     return [context.stage_folder(f"train/{name}") for name in names]
 
 
-def _adapter(folder: Path) -> Path | None:
+def adapter_folder(folder: Path) -> Path | None:
+    """Return the adapter in the folder of a training stage; None: it trained none."""
     adapter = folder / "adapter"
     return adapter if adapter.exists() else None
 
@@ -50,7 +54,7 @@ def start_model(context: Context, name: str | None, *, to_train: bool = False) -
     """
     cfg = context.cfg
     divided = division_config(cfg.train, cfg.zero, context.ranks.world_size) if to_train else None
-    return _after(context, _trained(context, name), divided)
+    return _after(context, trained_folders(context, name), divided)
 
 
 def _after(context: Context, folders: list[Path], divided: dict[str, Any] | None) -> Any:
@@ -58,7 +62,7 @@ def _after(context: Context, folders: list[Path], divided: dict[str, Any] | None
     model = load_model(context.stage_folder("transplant"), cfg.model, cfg.train.precision, divided)
     for folder in folders:
         apply_weights(model, [folder])
-        if adapter := _adapter(folder):
+        if adapter := adapter_folder(folder):
             attached = attach_adapter(model, adapter)
             if describe(cfg.stages[folder.name].method).merges == "never":
                 return attached  # always the last: `hpc_llm.pipeline.checks` rejects others
@@ -68,8 +72,8 @@ def _after(context: Context, folders: list[Path], divided: dict[str, Any] | None
 
 def has_adapter(context: Context) -> bool:
     """Whether the last stage of the recipe trained an adapter."""
-    folders = _trained(context, context.cfg.adaptation[-1]) if context.cfg.adaptation else []
-    return bool(folders) and _adapter(folders[-1]) is not None
+    folders = trained_folders(context, context.cfg.adaptation[-1]) if context.cfg.adaptation else []
+    return bool(folders) and adapter_folder(folders[-1]) is not None
 
 
 @contextmanager
@@ -86,8 +90,8 @@ def whole_adapted(context: Context, divided: dict[str, Any] | None = None) -> An
     (collective).
     """
     last = context.cfg.adaptation[-1] if context.cfg.adaptation else None
-    folders = _trained(context, last)
-    adapter = _adapter(folders[-1]) if folders else None
+    folders = trained_folders(context, last)
+    adapter = adapter_folder(folders[-1]) if folders else None
 
     if adapter is None:
         return _after(context, folders, divided)
@@ -103,11 +107,15 @@ def load_base(context: Context, divided: dict[str, Any] | None = None) -> PreTra
     """
     settings = context.cfg.model
     model = load_model(context.base, settings, context.cfg.train.precision, divided)
-    if divided is not None:
-        return model
-    if cut := cut_broken_padding(model, load_tokenizer(context.base, settings)):
-        say(f"{context.base}: {cut} rows beyond the tokens are NaN or infinite, and cut off")
+    if divided is None:
+        cut_padding(context, model)
     return model
+
+
+def cut_padding(context: Context, model: PreTrainedModel) -> None:
+    """Cut off the rows of the base model beyond its tokens if one is NaN or infinite; say so."""
+    if cut := cut_broken_padding(model, load_tokenizer(context.base, context.cfg.model)):
+        say(f"{context.base}: {cut} rows beyond the tokens are NaN or infinite, and cut off")
 
 
 @contextmanager
@@ -123,7 +131,9 @@ def model_at(context: Context, point: str) -> Iterator[Any]:
             return load_base(context, divided)
         if point == "corrected":
             return load_model(context.folder.model, cfg.model, cfg.train.precision, divided)
-        return _after(context, _trained(context, None if point == "transplant" else point), divided)
+        return _after(
+            context, trained_folders(context, None if point == "transplant" else point), divided
+        )
 
     with _ready(context, build) as model:
         yield model

@@ -6,6 +6,7 @@ All ranks search; rank 0 merges and writes.
 import shutil
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,11 @@ from hpc_llm.stages.assemble import (
     vocabulary_rows,
     whole_adapted,
 )
+from hpc_llm.stages.from_files import write_final
 from hpc_llm.stages.texts import encoder, first_token, heldout, heldout_note
 from hpc_llm.surgery.loading import DTYPES, load_tokenizer
 from hpc_llm.surgery.merge import merge_adapter, save_model
+from hpc_llm.surgery.outline import NotStreamed
 from hpc_llm.tokenizer.export import SENTENCEPIECE_NAME
 from hpc_llm.training.process_group import agreed, on_first_rank
 
@@ -41,17 +44,15 @@ def run(context: Context, name: str) -> dict[str, Any]:
     with open_adapter(context) as model:
         choice = _choose(context, model, base) if adapted else None
         if not is_partitioned(model):
-            return on_first_rank(lambda: _write(context, name, model, choice))
-    return on_first_rank(lambda: _write(context, name, whole_adapted(context), choice))
+            return on_first_rank(lambda: _write(context, name, lambda: model, choice))
+    return on_first_rank(lambda: _write(context, name, lambda: whole_adapted(context), choice))
 
 
-def _write(context: Context, name: str, model: Any, choice: PhiChoice | None) -> dict[str, Any]:
-    cfg = context.cfg
-    tokenizer = load_tokenizer(context.stage_folder("tokenizer"), cfg.model)
-    if choice:
-        model = merge_adapter(model, choice.value)
+def _write(
+    context: Context, name: str, adapted: Callable[[], Any], choice: PhiChoice | None
+) -> dict[str, Any]:
     with replaced_folder(context.folder.model) as folder:
-        save_model(model, tokenizer, folder, DTYPES[cfg.train.precision])
+        whole = _write_model(context, adapted, choice, folder)
         shutil.copy(context.stage_folder("tokenizer") / SENTENCEPIECE_NAME, folder)
     value = choice.to_json() if choice else {"phi": None}
     write_json(context.stage_folder(name) / "phi.json", value)
@@ -62,7 +63,26 @@ def _write(context: Context, name: str, model: Any, choice: PhiChoice | None) ->
         line += "; at the edge of correct.grid: try a wider grid" * choice.at_edge
         line += heldout_note(context, "tune")
         line += "; too little tune text for an interval" * (not choice.has_interval)
-    return {"phi": value["phi"], "line": line}
+    return {"phi": value["phi"], "loaded_whole": whole, "line": line}
+
+
+def _write_model(
+    context: Context, adapted: Callable[[], Any], choice: PhiChoice | None, folder: Path
+) -> str | None:
+    """Write the merged model, from files where possible, else from that of `adapted`.
+
+    Returns why it was not possible, or None.
+    """
+    try:
+        write_final(context, choice.value if choice else None, folder)
+        return None
+    except NotStreamed as reason:
+        cfg, model = context.cfg, adapted()
+        if choice:
+            model = merge_adapter(model, choice.value)
+        tokenizer = load_tokenizer(context.stage_folder("tokenizer"), cfg.model)
+        save_model(model, tokenizer, folder, DTYPES[cfg.train.precision])
+        return str(reason)
 
 
 def _choose(context: Context, model: PeftModel, base: np.ndarray | None) -> PhiChoice:

@@ -1,14 +1,19 @@
 """Stage `transplant`: replace the vocabulary; embeddings of shared tokens are kept."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import replaced_folder
 from hpc_llm.stages.assemble import load_base
+from hpc_llm.stages.from_files import open_base
 from hpc_llm.surgery.loading import DTYPES, load_tokenizer
 from hpc_llm.surgery.merge import save_model
+from hpc_llm.surgery.outline import NotStreamed, Outline
 from hpc_llm.vocabulary.transplant import transplant
 
 __all__ = ["run"]
@@ -17,16 +22,37 @@ __all__ = ["run"]
 def run(context: Context, name: str) -> dict[str, Any]:
     """Write transplant/: the model with new embeddings and LM head, and its tokenizer.
 
-    new_rows.npy has the ids (int64) of tokens that the base model did not have.
+    new_rows.npy has the ids (int64) of tokens that the base model did not have. All other weights
+    go from file to file; `loaded_whole` of the record says why they did not, or is null.
     """
+    with replaced_folder(context.stage_folder(name)) as folder:
+        try:
+            counts, unseen = _write(context, open_base(context), folder)
+            whole = None
+        except NotStreamed as reason:
+            counts, unseen = _write(context, load_base(context), folder)
+            whole = str(reason)
+        np.save(folder / "new_rows.npy", np.array(unseen, dtype=np.int64))
+    return {**counts, "loaded_whole": whole, "line": _line(counts)}
+
+
+def _write(
+    context: Context, base: Outline | PreTrainedModel, folder: Path
+) -> tuple[dict[str, Any], list[int]]:
+    """Write the model with the new vocabulary; return what `transplant` returns."""
     cfg = context.cfg
-    model = load_base(context)
+    model = base.model if isinstance(base, Outline) else base
     old = load_tokenizer(context.base, cfg.model)
     new = load_tokenizer(context.stage_folder("tokenizer"), cfg.model)
-    counts, unseen = transplant(model, old, new, cfg.transplant, cfg.seed)
-    with replaced_folder(context.stage_folder(name)) as folder:
-        save_model(model, new, folder, DTYPES[cfg.train.precision])
-        np.save(folder / "new_rows.npy", np.array(unseen, dtype=np.int64))
+    done = transplant(model, old, new, cfg.transplant, cfg.seed)
+    if isinstance(base, Outline):
+        base.save(new, folder)
+    else:
+        save_model(base, new, folder, DTYPES[cfg.train.precision])
+    return done
+
+
+def _line(counts: Mapping[str, Any]) -> str:
     line = (
         f"{counts['rows']:,} rows: {counts['copied']:,} copied, {counts['mean']:,} initialised, "
         f"{counts['special']} special, {counts['unknown']} unknown"
@@ -35,4 +61,4 @@ def run(context: Context, name: str) -> dict[str, Any]:
         line += f"; {counts['without_row']} old tokens have no embedding"
     if counts["dropped_token_ids"]:
         line += f"; dropped, not in the new vocabulary: {', '.join(counts['dropped_token_ids'])}"
-    return {**counts, "line": line}
+    return line

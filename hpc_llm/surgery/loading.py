@@ -127,8 +127,13 @@ def load_model(
     settings: ModelSettings,
     precision: str,
     division: dict[str, Any] | None = None,
+    *,
+    on_meta: bool = False,
 ) -> PreTrainedModel:
-    """Load a causal language model in `precision`, ready for packed batches (no KV cache)."""
+    """Load a causal language model in `precision`, ready for packed batches (no KV cache).
+
+    With `on_meta` everything but the weights: its parameters are on the meta device.
+    """
     quiet_transformers()
     check_model_folder(str(path))
     check_model_files(str(path), settings, fetch=True)
@@ -147,6 +152,7 @@ def load_model(
                 trust_remote_code=settings.trust_remote_code,
                 use_safetensors=True,
                 output_loading_info=True,
+                device_map={"": "meta"} if on_meta else None,
             )
     if missing := sorted(found["missing_keys"]):
         names = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)

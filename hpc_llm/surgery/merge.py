@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftConfig, PeftModel, PeftModelForCausalLM, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,7 +16,7 @@ from hpc_llm.surgery.loading import gathered
 from hpc_llm.surgery.portable import make_portable
 from hpc_llm.surgery.shards import SHARD_BYTES
 
-__all__ = ["attach_adapter", "merge_adapter", "save_adapter", "save_model"]
+__all__ = ["attach_adapter", "merge_adapter", "merged_weight", "save_adapter", "save_model"]
 
 PREFIX = "base_model.model."  # of the plain model's names in a `PeftModel`
 
@@ -48,7 +49,8 @@ def save_adapter(
 def attach_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """Return `model` with the adapter in `folder` attached (peft layout, safetensors).
 
-    Weights of the plain model in that file are not loaded: `model` has them already.
+    Weights of the plain model in that file are not loaded: `model` has them already. On a model
+    without weights (meta device) the adapter has its own, in host memory.
     """
     own = {f"{PREFIX}{name}" for name, _ in model.named_parameters()}
     saved = load_file(folder / SAFETENSORS_WEIGHTS_NAME)
@@ -58,8 +60,28 @@ def attach_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         warnings.simplefilter("ignore", FutureWarning)
         attached = PeftModelForCausalLM(model, config, autocast_adapter_dtype=False)
     kept = {name: tensor for name, tensor in saved.items() if name not in own}
-    set_peft_model_state_dict(attached, kept)
+    if model.device.type != "meta":
+        set_peft_model_state_dict(attached, kept)
+    _assign_factors(attached, kept)
     return attached.eval()
+
+
+def _assign_factors(attached: PeftModel, saved: Mapping[str, torch.Tensor]) -> None:
+    """Set the factors of LoRA by their names in the model.
+
+    peft renames some as transformers renames weights while loading, and then finds no place for
+    them; on the meta device it loads none.
+    """
+    for name, layer in attached.named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        weight = adapted_weight(layer)
+        device = "cpu" if weight.is_meta else weight.device
+        for kind in ("lora_A", "lora_B"):
+            for factor in getattr(layer, kind).values():
+                if (value := saved.get(f"{name}.{kind}.weight")) is not None:
+                    value = value.to(device, weight.dtype)
+                    factor.weight = torch.nn.Parameter(value, requires_grad=False)
 
 
 def merge_adapter(model: PeftModel, phi: float) -> PreTrainedModel:
@@ -72,18 +94,28 @@ def merge_adapter(model: PeftModel, phi: float) -> PreTrainedModel:
         weight = adapted_weight(layer)
         with gathered([weight]):
             (name,) = layer.active_adapters
-            delta = layer.get_delta_weight(name).float()  # as the weight, alpha / r included
-            weight.copy_((weight.float() + phi * delta).to(weight.dtype))
+            weight.copy_(merged_weight(weight, phi, layer.get_delta_weight(name)))
     return model.unload()
 
 
+def merged_weight(weight: torch.Tensor, phi: float, delta: torch.Tensor) -> torch.Tensor:
+    """Return `weight` + phi * `delta` (alpha / r included), summed in fp32, in its precision."""
+    return (weight.float() + phi * delta.float()).to(weight.dtype)
+
+
 def save_model(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, precision: torch.dtype
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    precision: torch.dtype,
+    *,
+    without_weights: bool = False,
 ) -> None:
     """Write a model folder for transformers: safetensors shards, configuration, tokenizer."""
     model.to(precision)
     model.config.use_cache = True
-    model.save_pretrained(folder, max_shard_size=SHARD_BYTES)
+    state: dict[str, torch.Tensor] | None = {} if without_weights else None
+    model.save_pretrained(folder, state_dict=state, max_shard_size=SHARD_BYTES)
     model.config.use_cache = False
     tokenizer.save_pretrained(folder)
     make_portable(folder)
