@@ -30,6 +30,7 @@ OPEN_ENDED = (
     "evaluation.task_files.",
     "corpus.text_fields.",
     "model.architecture.",
+    "model.rope_scaling.",
     "budget.rates.",
     "hardware.peak_tflops.",
     "cluster.environment.",

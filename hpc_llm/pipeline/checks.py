@@ -62,7 +62,10 @@ def check_start(
         layout = layout_of(world_size, cfg.parallel.sequence, cfg.parallel.tensor)
         for stage in todo:
             if stage.trains:
-                plan_batches(cfg.for_stage(point_of(stage.name)).train, layout.data, longest)
+                name = point_of(stage.name)
+                stretch = 1 if name == cfg.pretraining else cfg.model.stretch
+                positions = None if longest is None else int(longest * stretch)
+                plan_batches(cfg.for_stage(name).train, layout.data, positions)
 
 
 def _check_model(cfg: RunConfig, todo: Sequence[Stage]) -> None:

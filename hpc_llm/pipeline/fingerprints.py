@@ -152,7 +152,8 @@ def _tokenizer(cfg: RunConfig, point: str) -> dict[str, Any]:
 def _transplant(cfg: RunConfig, point: str) -> dict[str, Any]:
     precision = {"train": {"precision": cfg.train.precision}}
     chosen = asdict(cfg.transplant) | initial_code(cfg.transplant)
-    return {"transplant": chosen, **precision, **_model_key(cfg)}
+    stretched = {"rope_scaling": cfg.model.rope_scaling} if cfg.model.rope_scaling else {}
+    return {"transplant": chosen, **precision, **_model_key(cfg), **stretched}
 
 
 def _pretrain(cfg: RunConfig, name: str) -> dict[str, Any]:

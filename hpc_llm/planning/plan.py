@@ -245,7 +245,8 @@ def make_plan(cfg: RunConfig) -> Plan:
     """
     config, remarks = model_config(cfg.model)
     asked, base = cfg, None if _adapts_experts(cfg) else _formula(config)
-    longest = context_length(config)
+    own = context_length(config)
+    longest = None if own is None else int(own * cfg.model.stretch)
     cfg = _as_trained(asked, longest)
     models = _models(cfg, config, base)
     works = [_work(cfg.for_stage(name), name, models[name]) for name in cfg.stages]

@@ -14,6 +14,7 @@ from hpc_llm.stages.from_files import open_base
 from hpc_llm.surgery.loading import DTYPES, load_tokenizer
 from hpc_llm.surgery.merge import save_model
 from hpc_llm.surgery.outline import NotStreamed, Outline
+from hpc_llm.surgery.positions import stretch_positions
 from hpc_llm.vocabulary.transplant import transplant
 
 __all__ = ["run"]
@@ -44,6 +45,8 @@ def _write(
     model = base.model if isinstance(base, Outline) else base
     old = load_tokenizer(context.base, cfg.model)
     new = load_tokenizer(context.stage_folder("tokenizer"), cfg.model)
+    if cfg.model.rope_scaling:
+        stretch_positions(model.config, cfg.model.rope_scaling)
     done = transplant(model, old, new, cfg.transplant, cfg.seed)
     if isinstance(base, Outline):
         base.save(new, folder)

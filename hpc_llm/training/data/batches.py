@@ -123,7 +123,7 @@ def plan_batches(train: TrainSettings, data_parallel: int, positions: int | None
             "train.sequence_length",
             length,
             f"the model has {positions} positions",
-            f"use train.sequence_length={positions} or less",
+            f"use train.sequence_length={positions} or less, or set model.rope_scaling",
         )
     rows = train.batch_tokens // length
     if rows % data_parallel:
