@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from hpc_llm.accounting.activations import held_activations
 from hpc_llm.accounting.architecture import Architecture, parameter_count
 from hpc_llm.accounting.method import Method, optimized_parameters
+from hpc_llm.accounting.tensor import split_parameters
 from hpc_llm.errors import UserError
 from hpc_llm.settings import HardwareSettings
 from hpc_llm.settings.checks import require_choice, require_positive
@@ -46,6 +47,8 @@ class TrainingSetup:
     """Elements of a communication bucket."""
     sequence_parallel: int = 1
     """Ranks that split each sequence; they are among `data_parallel`, which counts for ZeRO."""
+    tensor_parallel: int = 1
+    """Ranks that split each weight matrix of the layers; they are not among `data_parallel`."""
     fused_loss: bool = True
     """The loss is computed in chunks, without all logits in memory."""
 
@@ -121,7 +124,7 @@ def _shared(count: int, ranks: int) -> int:
 
 def _logits(arch: Architecture, method: Method, setup: TrainingSetup) -> tuple[int, int]:
     """Bytes that the loss saves for the backward pass, and its temporary memory."""
-    per_token = held_activations(arch, method, setup.width)
+    per_token = held_activations(arch, method, setup.width, setup.tensor_parallel)
     if not per_token.logits:
         return 0, 0
     if not setup.fused_loss:
@@ -129,28 +132,43 @@ def _logits(arch: Architecture, method: Method, setup: TrainingSetup) -> tuple[i
         return held, 2 * held  # two more copies in the backward pass of log softmax
     trained = method.trains_head or (arch.tied_embeddings and method.trains_embedding)
     head = arch.hidden_size * arch.vocab_size * trained
-    hidden = setup.width * arch.hidden_size * setup.rank_tokens
+    hidden = setup.width * arch.hidden_size * (setup.rank_tokens // setup.tensor_parallel)
     return hidden + setup.width * head, 4 * head  # the head's gradient is accumulated in fp32
+
+
+def _held(total: int, split: int, setup: TrainingSetup, stage: int) -> int:
+    """Parameters on a rank of `total`, of which `split` are split, if ZeRO partitions from `stage`.
+
+    ZeRO-3 partitions what is not split over all ranks, because the model is built partitioned.
+    """
+    tensor, ranks = setup.tensor_parallel, setup.data_parallel
+    whole, part = total - split, split // tensor
+    if setup.zero_stage < stage:
+        return whole + part
+    return _shared(whole, ranks * tensor if setup.zero_stage == 3 else ranks) + _shared(part, ranks)
 
 
 def memory_plan(arch: Architecture, method: Method, setup: TrainingSetup) -> MemoryPlan:
     """Return the peak memory of one rank in bytes, by part (recomputation is in `method`)."""
     count, trained = parameter_count(arch).total, optimized_parameters(arch, method)
     stage, ranks, width = setup.zero_stage, setup.data_parallel, setup.width
+    split = split_parameters(arch) if setup.tensor_parallel > 1 else 0
+    split_trained = split if method.trains_body else 0
     moments = 8 if setup.precision == "fp32" else 12
-    kept = held_activations(arch, method, width)
+    kept = held_activations(arch, method, width, setup.tensor_parallel)
     held, on_top = _logits(arch, method, setup)
-    optimizer = moments * _shared(trained, ranks if stage >= 1 else 1)
-    weights = width * _shared(count, ranks if stage == 3 else 1)
+    optimizer = moments * _held(trained, split_trained, setup, 1)
+    weights = width * _held(count, split, setup, 3)
+    own = count - split + split // setup.tensor_parallel
     bucket = width * min(setup.bucket_elements, trained)
     return MemoryPlan(
         weights=0 if setup.offload_parameters else weights,
-        gradients=width * _shared(trained, ranks if stage >= 2 else 1),
+        gradients=width * _held(trained, split_trained, setup, 2),
         optimizer=0 if setup.offload_optimizer else optimizer,
         activations=(kept.layers + kept.ends) * setup.rank_tokens + held,
         logits=on_top,
         recomputed=kept.one_layer * setup.rank_tokens,
-        live_parameters=width * min(count, LIVE_ELEMENTS) if stage == 3 and ranks > 1 else 0,
+        live_parameters=width * min(own, LIVE_ELEMENTS) if stage == 3 and ranks > 1 else 0,
         buckets=2 * bucket if ranks > 1 else 0,
         context=CONTEXT_BYTES,
     )

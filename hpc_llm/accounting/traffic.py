@@ -6,7 +6,13 @@ from hpc_llm.accounting.method import Method, optimized_parameters
 from hpc_llm.settings import ClusterSettings
 from hpc_llm.settings.checks import require_positive
 
-__all__ = ["network_seconds", "network_seconds_of", "sequence_traffic", "zero_traffic"]
+__all__ = [
+    "network_seconds",
+    "network_seconds_of",
+    "sequence_traffic",
+    "tensor_traffic",
+    "zero_traffic",
+]
 
 
 def _volume(total: int, trained: int, setup: TrainingSetup, micro_steps: int) -> int:
@@ -47,6 +53,24 @@ def sequence_traffic(
     return micro_steps * passes * setup.width * numbers * (size - 1) // size
 
 
+def tensor_traffic(
+    arch: Architecture, method: Method, setup: TrainingSetup, micro_steps: int = 1
+) -> int:
+    """Return the bytes that one rank exchanges with the others that split its weights in a step.
+
+    Each layer all-reduces the outputs of attention and MLP (forward, and again with recomputation)
+    and the gradients at the inputs of queries, keys, values, gate and up projection (Shoeybi et al.
+    2019, arXiv 1909.08053, section 3, has one for each half). A trained LM head is all-reduced,
+    and the gradient at its input gathered. An all-reduce sends each number twice.
+    """
+    size, h = setup.tensor_parallel, arch.hidden_size
+    passes = (4 if method.recompute else 2) + 3 + 1 + arch.gated_mlp
+    head = arch.vocab_size * h * method.trains_head
+    numbers = 2 * passes * arch.num_layers * h * setup.rank_tokens
+    numbers += 2 * head + h * setup.rank_tokens
+    return micro_steps * setup.width * numbers * (size - 1) // size
+
+
 def _between_nodes(volume: int, size: int, cluster: ClusterSettings) -> float:
     """Return the bytes that a node sends to others of an exchange among `size` adjacent ranks."""
     each = cluster.devices_per_node
@@ -74,6 +98,8 @@ def network_seconds(
         return seconds
     exchanged = sequence_traffic(arch, method, setup, micro_steps)
     outside = _between_nodes(exchanged, setup.sequence_parallel, cluster)
+    reduced = tensor_traffic(arch, method, setup, micro_steps)
+    outside += _between_nodes(reduced, setup.tensor_parallel, cluster)
     return seconds + outside / (cluster.link_gb_per_second * 1e9)
 
 

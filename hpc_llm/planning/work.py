@@ -91,6 +91,7 @@ def run_setup(cfg: RunConfig) -> tuple[TrainingSetup, int]:
         zero_stage=cfg.zero.stage,
         data_parallel=cfg.planned_ranks // parallel.tensor,
         sequence_parallel=parallel.sequence,
+        tensor_parallel=parallel.tensor,
         offload_optimizer=cfg.zero.offload_optimizer,
         offload_parameters=cfg.zero.offload_parameters,
         bucket_elements=cfg.zero.bucket_elements,

@@ -17,8 +17,10 @@ from hpc_llm.accounting import (
     parameter_count,
     zero_traffic,
 )
+from hpc_llm.accounting.activations import held_activations
 from hpc_llm.accounting.hardware import cluster_catalogue
-from hpc_llm.accounting.traffic import sequence_traffic
+from hpc_llm.accounting.tensor import split_parameters
+from hpc_llm.accounting.traffic import sequence_traffic, tensor_traffic
 
 SOLAR = Architecture(
     hidden_size=4096, num_layers=48, num_heads=32, num_kv_heads=8, ffn_size=14336, vocab_size=32000
@@ -194,3 +196,41 @@ def test_split_sequences_are_exchanged_for_heads_in_each_layer(size: int, kv_hea
     each = cluster.devices_per_node
     outside = each * 2 * one_pass * max(0, size - each) / size / 50e9
     assert found - alone == pytest.approx(outside)
+
+
+def test_tensor_parallel_ranks_split_layers_and_share_the_rest():
+    setup = replace(SETUP, zero_stage=0, data_parallel=1)
+    alone = memory_plan(SOLAR, Method.full(), setup)
+    split = memory_plan(SOLAR, Method.full(), replace(setup, tensor_parallel=4))
+    whole = parameter_count(SOLAR).total - split_parameters(SOLAR)
+    for part in ("weights", "gradients", "optimizer"):
+        both = getattr(split, part), getattr(alone, part)
+        width = both[1] // parameter_count(SOLAR).total
+        assert 4 * (both[0] - width * whole) == both[1] - width * whole
+
+
+def test_zero_3_partitions_over_all_ranks_with_tensor_parallelism_too():
+    setup = replace(SETUP, zero_stage=3, data_parallel=8)
+    alone = memory_plan(SOLAR, Method.full(), setup)
+    split = memory_plan(SOLAR, Method.full(), replace(setup, data_parallel=2, tensor_parallel=4))
+    assert (split.weights, split.optimizer) == (alone.weights, alone.optimizer)
+
+
+def test_a_tensor_parallel_rank_saves_what_a_model_of_its_size_saves():
+    part = replace(
+        SOLAR, num_heads=SOLAR.num_heads // 4, num_kv_heads=SOLAR.kv_heads // 4,
+        head_dim=SOLAR.head_size, ffn_size=SOLAR.ffn_size // 4,
+    )  # fmt: skip
+    for method in (Method.full(), Method.embeddings(), Method.full(recompute=True)):
+        assert held_activations(SOLAR, method, 2, 4) == held_activations(part, method, 2)
+
+
+def test_tensor_parallel_ranks_in_a_node_send_nothing_to_others():
+    setup = replace(SETUP, data_parallel=2, tensor_parallel=4)
+    assert tensor_traffic(SOLAR, Method.full(), replace(setup, tensor_parallel=1)) == 0
+    layers = 7 * 2 * SOLAR.num_layers * SOLAR.hidden_size * setup.rank_tokens
+    ends = 2 * SOLAR.vocab_size * SOLAR.hidden_size + SOLAR.hidden_size * setup.rank_tokens
+    assert tensor_traffic(SOLAR, Method.full(), setup) == setup.width * (layers + ends) * 3 // 4
+    cluster = replace(cluster_catalogue()["leonardo"], nodes=4, link_gb_per_second=50.0)
+    alone = network_seconds(SOLAR, Method.full(), replace(setup, tensor_parallel=1), cluster)
+    assert network_seconds(SOLAR, Method.full(), setup, cluster) == alone
