@@ -110,7 +110,16 @@ def forked_ranks(
     argument: str,
     processes: int,
     environment: Mapping[str, str],
+    nodes: int = 1,
     timeout: float = 900,
 ) -> list[CompletedProcess[str]]:
-    """Run `program` with one argument as ranks, with the variables of `run_ranks`."""
-    return _run(program, [argument], list(_variables(processes, environment)), timeout)
+    """Run `program` with one argument as ranks, with the variables of `run_ranks`.
+
+    The ranks believe to be on `nodes` nodes with equal numbers of ranks.
+    """
+    each = processes // nodes
+    variables = [
+        {**own, "LOCAL_RANK": str(rank % each), "LOCAL_WORLD_SIZE": str(each)}
+        for rank, own in enumerate(_variables(processes, environment))
+    ]
+    return _run(program, [argument], variables, timeout)

@@ -13,7 +13,7 @@ from hpc_llm.accounting.model_file import context_length
 from hpc_llm.accounting.money import middle_price, priced
 from hpc_llm.accounting.projection import Projection, project
 from hpc_llm.accounting.stage_flops import SOURCES, Count, StageFlops
-from hpc_llm.accounting.traffic import network_seconds, zero_traffic
+from hpc_llm.accounting.traffic import NodeTraffic, network_seconds, node_traffic, zero_traffic
 from hpc_llm.accounting.utilisation import utilisation_metrics
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Machine",
     "MemoryPlan",
     "Method",
+    "NodeTraffic",
     "ParameterCount",
     "Projection",
     "Spending",
@@ -47,6 +48,7 @@ __all__ = [
     "memory_plan",
     "middle_price",
     "network_seconds",
+    "node_traffic",
     "parameter_count",
     "pf_days",
     "priced",

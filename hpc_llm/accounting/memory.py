@@ -21,8 +21,8 @@ __all__ = ["MemoryPlan", "TrainingSetup", "fits", "memory", "memory_plan", "tigh
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 OFFLOADS = ("none", "optimizer", "all")
 CONTEXT_BYTES = 1_500_000_000  # CUDA context, cuBLAS and NCCL: 1 to 2 GB, an estimate
-ROOM = 0.95  # share of the memory that a plan may fill: fragmentation is not counted
 LIVE_ELEMENTS = 1_000_000_000  # DeepSpeed's default of stage3_max_live_parameters
+ROOM = 0.95  # share of the memory that a plan may fill: fragmentation is not counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,10 @@ class TrainingSetup:
     """Ranks that split each sequence; they are among `data_parallel`, which counts for ZeRO."""
     tensor_parallel: int = 1
     """Ranks that split each weight matrix of the layers; they are not among `data_parallel`."""
+    live_elements: int = LIVE_ELEMENTS
+    """Parameters gathered at a time (ZeRO 3)."""
+    node_ranks: int | None = None
+    """Ranks of a node that keep a second copy of the parameters (hpZ); None: no such copy."""
     fused_loss: bool = True
     """The loss is computed in chunks, without all logits in memory."""
 
@@ -57,6 +61,8 @@ class TrainingSetup:
         require_choice("precision", self.precision, BYTES)
         for key in ("sequence_length", "micro_batch_size", "data_parallel", "bucket_elements"):
             require_positive(key, getattr(self, key))
+        if self.node_ranks is not None:
+            require_positive("node_ranks", self.node_ranks)
         if self.zero_stage not in (0, 1, 2, 3):
             raise UserError("zero_stage", self.zero_stage, "must be 0, 1, 2 or 3")
         if self.offload_parameters and self.zero_stage != 3:
@@ -88,6 +94,8 @@ class MemoryPlan:
 
     weights: int
     """Model weights."""
+    node_weights: int
+    """Second copy of the weights, partitioned over the ranks of a node (hpZ)."""
     gradients: int
     """Gradients of the trainable parameters."""
     optimizer: int
@@ -108,7 +116,7 @@ class MemoryPlan:
     @property
     def states(self) -> int:
         """Model states: weights, gradients and optimizer."""
-        return self.weights + self.gradients + self.optimizer
+        return self.weights + self.node_weights + self.gradients + self.optimizer
 
     @property
     def total(self) -> int:
@@ -161,14 +169,16 @@ def memory_plan(arch: Architecture, method: Method, setup: TrainingSetup) -> Mem
     weights = width * _held(count, split, setup, 3)
     own = count - split + split // setup.tensor_parallel
     bucket = width * min(setup.bucket_elements, trained)
+    copied = stage == 3 and setup.node_ranks and not setup.offload_parameters
     return MemoryPlan(
         weights=0 if setup.offload_parameters else weights,
+        node_weights=width * _shared(count, setup.node_ranks or 1) if copied else 0,
         gradients=width * _held(trained, split_trained, setup, 2),
         optimizer=0 if setup.offload_optimizer else optimizer,
         activations=(kept.layers + kept.ends) * setup.rank_tokens + held,
         logits=on_top,
         recomputed=kept.one_layer * setup.rank_tokens,
-        live_parameters=width * min(own, LIVE_ELEMENTS) if stage == 3 and ranks > 1 else 0,
+        live_parameters=width * min(own, setup.live_elements) if stage == 3 and ranks > 1 else 0,
         buckets=2 * bucket if ranks > 1 else 0,
         context=CONTEXT_BYTES,
     )

@@ -26,13 +26,15 @@ __all__ = [
     "Projection",
     "computing_hours",
     "hardware_flops",
+    "hidden_hours",
     "mean_utilisation",
     "project",
     "project_flops",
     "sum_known",
 ]
 
-OVERLAPS = {"low": 1.0, "mid": 0.5, "high": 0.0}  # share of network time overlapped by compute
+# Share of the network time that compute hides, if the trainer overlaps them; else none is hidden
+OVERLAPS = {"low": 1.0, "mid": 1.0, "high": 0.5}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +60,9 @@ class Estimate:
 class Projection:
     """An interval: `low` is the lowest cost, `high` the highest.
 
-    `low` has the highest utilisation, the lowest price and full overlap of compute and network;
-    `mid` mean utilisation and price and half the overlap; `high` the opposite of `low`.
+    `low` has the highest utilisation and the lowest price, `mid` the means, `high` the opposite of
+    `low`. If the trainer overlaps compute and network, the longer of the two counts in `low` and
+    `mid`, and half of the overlap is lost in `high`.
     """
 
     flops: int
@@ -108,10 +111,18 @@ def _estimate(
     )
 
 
-def project_flops(flops: int, machine: Machine, network_hours: float | None = 0.0) -> Projection:
+def hidden_hours(computing: float, network: float, *, end: str, overlap: bool) -> float:
+    """Return the hours of the network that compute hides, at `end`: low, mid or high."""
+    return OVERLAPS[end] * min(computing, network) if overlap else 0.0
+
+
+def project_flops(
+    flops: int, machine: Machine, network_hours: float | None = 0.0, *, overlap: bool = False
+) -> Projection:
     """Project a run of `flops` (hardware FLOPs) on `machine`.
 
-    `network_hours` is the time of the network between nodes without overlap. Raises `UserError` for
+    `network_hours` is the time of the network between nodes without overlap; `overlap` whether the
+    trainer communicates while it computes. Raises `UserError` for
     a precision that the device lacks.
     """
     hardware = machine.hardware
@@ -125,7 +136,7 @@ def project_flops(flops: int, machine: Machine, network_hours: float | None = 0.
     for end, (utilisation, price) in points.items():
         hours = computing_hours(flops, machine, utilisation)
         if hours is not None:
-            hours += sent - OVERLAPS[end] * min(hours, sent)
+            hours += sent - hidden_hours(hours, sent, end=end, overlap=overlap)
         estimates[end] = _estimate(hours, machine, utilisation, price)
     return Projection(flops=flops, network_hours=network_hours, **estimates)
 

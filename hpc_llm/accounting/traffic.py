@@ -1,5 +1,7 @@
 """Network traffic of data parallelism, ZeRO and sequence parallelism in a step."""
 
+from typing import NamedTuple
+
 from hpc_llm.accounting.architecture import Architecture, parameter_count
 from hpc_llm.accounting.memory import TrainingSetup
 from hpc_llm.accounting.method import Method, optimized_parameters
@@ -7,20 +9,39 @@ from hpc_llm.settings import ClusterSettings
 from hpc_llm.settings.checks import require_positive
 
 __all__ = [
+    "NodeTraffic",
     "network_seconds",
     "network_seconds_of",
+    "node_traffic",
     "sequence_traffic",
     "tensor_traffic",
+    "volumes",
     "zero_traffic",
 ]
 
 
-def _volume(total: int, trained: int, setup: TrainingSetup, micro_steps: int) -> int:
-    """Return the bytes of all collectives of a step, counted once."""
+class NodeTraffic(NamedTuple):
+    """Bytes that one node sends in an optimizer step."""
+
+    between: float
+    """To other nodes."""
+    inside: float
+    """From device to device inside the node."""
+
+
+def volumes(total: int, trained: int, setup: TrainingSetup, micro_steps: int) -> tuple[int, int]:
+    """Return the bytes of the collectives of a step over all ranks, and of those inside a node.
+
+    Each is counted once. With `node_ranks` (hpZ), layers are gathered inside the node, except for
+    the first gather of trained parameters after an update; frozen ones are never gathered outside.
+    """
     require_positive("micro_steps", micro_steps)
     if setup.zero_stage < 3:
-        return setup.width * 2 * trained
-    return setup.width * micro_steps * (2 * total + trained)
+        return setup.width * 2 * trained, 0
+    gathers, gradients = 2 * micro_steps * total, micro_steps * trained
+    if setup.node_ranks is None:
+        return setup.width * (gathers + gradients), 0
+    return setup.width * (trained + gradients), setup.width * (gathers - trained)
 
 
 def zero_traffic(
@@ -30,11 +51,28 @@ def zero_traffic(
 
     Stages 0 to 2 all-reduce the gradients once (2 w Nt); stage 3 all-gathers the weights twice, for
     every forward and backward pass, and reduce-scatters the gradients (Rajbhandari et al. 2020,
-    section 7).
+    section 7). With node partitioning (hpZ of ZeRO++, Wang et al. 2023) the sum is the same, but
+    for frozen parameters, and most of it stays inside the node.
     """
     ranks, total = setup.data_parallel, parameter_count(arch).total
-    volume = _volume(total, optimized_parameters(arch, method), setup, micro_steps)
-    return volume * (ranks - 1) // ranks
+    wide, narrow = volumes(total, optimized_parameters(arch, method), setup, micro_steps)
+    each = setup.node_ranks or 1
+    return wide * (ranks - 1) // ranks + narrow * (each - 1) // each
+
+
+def node_traffic(
+    total: int, trained: int, setup: TrainingSetup, nodes: int, micro_steps: int = 1
+) -> NodeTraffic:
+    """Return what one of `nodes` nodes sends in a step of a model with `total` parameters.
+
+    Each byte of a collective enters a node once, however many of its devices need it.
+    """
+    wide, narrow = volumes(total, trained, setup, micro_steps)
+    ranks = setup.data_parallel
+    each = ranks // nodes
+    between = wide * (nodes - 1) / nodes
+    inside = max(0.0, each * wide * (ranks - 1) / ranks - between)  # 0: split weights fill a node
+    return NodeTraffic(between=between, inside=inside + narrow * (each - 1))
 
 
 def sequence_traffic(
@@ -111,5 +149,5 @@ def network_seconds_of(
         return 0.0
     if cluster.link_gb_per_second is None:
         return None
-    volume = _volume(total, trained, setup, micro_steps) * (cluster.nodes - 1) / cluster.nodes
-    return volume / (cluster.link_gb_per_second * 1e9)
+    sent = node_traffic(total, trained, setup, cluster.nodes, micro_steps).between
+    return sent / (cluster.link_gb_per_second * 1e9)

@@ -83,7 +83,7 @@ def _begin(context: Context, todo: list[Stage]) -> None:
     """Check the DeepSpeed settings and for a crash loop before the first stage (collective)."""
     if any(stage.trains for stage in todo):
         check_zero = importlib.import_module("hpc_llm.training.zero").check_zero
-        check_zero(context.cfg.train, context.cfg.zero, context.layout.data)
+        check_zero(context.cfg.train, context.cfg.zero, context.ranks, context.layout.data)
     if todo and context.ranks.is_first:
         context.account.add("start", reason="start")
     if todo:

@@ -1,9 +1,9 @@
 """Suggests settings with which all stages of a recipe fit into device memory.
 
-The search is over ZeRO stage, recomputation, micro-batch size and more nodes. On a given number of
-nodes hours and money are proportional, so one suggestion is the best there; more nodes are shown
-where they save hours or money. Every suggestion is a list of overrides of the same configuration,
-and its costs are those of a plan with these overrides.
+The search is over ZeRO stage, node partitioning, recomputation, micro-batch size and more nodes. On
+a given number of nodes hours and money are proportional, so one suggestion is the best there; more
+nodes are shown where they save hours or money. Every suggestion is a list of overrides of the same
+configuration, and its costs are those of a plan with these overrides.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from itertools import islice
 from hpc_llm.accounting.memory import MemoryPlan, fits
 from hpc_llm.accounting.projection import mean_utilisation
 from hpc_llm.planning.work import Work, run_memory, run_projection, run_setup
-from hpc_llm.settings import RunConfig
+from hpc_llm.settings import RunConfig, ZeroSettings
 
 __all__ = ["Suggestion", "node_counts", "suggestions"]
 
@@ -81,17 +81,24 @@ def _ways(cfg: RunConfig, nodes: int, works: Sequence[Work]) -> Iterator[RunConf
     sizes = [size for size in range(rows, 0, -1) if rows % size == 0]
     up_to_given = [size for size in sizes if size <= given]
     larger = [size for size in sizes if size > given]
-    for stage in (3,) if cfg.zero.offload_parameters else (1, 2, 3):
+    for zero in _partitions(cfg):
         for recompute in (False, True):
-            asked = replace(
-                cfg,
-                zero=replace(cfg.zero, stage=stage),
-                train=replace(cfg.train, recompute=recompute),
-            )
-            for choice in (up_to_given, larger) if stage == 3 else (up_to_given,):
+            asked = replace(cfg, zero=zero, train=replace(cfg.train, recompute=recompute))
+            for choice in (up_to_given, larger) if zero.stage == 3 else (up_to_given,):
                 ways = (asked if size == given else _with_rows(asked, size) for size in choice)
                 fitting = (way for way in ways if _fit(way, works))
                 yield from islice(fitting, 1)
+
+
+def _partitions(cfg: RunConfig) -> Iterator[ZeroSettings]:
+    """Yield what can be partitioned, and how: settings that need stage 3 keep it."""
+    if not cfg.zero.needs_stage_3:
+        for stage in (1, 2, 3):
+            yield replace(cfg.zero, stage=stage)
+        if cfg.hardware.kind == "gpu" and cfg.cluster.nodes > 1 < cfg.cluster.devices_per_node:
+            yield replace(cfg.zero, stage=3, node_partition=True)
+    else:
+        yield replace(cfg.zero, stage=3)
 
 
 def _with_rows(cfg: RunConfig, rows: int) -> RunConfig:
@@ -139,6 +146,7 @@ def _overrides(cfg: RunConfig, other: RunConfig) -> str:
     pairs = {
         "cluster.nodes": (cfg.cluster.nodes, other.cluster.nodes),
         "zero.stage": (cfg.zero.stage, other.zero.stage),
+        "zero.node_partition": (cfg.zero.node_partition, other.zero.node_partition),
         "train.recompute": (cfg.train.recompute, other.train.recompute),
         "train.micro_batch_tokens": (cfg.train.micro_batch_tokens, other.train.micro_batch_tokens),
     }

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hpc_llm.accounting.hardware import read_catalogue
 from hpc_llm.accounting.stage_flops import SOURCES
 from hpc_llm.methods import ALL_LAYERS, describe
-from hpc_llm.planning.work import Work
+from hpc_llm.planning.work import Work, overlaps
 from hpc_llm.settings import BudgetSettings, HardwareSettings, RunConfig
 from hpc_llm.settings.model import LARGE
 
@@ -19,7 +19,9 @@ def _hours(cfg: RunConfig) -> list[str]:
             "hours n/a: no published utilisation of this device; set hardware.utilisation_low "
             "and hardware.utilisation_high"
         ]
-    network = "the network between nodes overlaps in full (low), by half (mid), not at all (high)"
+    network = "the network between nodes adds to the hours (zero.overlap=false)"
+    if overlaps(cfg):
+        network = "compute hides the network between nodes in full (low, mid) or by half (high)"
     if cluster.nodes == 1:
         network = "one node, no network"
     elif cluster.link_gb_per_second is None:

@@ -8,9 +8,24 @@ from hpc_llm.accounting.architecture import Architecture
 from hpc_llm.accounting.flops import pf_days
 from hpc_llm.accounting.memory import MemoryPlan, fits, tight
 from hpc_llm.accounting.method import Method
-from hpc_llm.accounting.projection import Estimate, Projection, computing_hours, sum_known
+from hpc_llm.accounting.projection import (
+    Estimate,
+    Projection,
+    computing_hours,
+    hidden_hours,
+    sum_known,
+)
+from hpc_llm.accounting.traffic import NodeTraffic
 from hpc_llm.methods import ALL_LAYERS
-from hpc_llm.planning.work import Work, run_machine, run_memory, run_method, run_projection
+from hpc_llm.planning.work import (
+    Work,
+    overlaps,
+    run_machine,
+    run_memory,
+    run_method,
+    run_projection,
+    run_traffic,
+)
 from hpc_llm.settings import RunConfig
 
 __all__ = ["PlanRow", "plan_row", "sum_rows"]
@@ -52,6 +67,10 @@ class PlanRow:
     """Time of the network between nodes without overlap; None: unknown."""
     network_share: float | None
     """The same relative to the compute time, at `mid`."""
+    exposed_share: float | None
+    """The part of it that compute does not hide, relative to the compute time, at `mid`."""
+    traffic: NodeTraffic | None
+    """Bytes that a node sends in an optimizer step; None in the sum."""
 
 
 def _label(arch: Architecture | None, method: Method) -> str:
@@ -66,6 +85,16 @@ def _label(arch: Architecture | None, method: Method) -> str:
     return method.label
 
 
+def _network(cfg: RunConfig, projection: Projection) -> tuple[float | None, float | None]:
+    """Return network time relative to compute time at `mid`, and the part that is not hidden."""
+    hours = computing_hours(projection.flops, run_machine(cfg), projection.mid.utilisation)
+    sent = projection.network_hours
+    if sent is None or hours is None:
+        return None, None
+    hidden = hidden_hours(hours, sent, end="mid", overlap=overlaps(cfg))
+    return sent / hours, (sent - hidden) / hours
+
+
 def plan_row(cfg: RunConfig, work: Work) -> PlanRow:
     """Return the costs of one stage."""
     length = cfg.for_stage(work.stage).train.sequence_length
@@ -75,8 +104,7 @@ def plan_row(cfg: RunConfig, work: Work) -> PlanRow:
     flops = math.ceil(per_token * work.tokens)
     count = work.parameters
     needed = run_memory(cfg, work) if cfg.hardware.kind == "gpu" else None
-    hours = computing_hours(projection.flops, run_machine(cfg), projection.mid.utilisation)
-    sent = projection.network_hours
+    network, exposed = _network(cfg, projection)
     return PlanRow(
         stage=work.stage,
         method=_label(work.arch, method),
@@ -92,8 +120,10 @@ def plan_row(cfg: RunConfig, work: Work) -> PlanRow:
         memory=needed,
         fits=None if needed is None else fits(needed, cfg.hardware),
         tight=None if needed is None else tight(needed, cfg.hardware),
-        network_hours=sent,
-        network_share=None if sent is None or hours is None else sent / hours,
+        network_hours=projection.network_hours,
+        network_share=network,
+        exposed_share=exposed,
+        traffic=run_traffic(cfg, work),
     )
 
 
@@ -130,4 +160,6 @@ def sum_rows(rows: Sequence[PlanRow]) -> PlanRow:
         tight=None,
         network_hours=network,
         network_share=None,
+        exposed_share=None,
+        traffic=None,
     )

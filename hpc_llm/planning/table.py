@@ -16,6 +16,7 @@ LONG_HOURS = 100.0  # longer runs are printed in days
 GIB = 2**30
 MEMORY_PARTS = {
     "weights": "weights",
+    "node_weights": "node copy",
     "gradients": "gradients",
     "optimizer": "optimizer",
     "activations": "activations",
@@ -92,15 +93,28 @@ def _costs(plan: Plan) -> list[str]:
     name, unit = _unit(plan)
     each = (("hours", name, unit), ("device_hours", f"{DEVICE[plan.kind]}-hours", 1.0))
     kinds = (*each, ("money", plan.currency, 1.0))
-    lines = [["stage", *(f"{head} low/mid/high" for _, head, _ in kinds), "network"]]
+    heads = (f"{head} low/mid/high" for _, head, _ in kinds)
+    lines = [["stage", *heads, "network", "not hidden"]]
     for row in [*plan.rows, plan.total]:
         projection = row.projection
         ends = [projection.low, projection.mid, projection.high]
-        network = "n/a" if row.network_share is None else f"+{row.network_share:.1%}"
+        shares = [
+            "n/a" if share is None else f"+{share:.1%}"
+            for share in (row.network_share, row.exposed_share)
+        ]
         spans = [_span(ends, key, unit) for key, _, unit in kinds]
-        lines.append([row.stage, *spans, network if row.method else ""])
-    note = "network: time between nodes relative to compute (mid), without overlap"
+        lines.append([row.stage, *spans, *(shares if row.method else ["", ""])])
+    note = "network: time between nodes relative to compute (mid); not hidden: what compute leaves"
     return ["", *columns(lines), note]
+
+
+def _traffic(plan: Plan) -> list[str]:
+    """Return a row for each stage: GB that a node sends in a step, to others and inside."""
+    lines = [["GB a node and step", "between nodes", "inside a node"]]
+    for row in plan.rows:
+        if row.traffic is not None and any(row.traffic):
+            lines.append([row.stage, *(figure(sent / 1e9) for sent in row.traffic)])
+    return ["", *columns(lines)] if len(lines) > 1 else []
 
 
 def _budget(plan: Plan) -> list[str]:
@@ -213,6 +227,7 @@ def plan_table(plan: Plan) -> str:
         *_work(plan),
         *_costs(plan),
         *_budget(plan),
+        *_traffic(plan),
         *_memory(plan),
         *_evaluation(plan),
         *_suggestions(plan),

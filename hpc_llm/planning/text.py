@@ -54,7 +54,7 @@ ROW_KEYS = (
     *("stage", "method", "trainable", "parameters", "tokens", "flops_per_token"),
     *("share_of_full", "flops", "pf_days", "flops_6n"),
 )
-LAST_KEYS = ("fits", "tight", "network_hours", "network_share")
+LAST_KEYS = ("fits", "tight", "network_hours", "network_share", "exposed_share")
 ESTIMATES = tuple(
     (end, key)
     for end in ("low", "mid", "high")

@@ -114,6 +114,11 @@ def plan_warnings(
             "zero.stage=3 sends all weights between nodes over a network of unknown bandwidth, "
             "which is not included in the costs; set cluster.link_gb_per_second"
         )
+    if cfg.zero.node_partition and cluster.nodes == 1:
+        found.append(
+            "zero.node_partition=true keeps a second copy of the weights, which saves nothing on "
+            "one node; remove it"
+        )
     return [*found, *_over_budget(budget), *_time_limit(cfg, rows)]
 
 

@@ -8,21 +8,28 @@ from hpc_llm.accounting.architecture import Architecture, ParameterCount, parame
 from hpc_llm.accounting.flops import flops_per_token
 from hpc_llm.accounting.hardware import Machine
 from hpc_llm.accounting.memory import MemoryPlan, TrainingSetup, memory_plan
-from hpc_llm.accounting.method import Method, trainable_parameters
+from hpc_llm.accounting.method import Method, optimized_parameters, trainable_parameters
 from hpc_llm.accounting.projection import Projection, hardware_flops, project_flops
-from hpc_llm.accounting.traffic import network_seconds, network_seconds_of
+from hpc_llm.accounting.traffic import (
+    NodeTraffic,
+    network_seconds,
+    network_seconds_of,
+    node_traffic,
+)
 from hpc_llm.distributed import layout_of
 from hpc_llm.planning.counted import CountedStage
 from hpc_llm.settings import RunConfig
 
 __all__ = [
     "Work",
+    "overlaps",
     "relative_cost",
     "run_machine",
     "run_memory",
     "run_method",
     "run_projection",
     "run_setup",
+    "run_traffic",
 ]
 
 
@@ -95,6 +102,8 @@ def run_setup(cfg: RunConfig) -> tuple[TrainingSetup, int]:
         offload_optimizer=cfg.zero.offload_optimizer,
         offload_parameters=cfg.zero.offload_parameters,
         bucket_elements=cfg.zero.bucket_elements,
+        live_elements=cfg.zero.live_elements,
+        node_ranks=cfg.planned_ranks // cfg.cluster.nodes if cfg.zero.node_partition else None,
     )
     return setup, rows // micro
 
@@ -117,19 +126,37 @@ def run_memory(cfg: RunConfig, work: Work) -> MemoryPlan | None:
     return memory_plan(work.arch, run_method(cfg, work), setup)
 
 
+def _sizes(cfg: RunConfig, work: Work) -> tuple[int, int]:
+    """Return the parameters of the model, and those whose gradients are reduced."""
+    if work.arch is None:
+        return work.parameters.total, work.trainable
+    return work.parameters.total, optimized_parameters(work.arch, run_method(cfg, work))
+
+
+def run_traffic(cfg: RunConfig, work: Work) -> NodeTraffic:
+    """Return the bytes that a node sends in a step of `work`."""
+    cfg = cfg.for_stage(work.stage)
+    setup, micro_steps = run_setup(cfg)
+    return node_traffic(*_sizes(cfg, work), setup, cfg.cluster.nodes, micro_steps)
+
+
 def _network_hours(cfg: RunConfig, work: Work) -> float | None:
     """Return the hours of the network between nodes; None: unknown bandwidth."""
     cfg = cfg.for_stage(work.stage)
     setup, micro_steps = run_setup(cfg)
     if work.arch is None:
-        sizes = (work.parameters.total, work.trainable)
-        seconds = network_seconds_of(*sizes, setup, cfg.cluster, micro_steps)
+        seconds = network_seconds_of(*_sizes(cfg, work), setup, cfg.cluster, micro_steps)
     else:
         method = run_method(cfg, work)
         seconds = network_seconds(work.arch, method, setup, cfg.cluster, micro_steps)
     if seconds is None:
         return None
     return seconds * work.tokens / cfg.train.batch_tokens / cfg.cluster.goodput / 3600
+
+
+def overlaps(cfg: RunConfig) -> bool:
+    """Return whether the trainer communicates while it computes."""
+    return cfg.zero.overlaps(gpu=cfg.hardware.kind == "gpu")
 
 
 def run_projection(cfg: RunConfig, work: Work) -> Projection:
@@ -140,7 +167,8 @@ def run_projection(cfg: RunConfig, work: Work) -> Projection:
         flops = math.ceil(costs.hardware_per_sequence * work.tokens / length)
     else:
         flops = hardware_flops(work.arch, run_method(cfg, work), work.tokens, length)
-    return project_flops(flops, run_machine(cfg), _network_hours(cfg, work))
+    sent = _network_hours(cfg, work)
+    return project_flops(flops, run_machine(cfg), sent, overlap=overlaps(cfg))
 
 
 def relative_cost(cfg: RunConfig, works: Sequence[Work], others: Sequence[Work]) -> float | None:

@@ -13,6 +13,8 @@ __all__ = ["ParallelSettings"]
 # DeepSpeed's keys for the same, with groups and averages of their own
 OTHERS = {"sequence_parallel_size": "sequence", "tensor_parallel": "tensor"}
 
+QUANTIZED = ("quantized_weights", "quantized_gradients")
+
 
 @dataclass(kw_only=True)
 class ParallelSettings:
@@ -48,6 +50,10 @@ class ParallelSettings:
                 raise UserError(
                     f"zero.extra.{key}", zero.extra[key], "is not passed on", f"use parallel.{name}"
                 )
+        if zero.node_partition and self.ranks > 1:
+            rule = "gathers between data-parallel ranks only"
+            fix = "use parallel.sequence=1 parallel.tensor=1, or remove it"
+            raise UserError("zero.node_partition", "true", rule, fix)
         if self.tensor > 1:
             self._check_tensor(train, zero, checkpoint)
         if self.sequence > 1:
@@ -86,7 +92,12 @@ class ParallelSettings:
     ) -> None:
         """Raise `UserError` for what does not work with split weights."""
         partitions = zero.extra.get("zero_optimization") or {}
-        further = [key for key in partitions if key.startswith("zero_") and partitions[key]]
+        further = [f"zero.{key}=true" for key in QUANTIZED if getattr(zero, key)]
+        further += [
+            f"{key} of zero.extra"
+            for key in partitions
+            if key.startswith("zero_") and partitions[key]
+        ]
         found = (
             (self.sequence > 1, f"parallel.sequence={self.sequence}", "use one of the two"),
             (train.compile, "train.compile=true", "use train.compile=false"),
@@ -95,7 +106,7 @@ class ParallelSettings:
                 f"zero.stage=0 in {train.precision}: DeepSpeed's gradient norm lacks parts",
                 "use zero=stage1",
             ),
-            (bool(further), "".join(f"{key} of zero.extra" for key in further[:1]), "remove it"),
+            (bool(further), "".join(further[:1]), "remove it"),
             (checkpoint.layout == "sharded", "checkpoint.layout=sharded", "use whole or auto"),
         )
         for wrong, other, fix in found:

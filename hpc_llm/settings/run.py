@@ -91,6 +91,9 @@ class RunConfig:
                 "use checkpoint.layout=whole, or zero=stage1",
             )
         self.parallel.check(self.train, self.zero, self.checkpoint, self.model.attention)
+        on_gpus, slurm = self.hardware.kind == "gpu", self.launch.name == "slurm"
+        each = self.planned_ranks // self.cluster.nodes
+        self.zero.check_devices(gpu=on_gpus, node_ranks=each if on_gpus or slurm else None)
         self._check_stages()
         self._check_site()
 

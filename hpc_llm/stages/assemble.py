@@ -53,7 +53,7 @@ def start_model(context: Context, name: str | None, *, to_train: bool = False) -
     `to_train` the model is partitioned over the ranks if `zero` requires it (collective).
     """
     cfg = context.cfg
-    divided = division_config(cfg.train, cfg.zero, context.ranks.world_size) if to_train else None
+    divided = division_config(cfg.train, cfg.zero, context.ranks) if to_train else None
     return _after(context, trained_folders(context, name), divided)
 
 
@@ -147,8 +147,8 @@ def _ready(
 
     `build` gets the configuration that partitions the model, or None.
     """
-    cfg, ranks = context.cfg, context.ranks.world_size
-    if not is_partitioned(cfg, ranks, _memory_gib(cfg)):
+    cfg, ranks = context.cfg, context.ranks
+    if not is_partitioned(cfg, ranks.world_size, _memory_gib(cfg)):
         yield agreed(lambda: build(None).to(device_of()))
         return
     division = inference_division(cfg.train, cfg.zero, ranks)

@@ -50,7 +50,7 @@ def _pretrain(context: Context, name: str, folder: Path) -> dict[str, Any]:
         _vocabulary(context, list(cfg.text_of(name)), work, architecture)
     process_group.barrier()
     tokenizer = load_tokenizer(work, cfg.model)
-    divided = division_config(cfg.train, cfg.zero, context.ranks.world_size)
+    divided = division_config(cfg.train, cfg.zero, context.ranks)
     model = build_model(architecture, len(tokenizer), cfg.seed, divided)
     shares = {work / text: share for text, share in cfg.text_of(name).items()}
     text = TrainingText(vocabulary=work / MODEL_NAME, shares=shares)

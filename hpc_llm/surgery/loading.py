@@ -81,15 +81,22 @@ def _divided(division: dict[str, Any] | None) -> Iterator[None]:
 
 
 def end_division() -> None:
-    """Restore torch's linear function, which DeepSpeed replaces for the whole process.
+    """Undo what DeepSpeed set for the whole process when it partitioned a model (collective).
 
-    DeepSpeed's version frees the gathered weights of a layer. Unpartitioned models do not need it,
-    and evaluation then uses the same arithmetic whether or not the process has trained before.
+    Restores torch's linear function: DeepSpeed's version frees the gathered weights of a layer.
+    Unpartitioned models do not need it, and evaluation then uses the same arithmetic whether or not
+    the process has trained before. Destroys the process group of a node (`zero.node_partition`):
+    DeepSpeed refuses to create it again for the next model, and would use it for a model without.
     """
+    from deepspeed import comm
     from deepspeed.runtime.zero import partition_parameters
+    from deepspeed.utils import groups
 
     patched = partition_parameters.InsertPostInitMethodToModuleSubClasses
     torch.nn.functional.linear = getattr(patched, "linear_bk", torch.nn.functional.linear)
+    node = groups._get_zero_param_intra_parallel_group()
+    if node is not None:
+        comm.destroy_process_group(node)
 
 
 def full_shape(parameter: torch.Tensor) -> torch.Size:

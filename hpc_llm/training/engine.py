@@ -172,7 +172,7 @@ def start_engine(trainable: Trainable, spec: StageSpec, start: Checkpoint | None
     optimizer = build_optimizer(trainable, spec)
     for group in optimizer.param_groups:  # in half precision without ZeRO, DeepSpeed makes an
         group["lr"] = 0.0  # update at initialisation
-    config = deepspeed_config(spec.train, spec.zero, spec.plan, elements)
+    config = deepspeed_config(spec.train, spec.zero, spec.plan, elements, spec.ranks)
     with process_group.quiet():
         engine, *_ = deepspeed.initialize(
             model=loss,

@@ -4,40 +4,23 @@ The learning rate and the optimizer are ours; DeepSpeed partitions the states an
 `zero.extra` adds any other key that DeepSpeed reads.
 """
 
-from dataclasses import replace
 from typing import Any
 
+from hpc_llm.distributed import Ranks
 from hpc_llm.errors import UserError
 from hpc_llm.settings import TrainSettings, ZeroSettings
+from hpc_llm.settings.zero import SOURCES
+from hpc_llm.training import process_group
 from hpc_llm.training.data.batches import BatchPlan, plan_batches
 from hpc_llm.training.zero_keys import check_keys
 
-__all__ = ["check_zero", "deepspeed_config", "division_config"]
+__all__ = ["check_zero", "deepspeed_config", "division_config", "zero_section"]
 
-# The setting behind each derived value, named in the error for a conflicting `zero.extra` key.
-SOURCES = {
-    "train_batch_size": "train.batch_tokens",
-    "train_micro_batch_size_per_gpu": "train.micro_batch_tokens",
-    "gradient_accumulation_steps": "train.micro_batch_tokens",
-    "gradient_clipping": "train.gradient_clipping",
-    "optimizer": "train (AdamW, its learning rates and weight decays)",
-    "scheduler": "schedule",
-    "bf16": "train.precision",
-    "bfloat16": "train.precision",
-    "fp16": "train.precision",
-    "zero_optimization.stage": "zero.stage",
-    "zero_optimization.reduce_bucket_size": "zero.bucket_elements",
-    "zero_optimization.allgather_bucket_size": "zero.bucket_elements",
-    "zero_optimization.stage3_prefetch_bucket_size": "zero.bucket_elements",
-    "zero_optimization.offload_optimizer": "zero.offload_optimizer",
-    "zero_optimization.offload_param": "zero.offload_parameters",
-}
 DEFAULTS = {"steps_per_print": 2**31}  # may be overridden in `zero.extra`
-ZERO_DEFAULTS = {"overlap_comm": False}
 
 
 def deepspeed_config(
-    train: TrainSettings, zero: ZeroSettings, plan: BatchPlan, elements: int
+    train: TrainSettings, zero: ZeroSettings, plan: BatchPlan, elements: int, ranks: Ranks
 ) -> dict[str, Any]:
     """Return the configuration for `deepspeed.initialize`.
 
@@ -45,7 +28,7 @@ def deepspeed_config(
     not fill large buffers at every step. Raises `UserError` if `zero.extra` conflicts with the
     settings.
     """
-    bucket = max(1, min(zero.bucket_elements, elements))
+    gpu = process_group.device_of().type == "cuda"
     derived: dict[str, Any] = {
         "train_batch_size": None,  # the product of the next two and the ranks
         "train_micro_batch_size_per_gpu": plan.micro_rows,
@@ -59,22 +42,39 @@ def deepspeed_config(
         "bfloat16": None,  # alias of bf16
         "bf16": {"enabled": train.precision == "bf16"},
         "fp16": {"enabled": train.precision == "fp16"},
-        "zero_optimization": {
-            "stage": zero.stage,
-            "reduce_bucket_size": bucket,
-            "allgather_bucket_size": bucket,
-            "stage3_prefetch_bucket_size": bucket if zero.stage == 3 else None,
-            "offload_optimizer": {"device": "cpu"} if zero.offload_optimizer else None,
-            "offload_param": {"device": "cpu"} if zero.offload_parameters else None,
-        },
+        "zero_optimization": zero_section(zero, elements, ranks.local_world_size, gpu=gpu),
     }
-    config = {**DEFAULTS, **_given(_merged(derived, zero.extra))}
-    config["zero_optimization"] = {**ZERO_DEFAULTS, **config["zero_optimization"]}
-    return config
+    return {**DEFAULTS, **_given(_merged(derived, zero.extra))}
+
+
+def zero_section(
+    zero: ZeroSettings, elements: int, node_ranks: int, *, gpu: bool
+) -> dict[str, Any]:
+    """Return the section `zero_optimization`; None stands for a key that is not set.
+
+    `elements` is the number of trained parameters, `node_ranks` that of the ranks of a node.
+    """
+    bucket = max(1, min(zero.bucket_elements, elements))
+    return {
+        "stage": zero.stage,
+        "reduce_bucket_size": bucket,
+        "allgather_bucket_size": bucket,
+        "overlap_comm": zero.overlaps(gpu=gpu),
+        "offload_optimizer": {"device": "cpu"} if zero.offload_optimizer else None,
+        "offload_param": {"device": "cpu"} if zero.offload_parameters else None,
+        "stage3_prefetch_bucket_size": zero.prefetch_elements,
+        "stage3_param_persistence_threshold": zero.persistence_elements,
+        "stage3_model_persistence_threshold": zero.model_persistence_elements,
+        "stage3_max_live_parameters": zero.live_elements,
+        "stage3_max_reuse_distance": zero.reuse_elements,
+        "zero_hpz_partition_size": node_ranks if zero.node_partition else None,
+        "zero_quantized_weights": zero.quantized_weights,
+        "zero_quantized_gradients": zero.quantized_gradients,
+    }
 
 
 def division_config(
-    train: TrainSettings, zero: ZeroSettings, world_size: int
+    train: TrainSettings, zero: ZeroSettings, ranks: Ranks
 ) -> dict[str, Any] | None:
     """Return the configuration that partitions a model during construction; None below ZeRO-3.
 
@@ -82,19 +82,38 @@ def division_config(
     """
     if zero.stage < 3:
         return None
-    one_row = BatchPlan(1, world_size, 1, 1, world_size)
-    batch = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
-    extra = {key: value for key, value in zero.extra.items() if key not in batch}
-    return deepspeed_config(train, replace(zero, extra=extra), one_row, zero.bucket_elements)
+    one_row = BatchPlan(1, ranks.world_size, 1, 1, ranks.world_size)
+    return deepspeed_config(train, zero, one_row, zero.bucket_elements, ranks)
 
 
-def check_zero(train: TrainSettings, zero: ZeroSettings, data_parallel: int) -> None:
-    """Raise `UserError` for settings that DeepSpeed rejects, before anything is loaded.
+def check_zero(train: TrainSettings, zero: ZeroSettings, ranks: Ranks, data_parallel: int) -> None:
+    """Raise `UserError` for settings that DeepSpeed or the devices reject (collective).
 
-    Needs the process group: DeepSpeed validates a configuration against the number of ranks.
+    Runs before anything is loaded. Needs the process group: DeepSpeed validates a configuration
+    against the number of ranks.
     """
     plan = plan_batches(train, data_parallel, None)
-    check_keys(deepspeed_config(train, zero, plan, zero.bucket_elements))
+    gpu = process_group.device_of().type == "cuda"
+    sizes = [int(size) for size in process_group.all_values(ranks.local_world_size)]
+    zero.check_devices(gpu=gpu, node_ranks=min(sizes))
+    if zero.node_partition:
+        _check_nodes(ranks, sizes)
+    check_keys(deepspeed_config(train, zero, plan, zero.bucket_elements, ranks))
+
+
+def _check_nodes(ranks: Ranks, sizes: list[int]) -> None:
+    """Raise `UserError` unless nodes have equal numbers of ranks, one after the other (collective).
+
+    `sizes` has the ranks of each rank's node. DeepSpeed takes consecutive ranks for a node.
+    """
+    key, each = "zero.node_partition", sizes[0]
+    if len(set(sizes)) > 1:
+        rule = f"needs equal nodes; they have {min(sizes)} to {max(sizes)} ranks"
+        raise UserError(key, "true", rule, "start as many ranks on every node, or remove it")
+    apart = process_group.all_sum([int(ranks.rank % each != ranks.local_rank)])[0]
+    if apart or ranks.world_size % each:
+        rule = f"needs consecutive ranks on a node; {apart} of {ranks.world_size} are elsewhere"
+        raise UserError(key, "true", rule, "use srun --distribution=block, or mpirun --map-by slot")
 
 
 def _merged(derived: dict[str, Any], extra: dict[str, Any], path: str = "") -> dict[str, Any]:

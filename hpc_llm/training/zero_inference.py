@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from hpc_llm.distributed import Ranks
 from hpc_llm.settings import TrainSettings, ZeroSettings
 from hpc_llm.surgery.loading import end_division
 from hpc_llm.training import process_group
@@ -20,12 +21,15 @@ from hpc_llm.training.zero import division_config
 __all__ = ["gathered_by_layer", "inference_division"]
 
 
-def inference_division(train: TrainSettings, zero: ZeroSettings, world_size: int) -> dict[str, Any]:
-    """Return the configuration that partitions a model for inference, whatever `zero.stage` is."""
-    own = zero if zero.stage == 3 else replace(zero, stage=3, offload_optimizer=False)
-    config = division_config(train, own, world_size)
+def inference_division(train: TrainSettings, zero: ZeroSettings, ranks: Ranks) -> dict[str, Any]:
+    """Return the configuration that partitions a model for inference, whatever `zero.stage` is.
+
+    There is no optimizer to offload, and no second copy of the weights in a node.
+    """
+    own = replace(zero, stage=3, node_partition=False)
+    config = division_config(train, own, ranks)
     assert config is not None  # stage 3
-    config["zero_optimization"].pop("offload_optimizer", None)  # there is none
+    config["zero_optimization"].pop("offload_optimizer", None)
     return config
 
 

@@ -26,8 +26,8 @@ def test_sizes_are_counts(key, size):
 @pytest.mark.parametrize(
     ("key", "other"),
     [("train.compile", "train.compile=true"),
-     ("zero_hpz_partition_size",
-      "+zero.extra.zero_optimization={zero_hpz_partition_size: 2}"),
+     ("zero_quantized_nontrainable_weights",
+      "+zero.extra.zero_optimization={zero_quantized_nontrainable_weights: true}"),
      ("checkpoint.layout", "checkpoint.layout=sharded")],
 )  # fmt: skip
 def test_tensor_parallelism_refuses_what_does_not_work_with_it(key, other):

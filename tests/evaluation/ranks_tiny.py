@@ -132,7 +132,7 @@ def main():
     if where["partition"]:
         zero = replace(cfg.zero, stage=1, extra={})
         train = replace(cfg.train, precision=where["precision"])
-        division = inference_division(train, zero, place.world_size)
+        division = inference_division(train, zero, place)
         division["zero_optimization"] |= NOTHING_KEPT
     tokenizer = load_tokenizer(folder / "model", cfg.model)
     model = load_model(folder / "model", cfg.model, where["precision"], division)

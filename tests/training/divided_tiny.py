@@ -30,7 +30,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tiny import settings, stage_of
 
 PLAN = BatchPlan(sequence_length=32, rows=4, micro_rows=2, accumulation=2, data_parallel=1)
-NOTHING_KEPT = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2}
 FAMILIES = {
     "llama": {"intermediate_size": 24, "num_attention_heads": 2},
@@ -71,9 +70,9 @@ def compare(family, precision, folder):
     """Build and load a model whole and divided; return what is not as it should be."""
     cfg = settings("experiment=example")
     train = replace(cfg.train, precision=precision)
-    zero = replace(cfg.zero, stage=3, extra=NOTHING_KEPT)
+    zero = replace(cfg.zero, stage=3, persistence_elements=0)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    parts = division_config(train, zero, torch.distributed.get_world_size())
+    parts = division_config(train, zero, detect_ranks(os.environ))
     architecture = {"model_type": family, **SHAPE, **FAMILIES[family]}
     whole = build_model(architecture, 65, 3).to(dtype)  # 65 rows: not divisible by two ranks
     found = {"built": same(whole, build_model(architecture, 65, 3, parts))}

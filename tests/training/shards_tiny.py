@@ -24,7 +24,6 @@ from hpc_llm.training.checkpoints import result
 from hpc_llm.training.checkpoints.states import full_parameter
 from hpc_llm.training.zero import division_config
 
-NOTHING_KEPT = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
 SHAPE = {
     "hidden_size": 64, "num_hidden_layers": 8, "intermediate_size": 192,
     "num_attention_heads": 2, "model_type": "llama",
@@ -48,8 +47,8 @@ def main():
     ranks = detect_ranks(os.environ)
     process_group.start(ranks, 1)
     folder, cfg = Path(sys.argv[1]), settings("experiment=example")
-    zero = replace(cfg.zero, stage=3, extra=NOTHING_KEPT)
-    parts = division_config(cfg.train, zero, ranks.world_size)
+    zero = replace(cfg.zero, stage=3, persistence_elements=0)
+    parts = division_config(cfg.train, zero, ranks)
     whole = build_model(SHAPE, ROWS, 3)
     if ranks.is_first:
         whole.save_pretrained(folder / "model")

@@ -19,7 +19,6 @@ from hpc_llm.training.data.packing import RowKey
 from hpc_llm.training.data.shards import PackedReader
 from hpc_llm.training.parallel import check_sequence_parallel
 
-NOTHING_KEPT = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
 UNCLIPPED = {"gradient_clipping": 1e9}
 BETA1 = 0.9
 SHAPE = {"num_attention_heads": 4, "num_key_value_heads": 2}
@@ -27,7 +26,7 @@ SHAPE = {"num_attention_heads": 4, "num_key_value_heads": 2}
 
 def task(folder, zero=0, **more):
     """Two micro-batches of four rows of 32 tokens a step on one rank."""
-    extra = {"extra": NOTHING_KEPT} if zero == 3 else {}
+    extra = {"persistence_elements": 0} if zero == 3 else {}
     place = folder / str(len(list(folder.iterdir())))
     place.mkdir()
     common = {"method": "full", "micro": 128, "steps": 3, "shape": SHAPE, "train": UNCLIPPED}

@@ -5,27 +5,30 @@ A process starts in seconds and trains in fractions of one, so each start has ma
 
 import math
 import re
+from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
+from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from safetensors.torch import load_file
 from start_ranks import METHODS, run, start_ranks
+from tiny import settings
 
-NOTHING_KEPT = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
+from hpc_llm.training.zero import zero_section
+
 VARIANTS = {**METHODS, "adapters alone": {"method": "lora", "stage": {"train_embeddings": False}}}
 TOLERANCE = {"fp32": 1e-5, "fp16": 1e-4, "bf16": 1e-3}  # of the loss; it moves by 1e-2
 
 
 def task(folder, zero, precision="fp32", extra=None, **more):
     """Two micro-batches on each of two ranks, four on one; all weights are really divided."""
-    merged = {**(NOTHING_KEPT if zero == 3 else {}), **(extra or {})}
-    settings = {"extra": merged, **more.pop("zero_settings", {})}
+    chosen = {"extra": extra or {}, "persistence_elements": 0, **more.pop("zero_settings", {})}
     name = "-".join(map(str, [zero, precision, len(list(folder.iterdir()))]))
     place = folder / name
     place.mkdir()
     common = {"method": "full", "micro": 64, "steps": 3, "folder": str(place)}
-    return {**common, "zero": zero, "precision": precision, "zero_settings": settings, **more}
+    return {**common, "zero": zero, "precision": precision, "zero_settings": chosen, **more}
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -106,8 +109,8 @@ def test_a_gradient_that_no_loss_scale_helps_is_an_anomaly(tmp_path):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_states_on_the_host_train_alike_and_resume(tmp_path, processes):
     optimizer, parameters = {"offload_optimizer": True}, {"offload_parameters": True}
-    settings = [(1, optimizer), (2, optimizer), (3, optimizer), (3, {**optimizer, **parameters})]
-    combinations = list(product(settings, TOLERANCE))
+    kinds = [(1, optimizer), (2, optimizer), (3, optimizer), (3, {**optimizer, **parameters})]
+    combinations = list(product(kinds, TOLERANCE))
     plain = [task(tmp_path, s, p, method="lora", steps=4) for (s, _), p in combinations]
     moved = [{**task(tmp_path, s, p, method="lora", steps=4, zero_settings=where)}
              for (s, where), p in combinations]  # fmt: skip
@@ -134,3 +137,40 @@ def test_divided_models_are_the_whole_ones(tmp_path):
     for name, model in found.items():
         right = {"built": True, "loaded": True, "merged": True, "dividing": False}
         assert model == {**right, "linear": "linear"}, name
+
+
+@pytest.mark.parametrize(
+    ("stage", "gpu", "overlap", "expected"),
+    [
+        (3, True, None, True),
+        (3, True, False, False),
+        (3, False, None, False),
+        (2, True, None, False),
+        (1, True, True, True),
+    ],
+)
+def test_deepspeed_reads_what_the_settings_say(stage, gpu, overlap, expected):
+    sizes = {"prefetch_elements": 7, "persistence_elements": 6, "model_persistence_elements": 5,
+             "live_elements": 4, "reuse_elements": 3}  # fmt: skip
+    zero = replace(settings("zero=stage3").zero, stage=stage, overlap=overlap, **sizes)
+    section = zero_section(zero, 10**9, 4, gpu=gpu)
+    read = DeepSpeedZeroConfig(
+        **{key: value for key, value in section.items() if value is not None}
+    )
+    assert read.overlap_comm is expected
+    assert (read.stage, read.zero_hpz_partition_size) == (stage, 1)
+    assert [
+        read.prefetch_bucket_size, read.param_persistence_threshold,
+        read.model_persistence_threshold, read.max_live_parameters, read.max_reuse_distance,
+    ] == [7, 6, 5, 4, 3]  # fmt: skip
+
+
+def test_deepspeed_reads_node_partitioning_and_quantisation():
+    chosen = {"node_partition": True, "quantized_weights": True, "quantized_gradients": True}
+    section = zero_section(replace(settings("zero=stage3").zero, **chosen), 10**9, 4, gpu=True)
+    read = DeepSpeedZeroConfig(
+        **{key: value for key, value in section.items() if value is not None}
+    )
+    assert read.zero_hpz_partition_size == 4
+    assert read.zero_quantized_weights
+    assert read.zero_quantized_gradients

@@ -131,7 +131,7 @@ def build(task):
     ranks = detect_ranks(os.environ)
     process_group.start(ranks, 1)
     zero = replace(cfg.zero, stage=task["zero"], **task.get("zero_settings", {}))
-    divided = division_config(shared, zero, ranks.world_size)
+    divided = division_config(shared, zero, ranks)
     sizes = {**architecture.to_dict(), "model_type": task.get("family", "llama")}
     model = build_model(sizes, 64, 0, divided).to(DTYPES[shared.precision])
     if task.get("poison"):
@@ -171,12 +171,28 @@ def build(task):
     )  # fmt: skip
 
 
+def count_gathers():
+    """Return the bytes that DeepSpeed gathers over all ranks, and inside nodes, as they grow."""
+    from deepspeed.comm import comm
+
+    gathered, backend = [0, 0], comm.cdb
+    gather = getattr(backend.all_gather_function, "uncounted", backend.all_gather_function)
+
+    def counted(output_tensor, group=None, **options):
+        inside = torch.distributed.get_world_size(group) < torch.distributed.get_world_size()
+        gathered[inside] += output_tensor.numel() * output_tensor.element_size()
+        return gather(output_tensor=output_tensor, group=group, **options)
+
+    counted.uncounted, backend.all_gather_function = gather, counted
+    return gathered
+
+
 def result(task):
     """Train one task; return its losses and the hash of its weights, or None when stopped."""
     spec = build(task)
     before = {name: full_parameter(p) for name, p in spec.trainable.embeddings.items()}
     losses, rates, seen, troubles, asked, saving, scales = [], [], [], [], [0], [], []
-    named, slowest, unsaved = [], [], []
+    named, slowest, unsaved, gathered, gathers = [], [], [], count_gathers(), []
 
     def stop_reason():
         asked[0] += 1
@@ -189,6 +205,7 @@ def result(task):
             rates.append(metrics["train/learning_rate"]),
             saving.append({k: v for k, v in metrics.items() if "checkpoint" in k}),
             slowest.append(metrics.get("perf/slowest_rank")),
+            gathers.append(list(gathered)),
             scales.append([metrics.get(f"train/{k}") for k in ("loss_scale", "skipped_steps")]),
         ),
         anomaly=lambda anomaly, record: troubles.append(asdict(anomaly)),
@@ -219,6 +236,7 @@ def result(task):
         "losses": losses, "hash": digest.hexdigest(), "records": seen, "troubles": troubles,
         "rates": rates, "saving": saving, "tokens": trained.progress.tokens, "scales": scales,
         "named": named, "slowest": slowest, "unsaved": unsaved,
+        "gathers": gathers,
         "moved": {n: moved_rows(trained.weights[n], weight) for n, weight in before.items()},
     }  # fmt: skip
 
