@@ -106,6 +106,8 @@ class ParallelSettings:
                 f"zero.stage=0 in {train.precision}: DeepSpeed's gradient norm lacks parts",
                 "use zero=stage1",
             ),
+            (zero.quantized_weights, "zero.quantized_weights=true", "use one of the two"),
+            (zero.quantized_gradients, "zero.quantized_gradients=true", "use one of the two"),
             (bool(further), "".join(further[:1]), "remove it"),
             (checkpoint.layout == "sharded", "checkpoint.layout=sharded", "use whole or auto"),
         )

@@ -48,6 +48,12 @@ def test_it_refuses_a_stage_that_it_cannot_split_before_the_first(tmp_path, over
         check_start(cfg, RunFolder(cfg.folder), stages, stages, 2)
 
 
+@pytest.mark.parametrize("key", ["zero.quantized_weights", "zero.quantized_gradients"])
+def test_it_refuses_quantised_traffic(key):
+    with user_error("parallel.tensor", key, value=2):
+        settings("parallel.tensor=2", "zero=stage3", "hardware=a100_sxm_64gb", f"{key}=true")
+
+
 def test_it_needs_zero_in_half_precision():
     settings("parallel.tensor=2", "zero=stage0", "train.precision=fp32")
     with user_error("parallel.tensor", "zero.stage=0", "bf16", value=2):
