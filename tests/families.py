@@ -19,7 +19,6 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from hpc_llm.accounting import stage_method
 from hpc_llm.errors import UserError
-from hpc_llm.settings import TransplantSettings
 from hpc_llm.stages.training import formula_of
 from hpc_llm.surgery.families import REFUSED, check_family
 from hpc_llm.surgery.loading import load_model
@@ -218,7 +217,7 @@ def adapt(family: str, folder: Path) -> Outcome:
     expected = logits(model)
     model = load_model(folder / "base", cfg, "fp32")
     torch.testing.assert_close(logits(model), expected)
-    mean = TransplantSettings(mode="replace", input="mean", output="mean")
+    mean = settings().transplant
     transplant(model, old, new, mean, 1)
     assert logits(model).shape[-1] == NEW_ROWS - 1
     save_model(model, new, folder / "transplant", torch.float32)

@@ -26,7 +26,7 @@ from hpc_llm.settings.task import TaskSettings
 from hpc_llm.settings.tokenizer import TokenizerSettings
 from hpc_llm.settings.tracking import TrackingSettings
 from hpc_llm.settings.train import RampSettings, TrainSettings
-from hpc_llm.settings.transplant import TransplantSettings
+from hpc_llm.settings.transplant import DonorSettings, TransplantSettings
 from hpc_llm.settings.zero import ZeroSettings
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "ClusterSettings",
     "CorpusSettings",
     "CorrectSettings",
+    "DonorSettings",
     "EvaluationSettings",
     "GuardSettings",
     "HardwareSettings",

@@ -2,9 +2,81 @@
 
 from dataclasses import dataclass
 
-from hpc_llm.settings.checks import check_fields, require_choice
+from hpc_llm.settings.checks import check_fields, count, fraction, number, positive, require_choice
 
-__all__ = ["TransplantSettings"]
+__all__ = [
+    "AnchorSettings",
+    "DonorSettings",
+    "FocusSettings",
+    "OmpSettings",
+    "ProjectionSettings",
+    "TransplantSettings",
+    "WeightedMeanSettings",
+]
+
+NORMS = ("keep", "frequency", "anchors")
+
+
+@dataclass(kw_only=True)
+class AnchorSettings:
+    """The tokens of both vocabularies to which fits are made; all of them keep their rows."""
+
+    drop_norm_quantile: float = number(0, 0.5)
+    """Anchors whose old row is shorter than this quantile of all old rows are left out of fits:
+    such rows are hardly trained."""
+
+
+@dataclass(kw_only=True)
+class WeightedMeanSettings:
+    """`weighted_mean`: weights of the old tokens that spell a new one."""
+
+    decay: float = number(0, 100)
+    """The piece at position k = 0, 1, ... has weight exp(-decay k): 0 weighs all alike."""
+    space_weight: float = fraction()
+    """Factor for pieces of nothing but spaces, if there are other pieces."""
+
+
+@dataclass(kw_only=True)
+class DonorSettings:
+    """Vectors of the new tokens that `projection`, `focus` and `omp` start from."""
+
+    kind: str
+    """A file in `hpc_llm/vocabulary/donors/`: cooccurrence."""
+    dimensions: int | None = count(4096)
+    """Length of the vectors; null: 300, or a fifth of the anchors if that is less."""
+    window: int = count(20)
+    """Tokens on either side that count as neighbours."""
+    min_count: int = count(10**9)
+    """Tokens that are rarer in the training text have no vector."""
+    max_tokens: int = count(10**12)
+    """Tokens of the training text to count, from documents spread evenly over it."""
+
+
+@dataclass(kw_only=True)
+class ProjectionSettings:
+    """`projection`: a ridge regression from donor vectors to embeddings."""
+
+    ridge: float | None = positive(1e12)
+    """The penalty; null: the power of ten from 1e-3 to 1e5 with the best held-out R2."""
+    holdout: float = number(0, 0.5, above=True)
+    """Share of the anchors that is held out to choose and report the fit."""
+
+
+@dataclass(kw_only=True)
+class FocusSettings:
+    """`focus`: weights of the most similar anchors (Dobler and de Melo 2023)."""
+
+    temperature: float = positive(1e3)
+    """Divides the cosines before sparsemax: a higher one spreads the weight over more anchors."""
+
+
+@dataclass(kw_only=True)
+class OmpSettings:
+    """`omp`: a few anchors that add up to the token's vector."""
+
+    atoms: int | None = count(4096)
+    """Largest number of anchors; null: 64, or half the dimensions of the vectors if that is less.
+    """
 
 
 @dataclass(kw_only=True)
@@ -21,8 +93,18 @@ class TransplantSettings:
     """Initialisation of the input embeddings of tokens missing in the old vocabulary."""
     output: str
     """The same for the LM head; with tied embeddings it must equal `input`."""
+    norms: str
+    """Lengths of the new rows: keep, as the initialisation gives them; frequency, fitted to the
+    anchors' lengths and counts; anchors, the median of the anchors."""
+    anchors: AnchorSettings
+    weighted_mean: WeightedMeanSettings
+    donor: DonorSettings
+    projection: ProjectionSettings
+    focus: FocusSettings
+    omp: OmpSettings
 
     def __post_init__(self) -> None:
         """Check the values."""
         check_fields(self, "transplant")
         require_choice("transplant.mode", self.mode, ("replace",))
+        require_choice("transplant.norms", self.norms, NORMS)

@@ -1,6 +1,7 @@
 """Stage `transplant`: replace the vocabulary; embeddings of shared tokens are kept."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from hpc_llm.surgery.loading import DTYPES, load_tokenizer
 from hpc_llm.surgery.merge import save_model
 from hpc_llm.surgery.outline import NotStreamed, Outline
 from hpc_llm.surgery.positions import stretch_positions
+from hpc_llm.tokenizer.encode import open_shards
+from hpc_llm.vocabulary.donors import Donor, donor_of
 from hpc_llm.vocabulary.transplant import transplant
 
 __all__ = ["run"]
@@ -47,7 +50,8 @@ def _write(
     new = load_tokenizer(context.stage_folder("tokenizer"), cfg.model)
     if cfg.model.rope_scaling:
         stretch_positions(model.config, cfg.model.rope_scaling)
-    done = transplant(model, old, new, cfg.transplant, cfg.seed)
+    vectors = donor_vectors(context, len(new))
+    done = transplant(model, old, new, cfg.transplant, cfg.seed, vectors)
     if isinstance(base, Outline):
         base.save(new, folder)
     else:
@@ -65,3 +69,20 @@ def _line(counts: Mapping[str, Any]) -> str:
     if counts["dropped_token_ids"]:
         line += f"; dropped, not in the new vocabulary: {', '.join(counts['dropped_token_ids'])}"
     return line
+
+
+def donor_vectors(context: Context, size: int) -> Callable[[int], Donor]:
+    """Return a function from a largest length to vectors of the `size` new tokens.
+
+    They are made from the shards of the target text, once for both sides of the model.
+    """
+    settings = context.cfg.transplant.donor
+
+    @cache
+    def vectors(dimensions: int) -> Donor:
+        documents = open_shards(context.stage_folder("tokenizer") / "shards" / "target")
+        step = max(1, int(documents.sizes.sum()) // settings.max_tokens)
+        text = (documents.get(i) for i in range(0, len(documents), step))
+        return donor_of(settings.kind)(text, size, dimensions, settings)
+
+    return vectors

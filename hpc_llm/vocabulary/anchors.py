@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from hpc_llm.settings import TransplantSettings
 from hpc_llm.tokenizer.text import text_encoder
 from hpc_llm.vocabulary.rows import NewTokens
 from hpc_llm.vocabulary.surfaces import Surface, pieces_of, surfaces
@@ -38,12 +39,14 @@ class RowCounts:
 def match_rows(
     old: PreTrainedTokenizerBase,
     new: PreTrainedTokenizerBase,
+    settings: TransplantSettings,
     seed: int,
     vocab_o: int | None = None,
 ) -> tuple[NewTokens, RowCounts]:
     """Match the vocabulary of `new` with that of `old`.
 
-    Returns the new tokens (including the anchors) and the counts; `seed` is passed on. `vocab_o` is
+    Returns the new tokens (including the anchors) and the counts; `settings` and `seed` are for
+    their initialisation. `vocab_o` is
     the number of old rows: old tokens with larger ids (a pad token that was added without resizing
     the model) have no embedding and match nothing. None: all have one.
     """
@@ -70,8 +73,24 @@ def match_rows(
         unknown=len(ids) - spelt,
         without_row=sum(index >= rows for index in old.get_vocab().values()),
     )
-    size = len(found)
-    return NewTokens(ids=ids, pieces=pieces, anchors=anchors, size=size, seed=seed), counts
+    tokens = NewTokens(
+        ids=ids,
+        pieces=pieces,
+        anchors=anchors,
+        size=len(found),
+        seed=seed,
+        settings=settings,
+        special=frozenset(roles),
+        spaces=_spaces(old, rows),
+        surfaces=[surface and surface.text for surface in found],
+    )
+    return tokens, counts
+
+
+def _spaces(tokenizer: PreTrainedTokenizerBase, rows: int) -> frozenset[int]:
+    """Return the ids below `rows` of tokens of nothing but spaces."""
+    found = enumerate(surfaces(tokenizer)[:rows])
+    return frozenset(i for i, surface in found if surface and not surface.text.strip(b" "))
 
 
 def _by_surface(tokenizer: PreTrainedTokenizerBase, rows: int) -> dict[Surface, int]:

@@ -1,10 +1,16 @@
-"""New tokens as passed to initialisations, and the mean of old embeddings."""
+"""New tokens as passed to initialisations, and sums of old embeddings."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
-__all__ = ["NewTokens", "mean_of_pieces"]
+from hpc_llm.errors import UserError
+from hpc_llm.settings import TransplantSettings
+from hpc_llm.vocabulary.donors import Donor
+
+__all__ = ["NewTokens", "mean_of_pieces", "sum_of_pieces"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,20 +27,55 @@ class NewTokens:
     """Size of the new vocabulary: n + number of anchors."""
     seed: int
     """Seed of random initialisations."""
+    settings: TransplantSettings
+    special: frozenset[int] = frozenset()
+    """New ids of the special tokens among the anchors."""
+    spaces: frozenset[int] = frozenset()
+    """Old ids of tokens of nothing but spaces."""
+    surfaces: Sequence[bytes | None] = ()
+    """The text of each new token (vocab_n); None for special and unused ids."""
+    vectors: Callable[[int], Donor] | None = None
+    """Returns the donor's vectors of all new tokens, given their largest length."""
+    inputs: torch.Tensor | None = None
+    """For the LM head: the input embeddings (n, d) that the new tokens got; None: none yet."""
+    report: dict[str, Any] = field(default_factory=dict)
+    """What an initialisation reports of its fit, for the record."""
+
+    def donor(self, largest: int) -> Donor:
+        """Return the donor's vectors of at most `largest` dimensions.
+
+        Raises `UserError` where there is no training text to make them from.
+        """
+        if self.vectors is None:
+            raise UserError(
+                "transplant",
+                None,
+                "this initialisation needs vectors of the new tokens, made from training text",
+                "use transplant.input=mean and transplant.output=mean",
+            )
+        return self.vectors(largest)
 
 
-def mean_of_pieces(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
+Weigh = Callable[[list[int]], list[float]]
+
+
+def sum_of_pieces(old: torch.Tensor, tokens: NewTokens, weigh: Weigh) -> torch.Tensor:
     """Return T E_o (n, d) for `old` rows E_o (vocab_o, d) in fp32.
 
-    Row i of the sparse matrix T (n, vocab_o) has 1/K at each of the K old tokens that spell token
-    i. A token that cannot be spelled gets the mean of all old rows.
+    Row i of the sparse matrix T (n, vocab_o) has the weights `weigh(ids)` at the old tokens that
+    spell token i. A token that cannot be spelled gets the mean of all old rows.
     """
     pairs = [(i, j) for i, ids in enumerate(tokens.pieces) for j in ids]
     indices = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T  # (2, nonzeros)
-    weights = torch.tensor([1.0 / len(ids) for ids in tokens.pieces for _ in ids])
+    weights = torch.tensor([w for ids in tokens.pieces if ids for w in weigh(ids)])
     size = (len(tokens.ids), old.shape[0])
     matrix = torch.sparse_coo_tensor(indices, weights, size, check_invariants=True)
     result = torch.sparse.mm(matrix.coalesce(), old)  # (n, d)
     unknown = torch.tensor([not ids for ids in tokens.pieces], dtype=torch.bool)  # (n,)
     result[unknown] = old.mean(0)
     return result
+
+
+def mean_of_pieces(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
+    """Return the means (n, d) of the `old` rows (vocab_o, d) that spell each token."""
+    return sum_of_pieces(old, tokens, lambda ids: [1.0 / len(ids)] * len(ids))

@@ -5,7 +5,8 @@ rows, all others are initialised (`initial`). Input embedding and LM head may us
 initialisations.
 """
 
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hpc_llm.errors import UserError
 from hpc_llm.settings import TransplantSettings
 from hpc_llm.vocabulary.anchors import match_rows
+from hpc_llm.vocabulary.donors import Donor
 from hpc_llm.vocabulary.initial import Initialisation, initialisation
 from hpc_llm.vocabulary.rows import NewTokens, mean_of_pieces
 from hpc_llm.vocabulary.tables import check_replaced, check_tables
@@ -57,8 +59,11 @@ def transplant(
     new: PreTrainedTokenizerBase,
     settings: TransplantSettings,
     seed: int,
+    vectors: Callable[[int], Donor] | None = None,
 ) -> tuple[dict[str, Any], list[int]]:
     """Replace the vocabulary of `model`, that of `old`, by that of `new`.
+
+    `vectors` returns a donor's vectors of the new tokens, for the initialisations that need them.
 
     Returns the entries of the record (including row counts) and the ids that `old` did not have.
     Replaces the input embedding and, unless tied, the LM head (and its bias, always with the mean
@@ -75,11 +80,13 @@ def transplant(
             f"use transplant.output={settings.input}",
         )
     rows = model.get_input_embeddings().weight.shape[0]
-    tokens, counts = match_rows(old, new, seed, rows)
+    tokens, counts = match_rows(old, new, settings, seed, rows)
+    tokens = replace(tokens, vectors=vectors)
     input_rows, output_rows = initialisation(settings.input), initialisation(settings.output)
     inputs = new_rows(model.get_input_embeddings().weight, tokens, input_rows)
     head = model.get_output_embeddings()
-    outputs = None if tied else new_rows(head.weight, tokens, output_rows)
+    for_head = replace(tokens, inputs=inputs[tokens.ids], report={})
+    outputs = None if tied else new_rows(head.weight, for_head, output_rows)
     bias = getattr(head, "bias", None)  # (vocab_o,)
     new_bias = None if bias is None else new_rows(bias[:, None], tokens, mean_of_pieces)[:, 0]
     if not tied:  # a folder may say tied and hold another head, which loading respects
@@ -97,4 +104,6 @@ def transplant(
     dropped = move_token_ids(configs, old, new, tokens.anchors)
     check_replaced(model)  # after the ids: an old padding id may be beyond the new rows
     chosen = {"tied": tied, "input": settings.input, "output": settings.output}
-    return {**asdict(counts), **chosen, "dropped_token_ids": dropped}, tokens.ids
+    fits = {"input": tokens.report, "output": for_head.report}
+    fit = {f"{side}_fit": report for side, report in fits.items() if report}
+    return {**asdict(counts), **chosen, **fit, "dropped_token_ids": dropped}, tokens.ids

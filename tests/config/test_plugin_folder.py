@@ -83,9 +83,9 @@ def test_an_initialisation_of_its_own_is_accepted(plugins):
     folder = plugins / "initial"
     folder.mkdir()
     (code,) = re.findall(r"```python\n(# hpc_llm/vocab\w+/initial.*?)```", PAGE.read_text(), re.S)
-    (folder / "first.py").write_text(code)
-    names = ["transplant.input=first", "transplant.output=first"]
-    assert config.typed(config.compose(names)).transplant.input == "first"
+    (folder / "last.py").write_text(code)
+    names = ["transplant.input=last", "transplant.output=last"]
+    assert config.typed(config.compose(names)).transplant.input == "last"
 
 
 def test_a_task_of_its_own_is_evaluated_with_its_own_kind_and_metric(plugins):

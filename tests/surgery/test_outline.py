@@ -8,7 +8,6 @@ from safetensors.torch import load_file, save_file
 from tiny import settings, stage_of
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hpc_llm.settings import TransplantSettings
 from hpc_llm.surgery.loading import DTYPES, apply_weights, load_model
 from hpc_llm.surgery.merge import attach_adapter, merge_adapter, save_adapter, save_model
 from hpc_llm.surgery.merged import Change, merged_tensors, save_merged
@@ -17,7 +16,7 @@ from hpc_llm.surgery.shards import StoredWeights
 from hpc_llm.surgery.trainable import make_trainable
 from hpc_llm.vocabulary.transplant import transplant
 
-MEAN = TransplantSettings(mode="replace", input="mean", output="mean")
+MEAN = settings().transplant
 MODEL = settings("experiment=example").model
 STREAMED = ("llama", "qwen2", "gpt2", "gptj", "opt", "mixtral", "mamba", "hy_v4", "laguna")
 """Untied, tied, a bias at the head, stacked experts, weights kept in fp32, renamed layers."""

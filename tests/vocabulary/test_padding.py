@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
+from tiny import settings
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hpc_llm.settings import TransplantSettings
 from hpc_llm.vocabulary.padding import cut_broken_padding
 from hpc_llm.vocabulary.transplant import transplant
 
@@ -47,8 +47,7 @@ def test_broken_rows_beyond_the_tokens_are_cut_off(stories, llama32k, value, tie
     assert (cut, model.config.vocab_size) == (PADDING, size)
     torch.manual_seed(0)
     assert torch.equal(logits, LlamaForCausalLM(model.config).eval()(ids).logits)
-    settings = TransplantSettings(mode="replace", input="mean", output="mean")
-    transplant(model, tokenizer, llama32k, settings, seed=1)
+    transplant(model, tokenizer, llama32k, settings().transplant, seed=1)
     assert all(p.isfinite().all() for p in model.parameters())
 
 

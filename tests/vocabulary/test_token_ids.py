@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from tiny import settings
 from tokenizers import AddedToken
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from hpc_llm.settings import TokenizerSettings, TransplantSettings
+from hpc_llm.settings import TokenizerSettings
 from hpc_llm.tokenizer import export_fast, special_tokens_of, train_vocabulary
 from hpc_llm.tokenizer.text import text_encoder
 from hpc_llm.vocabulary.anchors import match_rows
@@ -35,8 +36,7 @@ def tiny(rows=512, **ids):
 
 
 def adapted(model, old, new):
-    settings = TransplantSettings(mode="replace", input="mean", output="mean")
-    return transplant(model, old, new, settings, seed=1)
+    return transplant(model, old, new, settings().transplant, seed=1)
 
 
 def special(*tokens):
@@ -77,7 +77,7 @@ def test_a_special_token_that_is_text_keeps_its_row(shared, token, tmp_path):
     new = export_fast(
         train_vocabulary(texts, [], plan, specials, 1, tmp_path), old, specials, None, tmp_path
     )
-    tokens, _ = match_rows(old, new, 1, 514)
+    tokens, _ = match_rows(old, new, settings().transplant, 1, 514)
     index = new.convert_tokens_to_ids(token)
     assert index not in new.all_special_ids
     assert dict(tokens.anchors)[index] == old.convert_tokens_to_ids(token)
@@ -85,7 +85,7 @@ def test_a_special_token_that_is_text_keeps_its_row(shared, token, tmp_path):
 
 def test_a_padded_embedding_has_no_token_without_a_row(shared):
     old = changed(shared, pad="<pad>")
-    _, counts = match_rows(old, old, 1, 640)
+    _, counts = match_rows(old, old, settings().transplant, 1, 640)
     assert (counts.without_row, counts.unknown) == (0, 0)
 
 

@@ -1,11 +1,13 @@
 """The vocabulary transplant on real tokenizers and models."""
 
+from dataclasses import replace
+
 import pytest
+import tiny
 import torch
 from errors import user_error
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from hpc_llm.settings import TransplantSettings
 from hpc_llm.vocabulary.anchors import match_rows
 from hpc_llm.vocabulary.surfaces import pieces_of, surfaces
 from hpc_llm.vocabulary.transplant import transplant
@@ -55,8 +57,7 @@ def test_rows_move_by_string_and_means_are_means(stories, llama32k):
 
 
 def transplant_of(model, old, new, **settings):
-    values = {"mode": "replace", "input": "mean", "output": "mean"} | settings
-    return transplant(model, old, new, TransplantSettings(**values), seed=1)
+    return transplant(model, old, new, replace(tiny.settings().transplant, **settings), seed=1)
 
 
 def test_the_same_vocabulary_changes_nothing(stories):
@@ -93,7 +94,7 @@ def test_tied_stays_tied_and_untied_has_its_own_head(stories, llama32k, tied):
 
 def test_random_differs_from_mean_only_in_new_rows(stories, llama32k):
     model, old = stories
-    tokens, _ = match_rows(old, llama32k, seed=1)
+    tokens, _ = match_rows(old, llama32k, tiny.settings().transplant, seed=1)
     drawn = [i for i, ids in zip(tokens.ids, tokens.pieces, strict=True) if len(ids) != 1]
     mean = torch.zeros(tokens.size, dtype=torch.bool)
     mean[drawn] = True
@@ -108,7 +109,7 @@ def test_random_differs_from_mean_only_in_new_rows(stories, llama32k):
 
 def test_a_letter_is_not_its_byte_token(stories, llama32k):
     _, old = stories
-    tokens, _ = match_rows(old, llama32k, seed=1)
+    tokens, _ = match_rows(old, llama32k, tiny.settings().transplant, seed=1)
     sources = dict(tokens.anchors)
     for token in ("A", "<0x41>", "z", "<0x7A>"):
         new_id, old_id = (t.convert_tokens_to_ids(token) for t in (llama32k, old))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from hpc_llm.rundir.choices import choice_code, choice_names, load_choice
 from hpc_llm.settings import TransplantSettings
 from hpc_llm.settings.checks import require_choice
+from hpc_llm.vocabulary import donors
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +47,9 @@ def code_of(settings: TransplantSettings) -> dict[str, dict[str, str]]:
     """Return what stands for the code of plug-in initialisations in fingerprints."""
     sides = {"input": settings.input, "output": settings.output}
     found = {side: choice_code(sys.modules[__name__], name) for side, name in sides.items()}
-    return {f"{side}_initialisation": code for side, code in found.items() if code}
+    codes = {f"{side}_initialisation": code for side, code in found.items() if code}
+    donor = choice_code(donors, settings.donor.kind)
+    return codes | ({"donor": donor} if donor else {})
 
 
 def check_transplant(settings: TransplantSettings) -> None:
@@ -54,3 +57,4 @@ def check_transplant(settings: TransplantSettings) -> None:
     names = initial_names()
     require_choice("transplant.input", settings.input, names)
     require_choice("transplant.output", settings.output, names)
+    require_choice("transplant.donor.kind", settings.donor.kind, donors.donor_names())

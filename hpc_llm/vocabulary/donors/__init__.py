@@ -1,0 +1,53 @@
+"""Donors: vectors of the new tokens from elsewhere than the base model, one file each.
+
+`donors/NAME.py` defines `vectors(text, size, dimensions, settings) -> Donor`. No other code refers
+to one by name.
+"""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from hpc_llm.rundir.choices import choice_names, load_choice
+from hpc_llm.settings import DonorSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["Donor", "Vectors", "donor_names", "donor_of"]
+
+
+@dataclass(frozen=True)
+class Donor:
+    """Vectors of the tokens of a vocabulary."""
+
+    vectors: "np.ndarray"
+    """float64 (vocab_n, q)."""
+    counts: "np.ndarray"
+    """How often each token is in the text, int64 (vocab_n,)."""
+    known: "np.ndarray"
+    """Which tokens have a vector, bool (vocab_n,)."""
+
+
+class Vectors(Protocol):
+    """The function `vectors` of a file in this folder."""
+
+    def __call__(
+        self, text: "Iterable[np.ndarray]", size: int, dimensions: int, settings: DonorSettings
+    ) -> Donor:
+        """Return vectors of `dimensions` or fewer for a vocabulary of `size` tokens.
+
+        `text` yields the token ids (length,) of each document of the training text.
+        """
+
+
+def donor_names() -> list[str]:
+    """Return the names of all donors, including those of plug-in folders."""
+    return choice_names(sys.modules[__name__])
+
+
+def donor_of(name: str) -> Vectors:
+    """Return the function of the donor `name`. Raises `UserError` for an unknown one."""
+    function: Vectors = load_choice(sys.modules[__name__], name, "vectors").vectors
+    return function
