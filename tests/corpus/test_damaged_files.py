@@ -4,7 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
-import os
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -133,21 +133,26 @@ def test_a_flipped_byte_of_an_archive_is_no_encoding(
     assert refused > 5
 
 
+NOISE = random.Random(0).randbytes(900)
+MISNAMED = [
+    ("a.txt.gz", RUSSIAN.encode(), ".gz"),
+    ("a.txt.gz", zstandard.compress(b"text"), "zstd"),
+    ("a.txt.gz", b"", "empty"),
+    ("a.jsonl.zst", LINE.encode(), ".zst"),
+    ("a.jsonl.zst", gzip.compress(b"text"), "gzip"),
+    ("a.jsonl.zst", b"", "empty"),
+    ("a.txt", gzip.compress(RUSSIAN.encode() * 50), "gzip"),
+    ("a.jsonl", zstandard.compress(NOISE), "zstd"),
+    ("a.jsonl", bz2.compress(NOISE), "bzip2"),
+    ("a.csv", lzma.compress(NOISE), "xz"),
+    ("a.txt", b"%PDF-1.5\n%\xd0\xd4\xc5\xd8\n" + bytes(range(256)), "PDF"),
+]
+
+
 @pytest.mark.parametrize(
     ("name", "data", "mention"),
-    [
-        ("a.txt.gz", RUSSIAN.encode(), ".gz"),
-        ("a.txt.gz", zstandard.compress(b"text"), "zstd"),
-        ("a.txt.gz", b"", "empty"),
-        ("a.jsonl.zst", LINE.encode(), ".zst"),
-        ("a.jsonl.zst", gzip.compress(b"text"), "gzip"),
-        ("a.jsonl.zst", b"", "empty"),
-        ("a.txt", gzip.compress(RUSSIAN.encode() * 50), "gzip"),
-        ("a.jsonl", zstandard.compress(os.urandom(900)), "zstd"),
-        ("a.jsonl", bz2.compress(os.urandom(900)), "bzip2"),
-        ("a.csv", lzma.compress(os.urandom(900)), "xz"),
-        ("a.txt", b"%PDF-1.5\n%\xd0\xd4\xc5\xd8\n" + bytes(range(256)), "PDF"),
-    ],
+    MISNAMED,
+    ids=[f"{name}-{mention}" for name, _, mention in MISNAMED],
 )
 def test_archives_under_wrong_names(
     name: str, data: bytes, mention: str, tmp_path: Path, settings: Settings

@@ -1,8 +1,8 @@
 """Ranks that evaluate a tiny adapted model together: prints a JSON list.
 
 `python ranks_tiny.py JSON`: `folder` holds `model/`, `adapter/` and a task (see
-`test_ranks.py`), results go to `out`. With `partition` ZeRO-3 partitions the model; `stop` is the
-number of rounds of the task after which a stop is requested on the last rank.
+`test_evaluation_ranks.py`), results go to `out`. With `partition` ZeRO-3 partitions the model;
+`stop` is the number of rounds of the task after which a stop is requested on the last rank.
 """
 
 import json
