@@ -24,9 +24,10 @@ from train import Contest, Failed, machine, prepare_environment, spread, write
 GIB = 2**30
 VARIANTS = {
     "default": (),
-    "recompute": ("train.recompute=true",),
+    "recompute=selective": ("train.recompute=selective",),
+    "recompute=full": ("train.recompute=full",),
     "compile": ("train.compile=true",),
-    "recompute, compile": ("train.recompute=true", "train.compile=true"),
+    "recompute=full, compile": ("train.recompute=full", "train.compile=true"),
 }
 HEAD = (
     "| model | method | settings | tokens/s | MFU | of matmul peak | peak memory, GiB |",

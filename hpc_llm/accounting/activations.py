@@ -81,6 +81,17 @@ class _Rules:
         norms = self.norm(needs_grad) + (arch.norms_per_layer // 2 - 1) * self.norm(output_grad)
         return self.width * (arch.hidden_size * inputs + inner * kept) + norms, output_grad
 
+    def kept(self) -> int:
+        """What selective recomputation keeps in a layer beside its input: outputs of products."""
+        arch, adapter = self.arch, self.method.adapter
+        numbers = 2 * arch.hidden_size  # of the output and down projections
+        numbers += (2 * arch.query_size + 2 * arch.kv_size) // self.tensor
+        inner = arch.ffn_size * (arch.experts_per_token or 1) // self.tensor
+        numbers += inner * (1 + arch.gated_mlp)
+        if adapter is not None:
+            numbers += adapter.inner * len(self.adapted)
+        return self.width * numbers + FP32 * arch.num_heads // self.tensor
+
     def layer(self, needs_grad: bool) -> tuple[int, bool]:
         """A whole layer, the intermediate outputs of its adapters included."""
         attention, middle_grad = self.attention(needs_grad)
@@ -102,7 +113,7 @@ def held_activations(
     """
     rules = _Rules(arch, method, width, frozenset(adapted_layers(arch, method)), tensor)
     tied = arch.tied_embeddings
-    needs_grad = method.trains_embedding or (tied and method.trains_head) or method.recompute
+    needs_grad = method.trains_embedding or (tied and method.trains_head) or method.recomputes
     head_trains = method.trains_head or (tied and method.trains_embedding)
     layers, last = 0, 0
     rotary = False
@@ -113,9 +124,10 @@ def held_activations(
     ends = rules.norm(needs_grad) + width * arch.hidden_size * head_trains
     ends += width * 2 * arch.head_size * rotary
     inputs = arch.num_layers * width * arch.hidden_size
+    kept = inputs + arch.num_layers * rules.kept() * method.selective
     return Activations(
-        layers=inputs if method.recompute else layers,
-        one_layer=last if method.recompute else 0,
+        layers=kept if method.recomputes else layers,
+        one_layer=last if method.recomputes else 0,
         ends=ends,
         logits=FP32 * arch.vocab_size * (needs_grad or head_trains),
     )

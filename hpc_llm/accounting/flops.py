@@ -152,6 +152,26 @@ def _not_recomputed(run: _Pass) -> int:
     return 2 * arch.hidden_size * arch.ffn_size * run.tokens
 
 
+def _second_factors(run: _Pass) -> int:
+    """The products over at most `rank` numbers in a layer, which selective recomputation repeats.
+
+    That of `down_proj` is not repeated where nothing after it is saved.
+    """
+    if run.method.adapter is None:
+        return 0
+    copies, inside = run.arch.experts_per_token or 1, (*mlp_inputs(run.arch), "down_proj")
+    total = 0
+    for name in run.adapted:
+        inputs, outputs = run.sizes[name]
+        products = run.method.adapter.products(inputs, outputs)
+        cost = sum(2 * a * b * run.tokens for a, b in products if a <= run.method.rank)
+        if name == "down_proj" and _not_recomputed(run):
+            a, b = products[-1]
+            cost -= 2 * a * b * run.tokens * (a <= run.method.rank)
+        total += cost * (copies if name in inside else 1)
+    return total
+
+
 def _head_part(run: _Pass, input_grad: bool) -> tuple[int, int]:
     """Forward and backward FLOPs of the head; `input_grad`: whether its input needs a gradient."""
     arch, method = run.arch, run.method
@@ -201,7 +221,7 @@ def step_flops(
         raise UserError("document_lengths", None, rule, "count padding as a document")
     run = _Pass(arch, method, tokens, frozenset(adapted_layers(arch, method)), layer_sizes(arch))
     embedding_trains = method.trains_embedding or (arch.tied_embeddings and method.trains_head)
-    needs_grad = embedding_trains or method.recompute  # checkpointing forces it on
+    needs_grad = embedding_trains or method.recomputes  # checkpointing forces it on
     forward = backward = 0
     for pairs in attended_pairs(arch, lengths, attention):
         scores = _attention_part(run, pairs, needs_grad)
@@ -210,6 +230,8 @@ def step_flops(
         forward += scores[0] + mlp[0]
         backward += scores[1] + mlp[1]
     again = (forward - arch.num_layers * _not_recomputed(run)) if method.recompute else 0
+    if method.selective:
+        again = arch.num_layers * _second_factors(run)
     head = _head_part(run, needs_grad)
     forward += head[0]
     backward += head[1]

@@ -88,6 +88,18 @@ class Method:
     """Rows of the embedding and of the head that train; None: all of them."""
     recompute: bool = False
     """Activations are recomputed in the backward pass (gradient checkpointing)."""
+    selective: bool = False
+    """Only cheap operations are recomputed: outputs of products and attention are kept, but not of
+    products over at most `rank` numbers."""
+
+    def recomputing(self, kind: str) -> "Method":
+        """Return this method with the recomputation of `train.recompute`."""
+        return replace(self, recompute=kind == "full", selective=kind == "selective")
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether anything is recomputed."""
+        return self.recompute or self.selective
 
     @property
     def rank(self) -> int:
@@ -254,7 +266,7 @@ def adapter_parameters(arch: Architecture, method: Method) -> int:
 def stage_method(
     stage: StageSettings, *, recompute: bool = False, key: str = "stage", any_names: bool = False
 ) -> Method:
-    """Return the trained parameters of a training stage.
+    """Return the trained parameters of a training stage; `recompute` as in `Method`.
 
     Raises `UserError` for unknown adapter targets, unless `any_names` are valid: of a family
     without a closed form; `key` is `stages.NAME`.

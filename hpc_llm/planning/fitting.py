@@ -82,12 +82,18 @@ def _ways(cfg: RunConfig, nodes: int, works: Sequence[Work]) -> Iterator[RunConf
     up_to_given = [size for size in sizes if size <= given]
     larger = [size for size in sizes if size > given]
     for zero in _partitions(cfg):
-        for recompute in (False, True):
+        for recompute in _recomputations(cfg):
             asked = replace(cfg, zero=zero, train=replace(cfg.train, recompute=recompute))
             for choice in (up_to_given, larger) if zero.stage == 3 else (up_to_given,):
                 ways = (asked if size == given else _with_rows(asked, size) for size in choice)
                 fitting = (way for way in ways if _fit(way, works))
                 yield from islice(fitting, 1)
+
+
+def _recomputations(cfg: RunConfig) -> tuple[str, ...]:
+    """Return the values of `train.recompute` that work with the other settings."""
+    whole = cfg.train.compile or cfg.parallel.ranks > 1
+    return ("none", "full") if whole else ("none", "selective", "full")
 
 
 def _partitions(cfg: RunConfig) -> Iterator[ZeroSettings]:

@@ -82,8 +82,8 @@ class Plan:
     """Gradient accumulation steps of an optimizer step."""
     zero_stage: int
     """ZeRO stage: 0, 1, 2 or 3."""
-    recompute: bool
-    """Activations are recomputed in the backward pass."""
+    recompute: str
+    """Activations recomputed in the backward pass: none, selective or full."""
     memory_gib: float | None
     """Memory of one device."""
     watts: float | None

@@ -156,7 +156,7 @@ def _memory(plan: Plan) -> list[str]:
         cells = [figure(getattr(row.memory, key) / GIB) for key in parts]
         verdict = "tight" if row.tight else VERDICTS[row.fits]
         lines.append([row.stage, *cells, figure(row.memory.total / GIB), verdict])
-    again = "with" if plan.recompute else "without"
+    again = {"none": "without", "full": "with full"}.get(plan.recompute, f"with {plan.recompute}")
     note = (
         f"ZeRO {plan.zero_stage}, {again} recomputation, fragmentation not counted; fits: into "
         f"{ROOM:.0%} of the memory"

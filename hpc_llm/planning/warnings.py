@@ -106,8 +106,8 @@ def plan_warnings(
         for row in rows
         if row.memory is not None and row.tight
     ]
-    if cfg.train.recompute and any(_head_alone(stage) for stage in cfg.stages.values()):
-        found.append("train.recompute=true makes training the head alone cost almost 3 times more")
+    if cfg.train.recompute == "full" and any(_head_alone(stage) for stage in cfg.stages.values()):
+        found.append("train.recompute=full makes training the head alone cost almost 3 times more")
     cluster = cfg.cluster
     if cfg.zero.stage == 3 and cluster.nodes > 1 and cluster.link_gb_per_second is None:
         found.append(

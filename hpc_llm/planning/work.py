@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hpc_llm.accounting.architecture import Architecture, ParameterCount, parameter_count
 from hpc_llm.accounting.flops import flops_per_token
@@ -110,7 +110,7 @@ def run_setup(cfg: RunConfig) -> tuple[TrainingSetup, int]:
 
 def run_method(cfg: RunConfig, work: Work) -> Method:
     """Return the method of `work`, with recomputation as in `cfg`."""
-    return replace(work.method, recompute=cfg.train.recompute)
+    return work.method.recomputing(cfg.train.recompute)
 
 
 def run_machine(cfg: RunConfig) -> Machine:
@@ -163,7 +163,7 @@ def run_projection(cfg: RunConfig, work: Work) -> Projection:
     """Return time, money and energy of `work`; includes the network between nodes where known."""
     length = cfg.for_stage(work.stage).train.sequence_length
     if work.arch is None:
-        costs = work.counts.flops(cfg.train.recompute)
+        costs = work.counts.flops(cfg.train.recompute == "full")
         flops = math.ceil(costs.hardware_per_sequence * work.tokens / length)
     else:
         flops = hardware_flops(work.arch, run_method(cfg, work), work.tokens, length)

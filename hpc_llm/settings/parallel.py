@@ -54,6 +54,14 @@ class ParallelSettings:
             rule = "gathers between data-parallel ranks only"
             fix = "use parallel.sequence=1 parallel.tensor=1, or remove it"
             raise UserError("zero.node_partition", "true", rule, fix)
+        if self.ranks > 1 and train.recompute == "selective":
+            raise UserError(
+                "train.recompute",
+                "selective",
+                "works on layers that are not split over ranks (parallel.sequence, "
+                "parallel.tensor)",
+                "use train.recompute=none or full",
+            )
         if self.tensor > 1:
             self._check_tensor(train, zero, checkpoint)
         if self.sequence > 1:

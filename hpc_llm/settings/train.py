@@ -9,6 +9,7 @@ from hpc_llm.settings.hardware import PRECISIONS
 __all__ = ["DefaultSteps", "RampSettings", "TrainSettings"]
 
 BATCHINGS = ("packed", "grouped")
+RECOMPUTATIONS = ("none", "selective", "full")
 
 
 @dataclass(kw_only=True)
@@ -63,8 +64,10 @@ class TrainSettings:
     """Warm-up of the batch size, from `start` to batch_tokens tokens."""
     precision: str
     """fp32 | bf16 | fp16; conf/train defaults to `hardware.precision`."""
-    recompute: bool
-    """Recompute activations in the backward pass: less memory, about a third more FLOPs."""
+    recompute: str
+    """Activations recomputed in the backward pass: none | selective (norms, rotations, activation
+    functions: about half the memory, hardly more FLOPs) | full (layers: least memory, about a third
+    more FLOPs). false and true are none and full."""
     weight_decay: float = number(0, 1e3)
     """AdamW weight decay of matrices."""
     embedding_weight_decay: float | None = number(0, 1e3)
@@ -93,6 +96,16 @@ class TrainSettings:
         require_choice("train.precision", self.precision, PRECISIONS)
         check_fields(self, "train")
         require_choice("train.batching", self.batching, BATCHINGS)
+        switch = {"false": "none", "true": "full"}
+        self.recompute = switch.get(self.recompute.lower(), self.recompute)
+        require_choice("train.recompute", self.recompute, RECOMPUTATIONS)
+        if self.compile and self.recompute == "selective":
+            raise UserError(
+                "train.recompute",
+                "selective",
+                "torch.compile itself chooses what to recompute in a layer",
+                "use train.recompute=none, or train.compile=false",
+            )
         self.sequence_warmup.check("train.sequence_warmup", self.sequence_length)
         self.batch_warmup.check("train.batch_warmup", self.batch_tokens)
         if self.batch_tokens % self.sequence_length:

@@ -63,8 +63,10 @@ def build_spec(
     branch = _branch(context, name)
     if branch is not None:
         plan = _continued(name, plan, reader, branch)
+    again = cfg.train.recompute
+    rows = _new_rows(context, name)
     trainable = make_trainable(
-        model, stage, cfg.train.recompute, cfg.seed, _new_rows(context, name)
+        model, stage, again == "full", cfg.seed, rows, selective=again == "selective"
     )
     flops = _costs(cfg, name, trainable, plan)
     length = _stage_length(stage, stage_steps(stage, plan, reader.rows_per_epoch))
@@ -238,7 +240,7 @@ def _new_rows(context: Context, name: str) -> list[int]:
 def _method(cfg: RunConfig, name: str, *, any_names: bool = False) -> Method:
     """Return the trained parameters of a stage."""
     stage, key = cfg.stages[name], f"stages.{name}"
-    return stage_method(stage, recompute=cfg.train.recompute, key=key, any_names=any_names)
+    return stage_method(stage, key=key, any_names=any_names).recomputing(cfg.train.recompute)
 
 
 def _stage_length(stage: StageSettings, steps: int) -> StageLength:

@@ -19,6 +19,7 @@ from hpc_llm.methods import ALL_LAYERS, Adapter, Trains, describe, trains
 from hpc_llm.settings import StageSettings
 from hpc_llm.surgery.adapters import adapted_weight, is_linear
 from hpc_llm.surgery.loading import full_shape
+from hpc_llm.surgery.recomputation import recompute_layers, recompute_selectively
 
 __all__ = ["Trainable", "linear_layers", "make_trainable", "not_adapted"]
 
@@ -68,9 +69,12 @@ def make_trainable(
     recompute: bool,
     seed: int,
     new_rows: Sequence[int] = (),
+    *,
+    selective: bool = False,
 ) -> Trainable:
     """Freeze all parameters not trained in `stage`, and add adapters if its method has them.
 
+    `recompute` recomputes the layers in the backward pass, `selective` only their cheap operations.
     `new_rows` are the ids of trained rows, if the method trains only these. Raises `UserError` for
     a target layer that the model does not have.
     """
@@ -90,10 +94,12 @@ def make_trainable(
         for parameter in embeddings.values():
             parameter.requires_grad_(True)  # peft froze them
         adapters = {n: p for n, p in wrapped.named_parameters() if id(p) not in known}
-    if recompute:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        if not what.body and not embeddings:
-            model.enable_input_require_grads()
+    if selective:
+        recompute_selectively(model, 0 if what.adapter is None else what.adapter.inner)
+    elif recompute:
+        recompute_layers(model)
+    if (recompute or selective) and not what.body and not embeddings:
+        model.enable_input_require_grads()
     frozen = _freeze_rows(embeddings, new_rows) if what.only_new_rows else None
     return Trainable(wrapped, model, adapters, embeddings, body, frozen)
 

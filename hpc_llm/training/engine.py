@@ -166,7 +166,8 @@ def start_engine(trainable: Trainable, spec: StageSpec, start: Checkpoint | None
         able = attend_by_document(trainable.causal, group)
         assert able or group is None  # checked by `check_sequence_parallel` and the settings
         keep_less(trainable.causal)
-        join_adapters(trainable.causal)
+        if spec.train.recompute != "selective":  # changes kept products in place
+            join_adapters(trainable.causal)
     speed_up_products(loss)
     elements = sum(getattr(p, "ds_numel", p.numel()) for p in parameters.values())
     optimizer = build_optimizer(trainable, spec)

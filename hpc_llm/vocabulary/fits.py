@@ -86,7 +86,7 @@ def fitted_anchors(old: np.ndarray, tokens: NewTokens) -> Fitted:
         without_vector=int(np.sum(~donor.known[tokens.ids])),
     )
     new_ids, old_ids = np.array(kept, np.int64).T
-    return Fitted(donor, new_ids, old_ids, old[old_ids])
+    return Fitted(donor, new_ids, old_ids, old[old_ids].astype(np.float64))
 
 
 def with_norms(found: np.ndarray, ids: np.ndarray, fitted: Fitted, tokens: NewTokens) -> np.ndarray:

@@ -21,7 +21,7 @@ def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
     result = drawn_rows(old, tokens)
     if not tokens.ids:
         return result
-    fitted = fitted_anchors(old.double().numpy(), tokens)
+    fitted = fitted_anchors(old.numpy(), tokens)
     known = fitted.donor.known[tokens.ids]
     ids = np.array(tokens.ids)[known]
     found, support = np.zeros((len(ids), old.shape[1])), np.zeros(len(ids))

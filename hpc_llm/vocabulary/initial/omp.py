@@ -24,7 +24,7 @@ def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
     result = mean_of_pieces(old, tokens)
     if not tokens.ids:
         return result
-    fitted = fitted_anchors(old.double().numpy(), tokens)
+    fitted = fitted_anchors(old.numpy(), tokens)
     atoms = fitted.vectors
     most = _atoms(tokens.settings.omp.atoms, atoms.shape[1])
     known = fitted.donor.known[tokens.ids]

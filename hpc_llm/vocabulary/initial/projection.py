@@ -29,7 +29,7 @@ def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
     result = mean_of_pieces(old, tokens)
     if not tokens.ids:
         return result
-    fitted = fitted_anchors(old.double().numpy(), tokens)
+    fitted = fitted_anchors(old.numpy(), tokens)
     vectors = _standardised(fitted)
     x, y = vectors[fitted.new_ids], fitted.rows
     weights = np.log1p(fitted.donor.counts[fitted.new_ids])
