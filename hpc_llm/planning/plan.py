@@ -11,6 +11,7 @@ from typing import Any
 from hpc_llm.accounting.architecture import Architecture, ParameterCount, parameter_count
 from hpc_llm.accounting.families import NoFormula
 from hpc_llm.accounting.flops import PF_DAY
+from hpc_llm.accounting.host_memory import HostMemory
 from hpc_llm.accounting.method import stage_method
 from hpc_llm.accounting.model_file import context_length, model_config
 from hpc_llm.accounting.money import priced
@@ -20,6 +21,7 @@ from hpc_llm.planning.budget import BudgetLine, plan_budget
 from hpc_llm.planning.counted import CountedStage, count_stages
 from hpc_llm.planning.evaluation import EvaluationPlan, evaluation_warnings, plan_evaluation
 from hpc_llm.planning.fitting import Suggestion, suggestions
+from hpc_llm.planning.host import host_warnings, plan_host
 from hpc_llm.planning.notes import plan_notes
 from hpc_llm.planning.rows import PlanRow, plan_row, sum_rows
 from hpc_llm.planning.warnings import plan_problems, plan_warnings
@@ -102,6 +104,10 @@ class Plan:
     """One row per training stage."""
     evaluation: EvaluationPlan
     """Devices and memory of evaluation."""
+    host: HostMemory | None
+    """Host memory of a node by part of the recipe; None: the sizes of the model are unknown."""
+    node_memory_gib: float | None
+    """Memory of a node."""
     total: PlanRow
     """Their sum."""
     budget: list[BudgetLine]
@@ -253,6 +259,7 @@ def make_plan(cfg: RunConfig) -> Plan:
     old_size = int(config.get("vocab_size") or cfg.tokenizer.vocab_size)
     rows = [plan_row(cfg, work) for work in works]
     budget, evaluation = plan_budget(cfg, rows), plan_evaluation(cfg, config)
+    host, node_gib = plan_host(cfg, works, old_size), cfg.cluster.memory_gib_per_node
     ratio, per_token = _token_ratio(cfg), _token_cost_ratio(cfg, works, old_size)
     return Plan(
         model=cfg.model.label,
@@ -268,6 +275,8 @@ def make_plan(cfg: RunConfig) -> Plan:
         tokens_each=cfg.plan.tokens is not None,
         rows=rows,
         evaluation=evaluation,
+        host=host,
+        node_memory_gib=node_gib,
         total=sum_rows(rows),
         budget=budget,
         problems=plan_problems(asked, cfg, rows, longest),
@@ -275,6 +284,7 @@ def make_plan(cfg: RunConfig) -> Plan:
             *remarks,
             *plan_warnings(cfg, rows, budget),
             *evaluation_warnings(cfg, evaluation),
+            *host_warnings(host, node_gib),
         ],
         suggestions=suggestions(cfg, works) if False in [row.fits for row in rows] else None,
         notes=plan_notes(asked, cfg, works),

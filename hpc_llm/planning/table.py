@@ -7,6 +7,7 @@ from hpc_llm.accounting.flops import pf_days
 from hpc_llm.accounting.memory import ROOM
 from hpc_llm.accounting.projection import Estimate
 from hpc_llm.planning.budget import BudgetLine
+from hpc_llm.planning.host import host_line
 from hpc_llm.planning.plan import Plan
 from hpc_llm.planning.rows import PlanRow
 
@@ -230,6 +231,7 @@ def plan_table(plan: Plan) -> str:
         *_traffic(plan),
         *_memory(plan),
         *_evaluation(plan),
+        *host_line(plan.host, plan.node_memory_gib),
         *_suggestions(plan),
         "",
         _energy(plan),

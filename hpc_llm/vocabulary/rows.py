@@ -37,7 +37,7 @@ class NewTokens:
     vectors: Callable[[int], Donor] | None = None
     """Returns the donor's vectors of all new tokens, given their largest length."""
     inputs: torch.Tensor | None = None
-    """For the LM head: the input embeddings (n, d) that the new tokens got; None: none yet."""
+    """For the LM head: the new input embedding (vocab_n, d); None: there is none yet."""
     report: dict[str, Any] = field(default_factory=dict)
     """What an initialisation reports of its fit, for the record."""
 

@@ -85,7 +85,7 @@ def transplant(
     input_rows, output_rows = initialisation(settings.input), initialisation(settings.output)
     inputs = new_rows(model.get_input_embeddings().weight, tokens, input_rows)
     head = model.get_output_embeddings()
-    for_head = replace(tokens, inputs=inputs[tokens.ids], report={})
+    for_head = replace(tokens, inputs=inputs, report={})
     outputs = None if tied else new_rows(head.weight, for_head, output_rows)
     bias = getattr(head, "bias", None)  # (vocab_o,)
     new_bias = None if bias is None else new_rows(bias[:, None], tokens, mean_of_pieces)[:, 0]

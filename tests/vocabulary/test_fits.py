@@ -209,3 +209,10 @@ def test_a_donor_without_text_and_a_tie_of_the_input_are_refused():
         initialisation("focus")(torch.randn(4, 4), tokens)
     with user_error("transplant.output", value="tie"):
         initialisation("tie")(torch.randn(4, 4), tokens)
+
+
+def test_a_tie_copies_the_rows_of_the_new_tokens():
+    donor = Donor(RANDOM.normal(size=(4, 2)), np.full(4, 9), np.ones(4, bool))
+    inputs = torch.randn(4, 3)
+    tokens = tokens_of(donor, [(0, 0), (2, 1)], [1, 3], inputs=inputs)
+    assert torch.equal(initialisation("tie")(torch.randn(4, 3), tokens), inputs[[1, 3]])

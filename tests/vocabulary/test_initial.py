@@ -18,7 +18,7 @@ from hpc_llm.vocabulary.initial import initial_names, initialisation
 from hpc_llm.vocabulary.rows import NewTokens, mean_of_pieces
 from hpc_llm.vocabulary.transplant import new_rows, transplant
 
-INPUTS = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+INPUTS = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
 DONOR = Donor(
     np.random.default_rng(2).normal(size=(5, 2)),
     np.array([5, 0, 7, 1, 3]),

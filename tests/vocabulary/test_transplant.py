@@ -6,8 +6,11 @@ import pytest
 import tiny
 import torch
 from errors import user_error
+from live_bytes import LiveBytes
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from hpc_llm.accounting import Architecture
+from hpc_llm.accounting.host_memory import HostSetup, host_memory
 from hpc_llm.vocabulary.anchors import match_rows
 from hpc_llm.vocabulary.surfaces import pieces_of, surfaces
 from hpc_llm.vocabulary.transplant import transplant
@@ -137,3 +140,17 @@ def test_a_head_of_its_own_survives_a_configuration_that_says_tied(stories, llam
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "new")
     ids = torch.tensor([[1, 400, 300, 20]])
     torch.testing.assert_close(again(ids).logits, model(ids).logits)
+
+
+def test_its_memory_is_that_of_the_plan(stories, llama32k):
+    """The new matrices are the result; what lives beside them is in the formula, too."""
+    model, old = stories
+    arch = Architecture.from_config(model.config.to_dict() | {"vocab_size": len(llama32k)})
+    setup = HostSetup(
+        width=4, nodes=1, ranks_per_node=1, zero_stage=0, sharded=False, offload_optimizer=False,
+        offload_parameters=False,
+    )  # fmt: skip
+    planned = host_memory(arch, model.config.vocab_size, 0, setup).transplant
+    with LiveBytes() as live:
+        transplant(model, old, llama32k, tiny.settings().transplant, seed=1)
+    assert 0.5 * planned < live.peak <= planned

@@ -22,4 +22,4 @@ def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
             "copies input embeddings to the LM head of a model that has both, of equal width",
             "use transplant.output=mean",
         )
-    return tokens.inputs.float()
+    return tokens.inputs[tokens.ids].float()
