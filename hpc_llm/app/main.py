@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code, whatever becomes of its output."""
     os.environ.update(SAFE_PATH)  # for every child process, also those of libraries
     os.environ.setdefault("USE_HUB_KERNELS", "NO")  # transformers would fetch code and run it
-    with suppress(AttributeError, OSError, ValueError):  # stderr may be closed, or no file
+    # stderr may be closed, or no file
+    with suppress(AttributeError, OSError, RuntimeError, ValueError):
         faulthandler.enable(all_threads=False)  # says where native code aborted
     with lasting_output():
         return _run(argv)

@@ -64,6 +64,10 @@ def _line(counts: Mapping[str, Any]) -> str:
         f"{counts['rows']:,} rows: {counts['copied']:,} copied, {counts['mean']:,} initialised, "
         f"{counts['special']} special, {counts['unknown']} unknown"
     )
+    for side in ("input", "output"):
+        if "anchors" in (fit := counts.get(f"{side}_fit", {})):
+            line += f"; {side} fitted to {fit['anchors']:,} shared tokens"
+            line += f" (held-out R2 {fit['r2']:.2f})" if "r2" in fit else ""
     if counts["without_row"]:
         line += f"; {counts['without_row']} old tokens have no embedding"
     if counts["dropped_token_ids"]:

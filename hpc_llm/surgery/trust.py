@@ -24,6 +24,7 @@ __all__ = ["check_model_files"]
 
 CONFIG, TOKENIZER, GENERATION = "config.json", "tokenizer_config.json", "generation_config.json"
 ADAPTER = "adapter_config.json"
+PLAIN_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")  # read tokenizer.json
 PLAIN_ATTENTION = (
     None,
     "eager",
@@ -125,13 +126,20 @@ def _check_generation(file: Path) -> None:
 
 
 def _check_shipped_code(folder: Path) -> None:
-    """Raise `UserError` if transformers does not know the model type and `auto_map` names code."""
-    configs = [
-        bounded_json(folder / name) for name in (CONFIG, TOKENIZER) if (folder / name).is_file()
-    ]
-    codes = list(dict.fromkeys(code for config in configs for code in _named_code(config)))
-    if not codes or configs[0].get("model_type") in causal_families():
-        return  # transformers uses its own code
+    """Raise `UserError` if `auto_map` names code for which transformers has none of its own.
+
+    It has its own for a model type that it knows, and for a tokenizer that is all in its file.
+    """
+    config, tokenizer = (
+        bounded_json(folder / name) if (folder / name).is_file() else {}
+        for name in (CONFIG, TOKENIZER)
+    )
+    own, of_tokenizer = list(_named_code(config)), list(_named_code(tokenizer))
+    if tokenizer.get("tokenizer_class") not in PLAIN_TOKENIZERS:
+        own += of_tokenizer
+    codes = list(dict.fromkeys(own))
+    if not codes or config.get("model_type") in causal_families():
+        return
     rule = f"needs code that is shipped with it ({', '.join(codes)}), which is not run by default"
     places = ", ".join(_place(folder, code) for code in codes)
     fix = f"read {places}, then set model.trust_remote_code=true"

@@ -4,7 +4,7 @@ All are functions of arrays. `fitted_anchors` says to which tokens they are fitt
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,16 +61,7 @@ def fitted_anchors(old: np.ndarray, tokens: NewTokens) -> Fitted:
     shortest = np.quantile(norms, settings.anchors.drop_norm_quantile)
     pairs = [(i, j) for i, j in tokens.anchors if i not in tokens.special and norms[j] >= shortest]
     wanted = settings.donor.dimensions
-    most = len(pairs) // ANCHORS_PER_DIMENSION
-    if wanted is not None and wanted > most:
-        raise UserError(
-            "transplant.donor.dimensions",
-            wanted,
-            f"needs {ANCHORS_PER_DIMENSION} anchors a dimension, and the vocabularies share "
-            f"{len(pairs):,} tokens that fits can use",
-            f"use at most {most}" if most else "use transplant.input=mean",
-        )
-    donor = tokens.donor(wanted or max(1, min(MOST_DIMENSIONS, most)))
+    donor = tokens.donor(wanted or MOST_DIMENSIONS)
     kept = [(i, j) for i, j in pairs if donor.known[i]]
     if len(kept) < 2:
         raise UserError(
@@ -79,6 +70,17 @@ def fitted_anchors(old: np.ndarray, tokens: NewTokens) -> Fitted:
             f"{len(kept)} of {len(pairs):,} shared tokens are that frequent in the training text",
             "use a smaller one, more text, or transplant.input=mean",
         )
+    most = len(kept) // ANCHORS_PER_DIMENSION
+    if wanted is not None and wanted > most:
+        raise UserError(
+            "transplant.donor.dimensions",
+            wanted,
+            f"needs {ANCHORS_PER_DIMENSION} anchors a dimension, and the vocabularies share "
+            f"{len(kept):,} tokens that fits can use",
+            f"use at most {most}" if most else "use transplant.input=mean",
+        )
+    # the first columns are the largest factors
+    donor = replace(donor, vectors=donor.vectors[:, : wanted or max(1, most)])
     tokens.report.update(
         anchors=len(kept),
         anchors_left_out=len(tokens.anchors) - len(kept),

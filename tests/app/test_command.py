@@ -74,6 +74,7 @@ def test_a_verb_without_settings_names_none_in_its_help(capsys):
 
 def test_a_plan_is_swept_and_a_refused_combination_stops_no_other(capsys):
     words = ["plan", "-m", "model=tinyllama-1.1b,llama-3.1-8b", "cluster=a100_4x8"]
+    words.append("train.sequence_length=2048")  # all that TinyLlama takes
     assert main([*words, "plan.format=csv"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.startswith("model,") for line in lines] == [True] + 6 * [False]

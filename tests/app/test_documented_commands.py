@@ -25,7 +25,7 @@ PLACEHOLDERS = {
     "rerun.step=N": "rerun.step=7",
     "...": None,
 }
-OWN = re.compile(r"ia3|mine|capitals|=first|experiment=(?!example)|=METHOD")
+OWN = re.compile(r"ia3|mine|capitals|=last|experiment=(?!example)|=METHOD")
 
 
 def commands(path: Path) -> list[list[str]]:

@@ -17,7 +17,8 @@ SLURM = ("launch=slurm", "launch.time=20", "launch.chain=false")
 def test_plan_shows_the_job_script_and_what_slurm_says(slurm_cluster) -> None:
     nodes = ("cluster=a100_4x8", "cluster.nodes=2", "cluster.devices_per_node=2")
     slurm = ("launch=slurm", "launch.time=20", "launch.cpus_per_task=1", "plan.format=json")
-    ask = (*HPC_LLM, "plan", "model=tinyllama-1.1b", *nodes, *slurm)
+    model = ("model=tinyllama-1.1b", "train.sequence_length=2048")
+    ask = (*HPC_LLM, "plan", *model, *nodes, *slurm)
     text, transplant, train, result = json.loads(slurm_cluster.output(*ask, "run=x"))["jobs"]
     assert "#SBATCH --gpus-per-node=2\n" in train["script"]
     assert re.search(

@@ -4,14 +4,18 @@ from pathlib import Path
 
 import pytest
 from sentencepiece import SentencePieceProcessor
+from tiny import settings as run_settings
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
+from transformers.models.auto import tokenization_auto
 
 from hpc_llm.corpus import read_documents
 from hpc_llm.settings import CorpusSettings, TokenizerSettings
+from hpc_llm.surgery.loading import load_tokenizer
 from hpc_llm.tokenizer import SpecialTokens, export_fast, special_tokens_of, train_vocabulary
+from hpc_llm.tokenizer.autoload import _is_overruled
 
 Sample = dict[str, list[str]]
 Settings = Callable[..., TokenizerSettings]
@@ -92,6 +96,26 @@ def test_it_loads_beside_the_config_of_any_model(
     if model_type == "qwen2":  # the trap is there: without our entry another class is loaded
         trapped = AutoTokenizer.from_pretrained(tmp_path / "b")
         assert trapped(text)["input_ids"] != fast(text)["input_ids"]
+
+
+def overruled() -> list[str]:
+    names = tokenization_auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS
+    return sorted(name for name in names if _is_overruled(name))
+
+
+@pytest.mark.parametrize("model_type", overruled())
+@pytest.mark.parametrize("config", [True, False])
+def test_the_run_loads_the_tokenizer_it_wrote(
+    model_type: str, config: bool, vocabulary: Path, tmp_path: Path
+) -> None:
+    """Without code of the folder, in the stage's folder and beside the model."""
+    fast = export_fast(vocabulary, None, SpecialTokens(), 512, tmp_path, model_type)
+    if config:
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    loaded = load_tokenizer(tmp_path, run_settings().model)
+    text = "Привет,  мир!\n\tdef f(): 12"
+    assert loaded.get_vocab() == fast.get_vocab()
+    assert loaded(text)["input_ids"] == fast(text)["input_ids"]
 
 
 @pytest.fixture

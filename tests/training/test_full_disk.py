@@ -53,6 +53,7 @@ def test_a_full_disk_is_skipped_where_the_settings_say_so(tmp_path, small_disk, 
     if layout == "sharded":
         resize("remount,size=200k")
     task = {**EVERY_STEP, "checkpoint": {"layout": layout}, "guards": {"full_disk": "skip"}}
+    task["result"] = str(tmp_path / "result")
     few = {"guards": {"full_disk": "skip", "most_skips": 2}, "folder": place / "few"}
     tasks = [{"folder": tmp_path / "whole"}, {**task, "folder": place / "full"}]
     (whole, skipped), _ = run(tasks, processes=2)

@@ -165,7 +165,7 @@ def build(task):
             **task.get("checkpoint", {}),
         ),
         ranks=ranks, layout=layout, seed=1, folder=Path(task["folder"]),
-        result=Path(task["folder"]) / "result",
+        result=Path(task.get("result") or Path(task["folder"]) / "result"),
         fingerprint=task.get("fingerprint", "x"), settings=task.get("settings", {}),
         branch=branch, branch_steps=task.get("branch_steps", ()),
     )  # fmt: skip

@@ -130,21 +130,20 @@ def tokens_of(donor, anchors, ids, **changes):
 
 def test_projection_returns_the_old_rows_from_themselves():
     """With the old rows as the donor and no penalty, every row is found again."""
-    old = torch.randn(60, 4, generator=torch.manual_seed(0))
-    donor = Donor(old.double().numpy(), np.full(60, 9), np.ones(60, bool))
-    ids = list(range(40, 60))
-    tokens = tokens_of(donor, [(i, i) for i in range(40)], ids)
+    old = torch.randn(220, 4, generator=torch.manual_seed(0))
+    donor = Donor(old.double().numpy(), np.full(220, 9), np.ones(220, bool))
+    ids = list(range(200, 220))
+    tokens = tokens_of(donor, [(i, i) for i in range(200)], ids)
     tokens.settings.projection.ridge = 1e-9
-    torch.testing.assert_close(initialisation("projection")(old, tokens), old[40:])
+    torch.testing.assert_close(initialisation("projection")(old, tokens), old[200:])
     assert tokens.report["r2"] == pytest.approx(1)
 
 
 def test_one_anchor_is_copied_by_focus():
-    old = torch.randn(9, 4, generator=torch.manual_seed(0))
-    donor = Donor(RANDOM.normal(size=(4, 2)), np.full(4, 9), np.ones(4, bool))
-    donor.vectors[:2] = [[1, 0], [0, 1]]
-    donor.vectors[2] = [1e-9, 1]  # both anchors are at hand, one is the same
-    tokens = tokens_of(donor, [(0, 3), (1, 5)], [2, 3])
+    old = torch.randn(10, 4, generator=torch.manual_seed(0))
+    donor = Donor(np.tile([1.0, 0.0], (11, 1)), np.full(11, 9), np.ones(11, bool))
+    donor.vectors[[5, 10]] = [[0, 1], [1e-9, 1]]  # all anchors are at hand, one is the same
+    tokens = tokens_of(donor, [(i, i) for i in range(10)], [10])
     tokens.settings.focus.temperature = 0.01
     torch.testing.assert_close(initialisation("focus")(old, tokens)[0], old[5])
 
@@ -207,7 +206,7 @@ def test_a_donor_without_text_and_a_tie_of_the_input_are_refused():
     tokens = tokens_of(donor, [(0, 0), (1, 1), (2, 2)], [3], vectors=None)
     with user_error("transplant", "training text"):
         initialisation("focus")(torch.randn(4, 4), tokens)
-    with user_error("transplant.output", value="tie"):
+    with user_error("transplant.input", value="tie"):
         initialisation("tie")(torch.randn(4, 4), tokens)
 
 
@@ -216,3 +215,14 @@ def test_a_tie_copies_the_rows_of_the_new_tokens():
     inputs = torch.randn(4, 3)
     tokens = tokens_of(donor, [(0, 0), (2, 1)], [1, 3], inputs=inputs)
     assert torch.equal(initialisation("tie")(torch.randn(4, 3), tokens), inputs[[1, 3]])
+
+
+def test_dimensions_follow_the_anchors_that_have_vectors():
+    """60 shared tokens, of which 10 are in the text, carry two dimensions."""
+    known = np.arange(61) >= 50
+    donor = Donor(RANDOM.normal(size=(61, 8)), np.full(61, 9), known)
+    tokens = tokens_of(donor, [(i, i) for i in range(60)], [60])
+    initialisation("projection")(torch.randn(60, 4), tokens)
+    assert tokens.report["anchors"] == 10
+    assert tokens.report["dimensions"] == 2
+    assert "r2" not in tokens.report  # too few to hold some out

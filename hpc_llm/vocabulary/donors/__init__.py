@@ -23,7 +23,7 @@ class Donor:
     """Vectors of the tokens of a vocabulary."""
 
     vectors: "np.ndarray"
-    """float64 (vocab_n, q)."""
+    """float64 (vocab_n, q), the most important columns first."""
     counts: "np.ndarray"
     """How often each token is in the text, int64 (vocab_n,)."""
     known: "np.ndarray"

@@ -21,6 +21,7 @@ from hpc_llm.vocabulary.rows import NewTokens, mean_of_pieces
 
 __all__ = ["rows"]
 
+FEWEST = 5  # anchors held out, and left, to compare penalties
 PENALTIES = [10.0**power for power in range(-3, 6)]
 
 
@@ -35,7 +36,7 @@ def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
     weights = np.log1p(fitted.donor.counts[fitted.new_ids])
     out = held_out(tokens, fitted.new_ids, tokens.settings.projection.holdout)
     penalty = tokens.settings.projection.ridge
-    if out.any() and (~out).any():
+    if out.sum() >= FEWEST and (~out).sum() >= FEWEST:
         choices = PENALTIES if penalty is None else [penalty]
         penalty, quality = _best(x, y, weights, out, choices)
         tokens.report.update(quality)

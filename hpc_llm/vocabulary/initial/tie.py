@@ -15,11 +15,10 @@ def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
     """Return the input embeddings (n, d) of the new `tokens`; `old` is (vocab_o, d) in fp32."""
     if not tokens.ids:
         return old[:0]
-    if tokens.inputs is None or tokens.inputs.shape[1] != old.shape[1]:
-        raise UserError(
-            "transplant.output",
-            "tie",
-            "copies input embeddings to the LM head of a model that has both, of equal width",
-            "use transplant.output=mean",
-        )
+    if tokens.inputs is None:
+        rule, fix = "is for the LM head of a model whose embeddings are not tied", "use mean"
+        raise UserError("transplant.input", "tie", rule, fix)
+    if tokens.inputs.shape[1] != old.shape[1]:
+        rule = "needs an LM head as wide as the input embedding"
+        raise UserError("transplant.output", "tie", rule, "use transplant.output=mean")
     return tokens.inputs[tokens.ids].float()
