@@ -4,6 +4,8 @@ import json
 
 import pytest
 from tiny import TINY, hpc_llm
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
 
 from hpc_llm.report.gather import gather
 from hpc_llm.report.sections import stage_table
@@ -25,3 +27,16 @@ def test_a_family_without_a_closed_form_runs_and_says_so(tmp_path, family, batch
     assert {row["flops_source"] for row in rows if row["flops"]} == {"counted"}
     table = str(stage_table(gather(folder)))
     assert table.count("counted on the model") == 3
+
+
+def test_a_family_with_a_tokenizer_class_of_its_own_runs(tmp_path):
+    """Beside Qwen2's config.json transformers prefers a class that drops text."""
+    change = "model.architecture.model_type=qwen2"
+    hpc_llm("adapt", *TINY, change, f"runs_dir={tmp_path}", "cache=false")
+    model = tmp_path / "example" / "model"
+    text = "Привет,  мир!\n\tdef f(): 12"
+    loaded = AutoTokenizer.from_pretrained(model)
+    ids = loaded(text, add_special_tokens=False)["input_ids"]
+    plain = Tokenizer.from_file(str(model / "tokenizer.json"))
+    assert ids == plain.encode(text, add_special_tokens=False).ids
+    assert loaded.decode(ids) == text
