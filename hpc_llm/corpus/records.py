@@ -59,10 +59,12 @@ def _wrong(error: Exception, where: str, fix: str, place: str = "") -> Exception
     if isinstance(error, UserError) or getattr(error, "errno", None) is not None:
         raise error
     if isinstance(error, json.JSONDecodeError):
-        rule = f"invalid JSON ({error.msg} at character {error.pos + 1})"
+        rule = f"invalid JSON ({error.msg.removesuffix(' at')} at character {error.pos + 1})"
         if error.msg.startswith("Invalid control character"):
-            code = f"\\u{ord(error.doc[error.pos]):04x}"
-            fix = f"write the character as {code}, or remove it"
+            letter = error.doc[error.pos]
+            fix = f"write the character as \\u{ord(letter):04x}, or remove it"
+            if letter == "\n":
+                fix = "close the text with a quote, or write the end of line in it as \\n"
     elif isinstance(error, RecursionError):
         rule = "is nested too deeply to be read"
     else:

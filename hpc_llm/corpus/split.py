@@ -185,7 +185,8 @@ def build_corpus(
             f"{corpus.excluded} held out)"
         )
         fix = (
-            f"give at least {least} (a .txt below 64 KiB is one document, a line of .jsonl is one)"
+            f"give at least {least} (a .txt below 64 KiB, or without line feeds, is one document; "
+            "a line of .jsonl is one)"
         )
         raise UserError(key, ",".join(entries) or "[]", rule, fix)
     return CorpusCounts(

@@ -290,3 +290,13 @@ def test_no_bytes_make_another_error(name: str, folder: Path) -> None:
         assert outcome(folder / name, plan) not in ("several lines", "no text")
 
     check()
+
+
+def test_a_quote_that_is_missing_is_no_control_character(
+    tmp_path: Path, settings: Settings
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{LINE}\n{{"text": "no end\n{LINE}\n')
+    with user_error(f"{path}:2", "quote") as error:
+        read(path, settings())
+    assert "at at" not in str(error.value)
