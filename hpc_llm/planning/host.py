@@ -44,14 +44,14 @@ def plan_host(cfg: RunConfig, works: Sequence[Work], old_vocabulary: int) -> Hos
 
 
 def _setup(cfg: RunConfig, trained: int) -> HostSetup:
-    checkpoint, stage = cfg.checkpoint, cfg.zero.stage
-    large = trained > checkpoint.whole_elements and stage > 0
+    stage = cfg.zero.stage
+    layout = cfg.checkpoint.layout_for(trained, stage, cfg.parallel.tensor)
     return HostSetup(
         width=BYTES[cfg.train.precision],
         nodes=cfg.cluster.nodes,
         ranks_per_node=max(1, cfg.planned_ranks // cfg.cluster.nodes),
         zero_stage=stage,
-        sharded=checkpoint.layout == "sharded" or (checkpoint.layout == "auto" and large),
+        sharded=layout == "sharded",
         offload_optimizer=cfg.zero.offload_optimizer,
         offload_parameters=cfg.zero.offload_parameters,
     )

@@ -36,3 +36,13 @@ class CheckpointSettings:
         check_fields(self, "checkpoint")
         require_choice("checkpoint.layout", self.layout, LAYOUTS)
         require_choice("checkpoint.changed", self.changed, CHANGED)
+
+    def layout_for(self, trained: int, zero_stage: int, tensor: int) -> str:
+        """Return `whole` or `sharded` for that many trained parameters.
+
+        States that `tensor` ranks split (above 1) are gathered by name, so they are whole.
+        """
+        if self.layout != "auto":
+            return self.layout
+        large = trained > self.whole_elements
+        return "sharded" if large and zero_stage and tensor == 1 else "whole"

@@ -22,8 +22,8 @@ class AnchorSettings:
     """The tokens of both vocabularies to which fits are made; all of them keep their rows."""
 
     drop_norm_quantile: float = number(0, 0.5)
-    """Anchors whose old row is shorter than this quantile of all old rows are left out of fits:
-    such rows are hardly trained."""
+    """Exclude anchors from fits if the norm of their old embedding is below this quantile: such
+    embeddings are barely trained."""
 
 
 @dataclass(kw_only=True)

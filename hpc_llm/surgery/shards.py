@@ -15,6 +15,7 @@ import torch
 from huggingface_hub.serialization import StateDictSplit, split_torch_state_dict_into_shards
 from safetensors import safe_open
 
+from hpc_llm.accounting.host_memory import SHARD_BYTES
 from hpc_llm.rundir import read_json, readable, system_errors, write_json
 
 __all__ = [
@@ -31,7 +32,6 @@ __all__ = [
     "write_shards",
 ]
 
-SHARD_BYTES = 5_000_000_000
 MODEL, WEIGHTS = "model", "weights"  # stems: of a model folder, of a training stage
 SUFFIX = ".safetensors"
 

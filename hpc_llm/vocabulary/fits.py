@@ -52,9 +52,9 @@ class Fitted:
 def fitted_anchors(old: np.ndarray, tokens: NewTokens) -> Fitted:
     """Return the anchors of fits to `old` rows (vocab_o, d): plain tokens that were trained.
 
-    Left out are special tokens, tokens without a vector, and rows shorter than the quantile
-    `transplant.anchors.drop_norm_quantile` of all old rows. Raises `UserError` if fewer than two
-    are left, and for more dimensions than a fifth of the anchors.
+    Excludes special tokens, tokens without a vector, and embeddings whose norm is below the
+    quantile `transplant.anchors.drop_norm_quantile` of all old rows. Raises `UserError` if fewer
+    than two remain, and for more dimensions than a fifth of the anchors.
     """
     settings = tokens.settings
     norms = np.linalg.norm(old, axis=1)

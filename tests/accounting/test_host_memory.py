@@ -8,7 +8,6 @@ from tiny import settings
 from hpc_llm.accounting import Architecture
 from hpc_llm.accounting.host_memory import SHARD_BYTES, HostSetup, host_memory
 from hpc_llm.planning.plan import make_plan
-from hpc_llm.surgery import shards
 
 LLAMA_70B = Architecture(
     hidden_size=8192, num_layers=80, num_heads=64, num_kv_heads=8, ffn_size=28672,
@@ -44,8 +43,13 @@ def test_what_is_not_partitioned_is_whole_on_every_rank() -> None:
     assert states == pytest.approx((12e10 + 2 * 69.1e9) / 8, rel=0.01)
 
 
-def test_files_have_the_size_that_the_plan_counts() -> None:
-    assert SHARD_BYTES == shards.SHARD_BYTES
+@pytest.mark.parametrize(("tensor", "nodes"), [(1, 8), (2, 1)])
+def test_checkpoints_of_split_weights_are_whole_on_the_first_node(tensor: int, nodes: int) -> None:
+    """Full training of 8B is above `whole_elements`: sharded over 8 nodes unless gathered."""
+    words = ("model=llama-3.1-8b", "cluster=leonardo", "recipe=end_to_end", "zero=stage1")
+    plan = make_plan(settings(*words, f"parallel.tensor={tensor}", "stages.full.steps=10"))
+    assert plan.host is not None
+    assert plan.host.checkpoints == 12 * plan.rows[0].trainable // nodes
 
 
 @pytest.mark.parametrize(("stage", "warned"), [(1, True), (3, False)])

@@ -38,12 +38,8 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 def layout_of(spec: StageSpec) -> str:
     """Return `whole` or `sharded`, by the settings and the number of trained parameters."""
-    wanted = spec.checkpoint.layout
-    if wanted == "auto":
-        large = spec.trainable.count > spec.checkpoint.whole_elements
-        split = spec.layout.tensor > 1  # such states are gathered by name
-        return "sharded" if large and spec.zero.stage and not split else "whole"
-    return wanted
+    count, tensor = spec.trainable.count, spec.layout.tensor
+    return spec.checkpoint.layout_for(count, spec.zero.stage, tensor)
 
 
 class _Task:
