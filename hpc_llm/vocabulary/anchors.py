@@ -28,9 +28,9 @@ class RowCounts:
     """Special tokens matched by role or string."""
     copied: int
     """Tokens in both vocabularies."""
-    mean: int
-    """New tokens that can be spelled with old tokens."""
-    unknown: int
+    new: int
+    """Tokens that the old vocabulary does not have."""
+    unspelled: int
     """New tokens that cannot be spelled with old tokens."""
     without_row: int
     """Old tokens without an embedding: the tokenizer has more tokens than the model has rows."""
@@ -46,9 +46,9 @@ def match_rows(
     """Match the vocabulary of `new` with that of `old`.
 
     Returns the new tokens (including the anchors) and the counts; `settings` and `seed` are for
-    their initialisation. `vocab_o` is
-    the number of old rows: old tokens with larger ids (a pad token that was added without resizing
-    the model) have no embedding and match nothing. None: all have one.
+    their initialisation. `vocab_o` is the number of old rows: old tokens with larger ids (a pad
+    token that was added without resizing the model) have no embedding and match nothing. None: all
+    have one.
     """
     rows = max(old.get_vocab().values()) + 1 if vocab_o is None else vocab_o
     known = _by_surface(old, rows)
@@ -64,13 +64,12 @@ def match_rows(
             ids.append(index)
             pieces.append(pieces_of(surface.text, old, encode) if surface is not None else [])
     special = sum(index in roles for index, _ in anchors)
-    spelt = sum(bool(old_ids) for old_ids in pieces)
     counts = RowCounts(
         len(found),
         special,
         len(anchors) - special,
-        mean=spelt,
-        unknown=len(ids) - spelt,
+        new=len(ids),
+        unspelled=sum(not old_ids for old_ids in pieces),
         without_row=sum(index >= rows for index in old.get_vocab().values()),
     )
     tokens = NewTokens(

@@ -10,7 +10,7 @@ from hpc_llm.errors import UserError
 from hpc_llm.settings import TransplantSettings
 from hpc_llm.vocabulary.donors import Donor
 
-__all__ = ["NewTokens", "mean_of_pieces", "sum_of_pieces"]
+__all__ = ["NewTokens", "combine", "mean_of_pieces", "sum_of_pieces"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,8 @@ class NewTokens:
     inputs: torch.Tensor | None = None
     """For the LM head: the new input embedding (vocab_n, d); None: there is none yet."""
     report: dict[str, Any] = field(default_factory=dict)
-    """What an initialisation reports of its fit, for the record."""
+    """What an initialisation reports, for the record. `sources`: how many rows each of several
+    initialisations gave, by name; without it all are its own."""
 
     def donor(self, largest: int) -> Donor:
         """Return the donor's vectors of at most `largest` dimensions.
@@ -59,18 +60,28 @@ class NewTokens:
 Weigh = Callable[[list[int]], list[float]]
 
 
-def sum_of_pieces(old: torch.Tensor, tokens: NewTokens, weigh: Weigh) -> torch.Tensor:
-    """Return T E_o (n, d) for `old` rows E_o (vocab_o, d) in fp32.
+def combine(
+    old: torch.Tensor, places: torch.Tensor, weights: torch.Tensor, count: int
+) -> torch.Tensor:
+    """Return T E_o (count, d) for `old` rows E_o (vocab_o, d) in fp32.
 
-    Row i of the sparse matrix T (n, vocab_o) has the weights `weigh(ids)` at the old tokens that
-    spell token i. A token that cannot be spelled gets the mean of all old rows.
+    The sparse matrix T (count, vocab_o) has `weights` (m,) at `places` (2, m): row, old id.
+    """
+    size = (count, old.shape[0])
+    matrix = torch.sparse_coo_tensor(places, weights.float(), size, check_invariants=True)
+    return torch.sparse.mm(matrix.coalesce(), old)
+
+
+def sum_of_pieces(old: torch.Tensor, tokens: NewTokens, weigh: Weigh) -> torch.Tensor:
+    """Return the weighted sums (n, d) of the `old` rows (vocab_o, d) that spell each new token.
+
+    `weigh(ids)` returns the weights of its pieces `ids`. A token that cannot be spelled gets the
+    mean of all old rows.
     """
     pairs = [(i, j) for i, ids in enumerate(tokens.pieces) for j in ids]
-    indices = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T  # (2, nonzeros)
+    places = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T  # (2, nonzeros)
     weights = torch.tensor([w for ids in tokens.pieces if ids for w in weigh(ids)])
-    size = (len(tokens.ids), old.shape[0])
-    matrix = torch.sparse_coo_tensor(indices, weights, size, check_invariants=True)
-    result = torch.sparse.mm(matrix.coalesce(), old)  # (n, d)
+    result = combine(old, places, weights, len(tokens.ids))  # (n, d)
     unknown = torch.tensor([not ids for ids in tokens.pieces], dtype=torch.bool)  # (n,)
     result[unknown] = old.mean(0)
     return result

@@ -13,9 +13,9 @@ from tiny import settings
 
 from hpc_llm.vocabulary.donors import Donor
 from hpc_llm.vocabulary.donors.cooccurrence import count_pairs, vectors
-from hpc_llm.vocabulary.fits import matching_pursuit, ridge, sparsemax, unit
 from hpc_llm.vocabulary.initial import initialisation
 from hpc_llm.vocabulary.rows import NewTokens, mean_of_pieces
+from hpc_llm.vocabulary.solvers import matching_pursuit, ridge, sparsemax, unit
 
 RANDOM = np.random.default_rng(0)
 
@@ -172,16 +172,31 @@ def test_gaussian_rows_have_the_mean_and_covariance_of_the_old():
     torch.testing.assert_close(found.T.cov(), old.T.cov(), rtol=0.1, atol=0.05)
 
 
-@pytest.mark.parametrize(("norms", "length"), [("anchors", 2.0), ("frequency", 4.0)])
+@pytest.mark.parametrize(("norms", "length"), [("anchors", 4.0), ("frequency", 8.0)])
 def test_lengths_of_fitted_rows(norms, length):
-    """Anchors as long as 1 + count: their median is 2, and a token of the last one's count is 4."""
-    old = unit(RANDOM.normal(size=(3, 4))) * [[1], [2], [4]]
-    counts = np.array([0, 1, 3, 3])
+    """Anchors as long as 1 + count: their median is 4, and a token of the last one's count is 8."""
+    old = unit(RANDOM.normal(size=(3, 4))) * [[2], [4], [8]]
+    counts = np.array([1, 3, 7, 7])
     donor = Donor(RANDOM.normal(size=(4, 2)), counts, np.ones(4, bool))
     tokens = tokens_of(donor, [(0, 0), (1, 1), (2, 2)], [3])
     tokens.settings.norms = norms
     (row,) = initialisation("focus")(torch.from_numpy(old).float(), tokens)
     assert float(row.norm()) == pytest.approx(length, rel=1e-5)
+    assert tokens.report["norms_before"] != [length] * 3
+
+
+def test_anchors_that_the_text_lacks_leave_the_fit():
+    """One more anchor, in no text, with an embedding that would spoil the fit."""
+    old = torch.randn(31, 4, generator=torch.manual_seed(0))
+    old[30] = 1e6
+    counts = np.array([9] * 30 + [0, 9])
+    donor = Donor(RANDOM.normal(size=(32, 3)), counts, np.ones(32, bool))
+    rows = []
+    for anchors in (30, 31):
+        tokens = tokens_of(donor, [(i, i) for i in range(anchors)], [31])
+        rows.append(initialisation("projection")(old, tokens))
+        assert tokens.report["anchors"] == 30
+    assert torch.equal(*rows)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from hpc_llm.vocabulary.anchors import match_rows
 from hpc_llm.vocabulary.donors import Donor
 from hpc_llm.vocabulary.initial import initial_names, initialisation
 from hpc_llm.vocabulary.rows import NewTokens, mean_of_pieces
-from hpc_llm.vocabulary.transplant import new_rows, transplant
+from hpc_llm.vocabulary.sides import new_rows
+from hpc_llm.vocabulary.transplant import transplant
 
 INPUTS = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
 DONOR = Donor(

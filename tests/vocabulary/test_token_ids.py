@@ -50,7 +50,7 @@ def test_tokens_without_a_row_get_the_mean(shared):
     before = model.get_input_embeddings().weight.detach().clone()
     counts, unseen = adapted(model, old, new)
     after = model.get_input_embeddings().weight.detach()
-    assert (counts["without_row"], counts["rows"], counts["unknown"]) == (3, 515, 2)
+    assert (counts["without_row"], counts["rows"], counts["unspelled"]) == (3, 515, 2)
     assert torch.equal(after[:512], before)
     named = {token: new.convert_tokens_to_ids(token) for token in ("<pad>", "<role>")}
     for index in named.values():
@@ -86,7 +86,7 @@ def test_a_special_token_that_is_text_keeps_its_row(shared, token, tmp_path):
 def test_a_padded_embedding_has_no_token_without_a_row(shared):
     old = changed(shared, pad="<pad>")
     _, counts = match_rows(old, old, settings().transplant, 1, 640)
-    assert (counts.without_row, counts.unknown) == (0, 0)
+    assert (counts.without_row, counts.unspelled) == (0, 0)
 
 
 def test_lists_of_stop_tokens_stay(shared):

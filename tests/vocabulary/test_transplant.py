@@ -51,11 +51,16 @@ def test_rows_move_by_string_and_means_are_means(stories, llama32k):
     new_id = llama32k.convert_tokens_to_ids("▁lifetime")
     pieces = old.encode("lifetime", add_special_tokens=False)
     torch.testing.assert_close(after[new_id], before[pieces].mean(0))
-    assert counts["rows"] == sum(counts[k] for k in ("special", "copied", "mean", "unknown"))
+    assert counts["rows"] == sum(counts[k] for k in ("special", "copied", "new"))
     assert counts["copied"] > 400
     known = {llama32k.convert_tokens_to_ids(token) for token in both}
     assert known.isdisjoint(new)
-    assert len(new) == counts["mean"] + counts["unknown"] > 30_000
+    assert len(new) == counts["new"] > 30_000
+    assert counts["input"]["sources"] == {
+        "copied": counts["copied"],
+        "special": 3,
+        "mean": counts["new"],
+    }
     assert counts["special"] == 3
 
 

@@ -4,9 +4,11 @@
 to one by name.
 """
 
+import hashlib
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from hpc_llm.rundir.choices import choice_names, load_choice
@@ -28,6 +30,16 @@ class Donor:
     """How often each token is in the text, int64 (vocab_n,)."""
     known: "np.ndarray"
     """Which tokens have a vector, bool (vocab_n,)."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that are equal for equal vectors and counts."""
+        import numpy as np
+
+        digest = hashlib.sha256()
+        for values in (self.vectors, self.counts, self.known):
+            digest.update(np.ascontiguousarray(values).data)
+        return digest.hexdigest()[:16]
 
 
 class Vectors(Protocol):

@@ -7,9 +7,10 @@ sparsemax. Tokens without a vector are drawn from N(mu, diag sigma^2) of the old
 import numpy as np
 import torch
 
-from hpc_llm.vocabulary.fits import fitted_anchors, sparsemax, unit, with_norms
+from hpc_llm.vocabulary.fits import fill, fitted_anchors
 from hpc_llm.vocabulary.initial.random import rows as drawn_rows
-from hpc_llm.vocabulary.rows import NewTokens
+from hpc_llm.vocabulary.rows import NewTokens, combine
+from hpc_llm.vocabulary.solvers import sparsemax, unit
 
 __all__ = ["rows"]
 
@@ -21,17 +22,19 @@ def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
     result = drawn_rows(old, tokens)
     if not tokens.ids:
         return result
-    fitted = fitted_anchors(old.numpy(), tokens)
-    known = fitted.donor.known[tokens.ids]
-    ids = np.array(tokens.ids)[known]
-    found, support = np.zeros((len(ids), old.shape[1])), np.zeros(len(ids))
-    anchors, vectors = unit(fitted.vectors), unit(fitted.donor.vectors)
-    for begin in range(0, len(ids), CHUNK):
-        part = slice(begin, begin + CHUNK)
-        cosines = vectors[ids[part]] @ anchors.T
+    fitted = fitted_anchors(old, tokens)
+    anchors, support = unit(fitted.vectors), []  # (a, q)
+
+    def similar(ids: np.ndarray) -> np.ndarray:
+        cosines = unit(fitted.donor.vectors[ids]) @ anchors.T  # (m, a)
         weights = sparsemax(cosines / tokens.settings.focus.temperature)
-        found[part], support[part] = weights @ fitted.rows, (weights > 0).sum(1)
-    tokens.report["median_support"] = float(np.median(support)) if len(ids) else None
-    found = with_norms(found, ids, fitted, tokens)
-    result[torch.from_numpy(known)] = torch.from_numpy(found).float()
+        row, column = np.nonzero(weights)
+        support.extend((weights > 0).sum(1))
+        places = torch.from_numpy(np.stack([row, fitted.old_ids[column]]))
+        found = combine(old, places, torch.from_numpy(weights[row, column]), len(ids))
+        return found.numpy()
+
+    count = fill(result, fitted, tokens, similar, CHUNK)
+    tokens.report["median_support"] = float(np.median(support)) if support else None
+    tokens.report["sources"] = {"focus": count, "random": len(tokens.ids) - count}
     return result

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from hpc_llm.errors import UserError
-from hpc_llm.vocabulary.fits import fitted_anchors, matching_pursuit, with_norms
-from hpc_llm.vocabulary.rows import NewTokens, mean_of_pieces
+from hpc_llm.vocabulary.fits import fill, fitted_anchors
+from hpc_llm.vocabulary.rows import NewTokens, combine, mean_of_pieces
+from hpc_llm.vocabulary.solvers import matching_pursuit
 
 __all__ = ["rows"]
 
@@ -24,19 +25,20 @@ def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
     result = mean_of_pieces(old, tokens)
     if not tokens.ids:
         return result
-    fitted = fitted_anchors(old.numpy(), tokens)
-    atoms = fitted.vectors
+    fitted = fitted_anchors(old, tokens)
+    atoms = fitted.vectors  # (a, q)
     most = _atoms(tokens.settings.omp.atoms, atoms.shape[1])
-    known = fitted.donor.known[tokens.ids]
-    ids = np.array(tokens.ids)[known]
-    found = np.zeros((len(ids), old.shape[1]))
-    for begin in range(0, len(ids), CHUNK):
-        part = slice(begin, begin + CHUNK)
-        chosen, weights = matching_pursuit(fitted.donor.vectors[ids[part]], atoms, most)
-        found[part] = np.einsum("nk,nkd->nd", weights, fitted.rows[chosen])
+
+    def pursued(ids: np.ndarray) -> np.ndarray:
+        chosen, weights = matching_pursuit(fitted.donor.vectors[ids], atoms, most)
+        row, column = np.nonzero(chosen >= 0)
+        places = torch.from_numpy(np.stack([row, fitted.old_ids[chosen[row, column]]]))
+        found = combine(old, places, torch.from_numpy(weights[row, column]), len(ids))
+        return found.numpy()
+
+    count = fill(result, fitted, tokens, pursued, CHUNK)
     tokens.report["atoms"] = most
-    found = with_norms(found, ids, fitted, tokens)
-    result[torch.from_numpy(known)] = torch.from_numpy(found).float()
+    tokens.report["sources"] = {"omp": count, "mean": len(tokens.ids) - count}
     return result
 
 

@@ -8,19 +8,13 @@ anchors. Tokens without a vector get the mean of their pieces.
 import numpy as np
 import torch
 
-from hpc_llm.vocabulary.fits import (
-    Fitted,
-    cosines_of,
-    fitted_anchors,
-    held_out,
-    r_squared,
-    ridge,
-    with_norms,
-)
+from hpc_llm.vocabulary.fits import Fitted, fill, fitted_anchors, held_out
 from hpc_llm.vocabulary.rows import NewTokens, mean_of_pieces
+from hpc_llm.vocabulary.solvers import cosine, moments, r_squared
 
 __all__ = ["rows"]
 
+CHUNK = 4096  # tokens at a time: their rows are in float64
 FEWEST = 5  # anchors held out, and left, to compare penalties
 PENALTIES = [10.0**power for power in range(-3, 6)]
 
@@ -30,42 +24,42 @@ def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
     result = mean_of_pieces(old, tokens)
     if not tokens.ids:
         return result
-    fitted = fitted_anchors(old.numpy(), tokens)
-    vectors = _standardised(fitted)
-    x, y = vectors[fitted.new_ids], fitted.rows
+    fitted = fitted_anchors(old, tokens)
+    known = fitted.donor.vectors[fitted.donor.known]
+    centre, deviation = known.mean(0), known.std(0)
+    deviation = np.where(deviation == 0, 1.0, deviation)
+    x = (fitted.vectors - centre) / deviation  # (a, q)
     weights = np.log1p(fitted.donor.counts[fitted.new_ids])
-    out = held_out(tokens, fitted.new_ids, tokens.settings.projection.holdout)
-    penalty = tokens.settings.projection.ridge
-    if out.sum() >= FEWEST and (~out).sum() >= FEWEST:
-        choices = PENALTIES if penalty is None else [penalty]
-        penalty, quality = _best(x, y, weights, out, choices)
-        tokens.report.update(quality)
-    matrix, shift = ridge(x, y, weights, 1.0 if penalty is None else penalty)
-    tokens.report["ridge"] = penalty
-    known = fitted.donor.known[tokens.ids]
-    ids = np.array(tokens.ids)[known]
-    found = with_norms(vectors[ids] @ matrix + shift, ids, fitted, tokens)
-    result[torch.from_numpy(known)] = torch.from_numpy(found).float()
+    penalty = _penalty(x, weights, fitted, tokens)
+    matrix, shift = moments(x, weights, fitted.rows).solve(penalty)
+
+    def projected(ids: np.ndarray) -> np.ndarray:
+        vectors = (fitted.donor.vectors[ids] - centre) / deviation
+        mapped: np.ndarray = vectors @ matrix + shift
+        return mapped
+
+    count = fill(result, fitted, tokens, projected, CHUNK)
+    tokens.report["sources"] = {"projection": count, "mean": len(tokens.ids) - count}
     return result
 
 
-def _standardised(fitted: Fitted) -> np.ndarray:
-    """Return the donor's vectors (vocab_n, q) with mean 0 and deviation 1 over known tokens."""
-    vectors, known = fitted.donor.vectors, fitted.donor.known
-    deviation = vectors[known].std(0)
-    scaled: np.ndarray = vectors - vectors[known].mean(0)
-    return scaled / np.where(deviation == 0, 1.0, deviation)
-
-
-def _best(
-    x: np.ndarray, y: np.ndarray, weights: np.ndarray, out: np.ndarray, choices: list[float]
-) -> tuple[float, dict[str, float]]:
-    """Return the penalty with the best R2 on the held-out anchors, and its quality there."""
-    tried = []
-    for penalty in choices:
-        matrix, shift = ridge(x[~out], y[~out], weights[~out], penalty)
-        found = x[out] @ matrix + shift
-        quality = {"r2": r_squared(y[out], found, weights[out]), **cosines_of(found, y[out])}
-        tried.append((quality["r2"], penalty, quality))
-    _, penalty, quality = max(tried, key=lambda one: one[0])
-    return penalty, quality
+def _penalty(x: np.ndarray, weights: np.ndarray, fitted: Fitted, tokens: NewTokens) -> float:
+    """Return the penalty with the best R2 on the held-out anchors; report it and its quality."""
+    settings = tokens.settings.projection
+    out = held_out(tokens, fitted.new_ids, settings.holdout)  # (a,)
+    kept = np.flatnonzero(~out)
+    penalty = settings.ridge
+    if out.sum() >= FEWEST and len(kept) >= FEWEST:
+        seen = moments(x[kept], weights[kept], lambda part: fitted.rows(kept[part]))
+        wanted = fitted.rows(out)
+        tried = []
+        for choice in PENALTIES if penalty is None else [penalty]:
+            matrix, shift = seen.solve(choice)
+            found = x[out] @ matrix + shift
+            tried.append((r_squared(wanted, found, weights[out]), -choice, cosine(found, wanted)))
+        r2, negative, angle = max(tried)
+        penalty = -negative
+        tokens.report.update(r2=r2, cosine=angle)
+    penalty = 1.0 if penalty is None else penalty
+    tokens.report["ridge"] = penalty
+    return penalty
