@@ -13,6 +13,7 @@ from hpc_llm.errors import EXIT_USER, UserError
 from hpc_llm.planning import PlanAnswer, PlanJob, jobs_text, join_plans, plan_answer
 from hpc_llm.rundir import RunFolder
 from hpc_llm.settings import RunConfig
+from hpc_llm.vocabulary.modes import adapted_rows
 
 __all__ = ["print_plan", "print_plan_of_sweep", "run_plan"]
 
@@ -54,7 +55,7 @@ def _answer(overrides: list[str], show_config: bool) -> tuple[PlanAnswer, str]:
     if show_config:
         return PlanAnswer(text=config.as_yaml(composed), can_run=True), "table"
     cfg = config.typed(composed)
-    return plan_answer(cfg, _jobs(cfg, "adapt", None)), cfg.plan.format
+    return plan_answer(cfg, adapted_rows, _jobs(cfg, "adapt", None)), cfg.plan.format
 
 
 def print_plan(cfg: RunConfig, verb: str, names: list[str] | None) -> int:
@@ -66,7 +67,7 @@ def print_plan(cfg: RunConfig, verb: str, names: list[str] | None) -> int:
 
     todo = unfinished(RunFolder(cfg.folder), choose(pipeline(cfg), names), verb)
     jobs = _jobs(cfg, verb, [stage.name for stage in todo], whole=names is None)
-    answer = plan_answer(cfg, jobs)
+    answer = plan_answer(cfg, adapted_rows, jobs)
     print(answer.text, end="")
     return _code([answer])
 
@@ -88,7 +89,9 @@ def print_plan_of_sweep(
         else []
         for words in trials
     }
-    answers = {words: plan_answer(one, of_each[words]) for words, one in trials.items()}
+    answers = {
+        words: plan_answer(one, adapted_rows, of_each[words]) for words, one in trials.items()
+    }
     print(join_plans(_texts(answers), cfg.plan.format), end="")
     if cfg.plan.format != "json":
         print(jobs_text(list(jobs.values()), "array"), end="")

@@ -30,6 +30,7 @@ from hpc_llm.rundir.choices import plugin_folders
 from hpc_llm.settings import RunConfig
 from hpc_llm.settings.secrets import refuse_secrets
 from hpc_llm.vocabulary.initial import check_transplant
+from hpc_llm.vocabulary.modes import check_mode
 
 __all__ = [
     "as_yaml",
@@ -145,6 +146,7 @@ def _typed(config: DictConfig) -> RunConfig:
     schema.stages = stages
     value = OmegaConf.to_object(schema)
     assert isinstance(value, RunConfig)
+    check_mode(value)
     check_transplant(value.transplant)
     return value
 

@@ -25,6 +25,7 @@ from hpc_llm.settings.stage import SCRATCH
 from hpc_llm.surgery.folders import check_model_folder
 from hpc_llm.training.checkpoints.differences import CONTENT
 from hpc_llm.vocabulary.initial import code_of as initial_code
+from hpc_llm.vocabulary.modes import mode_of, mode_settings
 
 __all__ = ["Stage", "choose", "pipeline"]
 
@@ -142,8 +143,12 @@ def _corpus(cfg: RunConfig, point: str) -> dict[str, Any]:
 
 
 def _tokenizer(cfg: RunConfig, point: str) -> dict[str, Any]:
+    tokenizer = asdict(cfg.tokenizer)
+    if not mode_of(cfg).trains_vocabulary:
+        tokenizer = {"special_strings": cfg.tokenizer.special_strings}
     return {
-        "tokenizer": asdict(cfg.tokenizer),
+        "tokenizer": tokenizer,
+        "transplant": mode_settings(cfg),
         "languages": training_texts(cfg),
         **_model_key(cfg),
     }
@@ -151,7 +156,9 @@ def _tokenizer(cfg: RunConfig, point: str) -> dict[str, Any]:
 
 def _transplant(cfg: RunConfig, point: str) -> dict[str, Any]:
     precision = {"train": {"precision": cfg.train.precision}}
-    chosen = asdict(cfg.transplant) | initial_code(cfg.transplant)
+    chosen = mode_settings(cfg)
+    if mode_of(cfg).changes:
+        chosen |= asdict(cfg.transplant) | initial_code(cfg.transplant)
     stretched = {"rope_scaling": cfg.model.rope_scaling} if cfg.model.rope_scaling else {}
     return {"transplant": chosen, **precision, **_model_key(cfg), **stretched}
 

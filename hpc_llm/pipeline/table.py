@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from hpc_llm.errors import UserError
 from hpc_llm.settings import RunConfig
 from hpc_llm.training.checkpoints.branches import branch_marker
+from hpc_llm.vocabulary.modes import mode_of
 
 __all__ = ["ROWS", "Entry", "Row", "choose_names", "outline", "point_of", "stage_names"]
 
@@ -99,7 +100,8 @@ def outline(cfg: RunConfig) -> list[Entry]:
         base = (f"train/{cfg.pretraining}",)
         add("pretrain", base[0], ("corpus",), (f"{base[0]}/done.json",))
     shards = tuple(f"tokenizer/shards/{text}.json" for text in training_texts(cfg))
-    add("tokenizer", "tokenizer", ("corpus", *base), ("tokenizer/tokenizer.json", *shards))
+    exported = ("tokenizer/tokenizer.json",) if mode_of(cfg).changes else ()  # else the base's
+    add("tokenizer", "tokenizer", ("corpus", *base), (*exported, *shards))
     evaluate("measure_start", "base", "corpus", "tokenizer", *base)
     files = ("transplant/config.json", "transplant/new_rows.npy")
     add("transplant", "transplant", ("tokenizer", *base), files)

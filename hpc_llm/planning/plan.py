@@ -4,7 +4,7 @@ Needs no weights and no torch: the model is the `config.json` of its settings or
 with the vocabulary size of the adapted model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -153,15 +153,16 @@ def _adapts_experts(cfg: RunConfig) -> bool:
 
 
 def _models(
-    cfg: RunConfig, config: Mapping[str, Any], base: Architecture | None
+    cfg: RunConfig, config: Mapping[str, Any], base: Architecture | None, rows: tuple[int, int]
 ) -> Mapping[str, Architecture | CountedStage]:
-    """Return the model of each stage: sizes for the closed form, else counts on the model."""
-    sizes = {
-        name: cfg.tokenizer.vocab_size if name in cfg.adaptation else None for name in cfg.stages
-    }
+    """Return the model of each stage: sizes for the closed form, else counts on the model.
+
+    `rows` are those of the embeddings of the base model and of the adapted one.
+    """
+    old, new = rows
+    sizes = {name: new if name in cfg.adaptation else None for name in cfg.stages}
     if base is None:
-        own = config.get("vocab_size") or cfg.tokenizer.vocab_size
-        asked = {name: (size or own, cfg.stages[name]) for name, size in sizes.items()}
+        asked = {name: (size or old, cfg.stages[name]) for name, size in sizes.items()}
         return count_stages(config, asked, cfg.train.sequence_length)
     return {
         name: base if size is None else replace(base, vocab_size=size)
@@ -178,13 +179,16 @@ def _as_trained(cfg: RunConfig, longest: int | None) -> RunConfig:
     return replace(cfg, train=train, hardware=priced(cfg.hardware, cfg.budget))
 
 
-def _token_ratio(cfg: RunConfig) -> float | None:
-    """New tokens / old tokens: as set, else as measured by the tokenizer stage of the run."""
+def _token_ratio(cfg: RunConfig, rows: int) -> float | None:
+    """New tokens / old tokens: as set, else as measured by the tokenizer stage of the run.
+
+    Only if the measured vocabulary has the `rows` of the planned one.
+    """
     record = RunFolder(cfg.folder).finished("tokenizer")
     if cfg.plan.token_ratio is not None or record is None:
         return cfg.plan.token_ratio
     result = record.get("result", {})
-    if result.get("vocab_size") != cfg.tokenizer.vocab_size:
+    if result.get("rows", result.get("vocab_size")) != rows:
         return None
     ratio: float | None = result.get("token_ratio")
     return ratio
@@ -198,10 +202,12 @@ def _token_cost_ratio(cfg: RunConfig, works: Sequence[Work], old_size: int) -> f
     return relative_cost(cfg, adapting, [_with_rows(w, old_size) for w in adapting])
 
 
-def _parameters(cfg: RunConfig, base: Architecture | None, works: Sequence[Work]) -> ParameterCount:
-    """Return the parameters of the adapted model, with its new vocabulary."""
+def _parameters(
+    cfg: RunConfig, base: Architecture | None, works: Sequence[Work], rows: int
+) -> ParameterCount:
+    """Return the parameters of the adapted model, with the `rows` of its vocabulary."""
     if base is not None:
-        return parameter_count(replace(base, vocab_size=cfg.tokenizer.vocab_size))
+        return parameter_count(replace(base, vocab_size=rows))
     if not works:
         raise UserError("stages", "{}", "has no stage on which the model is counted", "add one")
     return next((w for w in works if w.stage in cfg.adaptation), works[-1]).parameters
@@ -243,30 +249,39 @@ def _step(cfg: RunConfig) -> dict[str, Any]:
     }
 
 
-def make_plan(cfg: RunConfig) -> Plan:
+def _trained_rows(cfg: RunConfig, old: int) -> int:
+    return cfg.tokenizer.vocab_size
+
+
+def make_plan(
+    cfg: RunConfig, adapted_rows: Callable[[RunConfig, int], int] = _trained_rows
+) -> Plan:
     """Plan every training stage; one from scratch has the base model's own vocabulary.
 
-    Raises `UserError` for a model of unknown sizes, a precision that the device lacks, a currency
-    without an exchange rate and a micro-batch below one sequence.
+    `adapted_rows` gives the embedding rows of the adapted model for those of the base model
+    (`hpc_llm.vocabulary.modes`); the default is a vocabulary that the run trains. Raises
+    `UserError` for a model of unknown sizes, a precision that the device lacks, a currency without
+    an exchange rate and a micro-batch below one sequence.
     """
     config, remarks = model_config(cfg.model)
     asked, base = cfg, None if _adapts_experts(cfg) else _formula(config)
     own = context_length(config)
     longest = None if own is None else int(own * cfg.model.stretch)
     cfg = _as_trained(asked, longest)
-    models = _models(cfg, config, base)
-    works = [_work(cfg.for_stage(name), name, models[name]) for name in cfg.stages]
     old_size = int(config.get("vocab_size") or cfg.tokenizer.vocab_size)
+    new_size = adapted_rows(cfg, old_size)
+    models = _models(cfg, config, base, (old_size, new_size))
+    works = [_work(cfg.for_stage(name), name, models[name]) for name in cfg.stages]
     rows = [plan_row(cfg, work) for work in works]
     budget, evaluation = plan_budget(cfg, rows), plan_evaluation(cfg, config)
     host, node_gib = plan_host(cfg, works, old_size), cfg.cluster.memory_gib_per_node
-    ratio, per_token = _token_ratio(cfg), _token_cost_ratio(cfg, works, old_size)
+    ratio, per_token = _token_ratio(cfg, new_size), _token_cost_ratio(cfg, works, old_size)
     return Plan(
         model=cfg.model.label,
         recipe=cfg.recipe.name,
-        parameters=_parameters(cfg, base, works),
+        parameters=_parameters(cfg, base, works, new_size),
         vocab_size_old=old_size,
-        vocab_size_new=cfg.tokenizer.vocab_size,
+        vocab_size_new=new_size,
         token_ratio=ratio,
         token_cost_ratio=per_token,
         text_cost_ratio=None if ratio is None or per_token is None else ratio * per_token,

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from hpc_llm.planning.plan import Plan, make_plan
@@ -108,9 +108,16 @@ def join_plans(answers: Mapping[str, str], format: str) -> str:
     return "\n".join(f"# {words}\n{text}" for words, text in answers.items())
 
 
-def plan_answer(cfg: RunConfig, jobs: Sequence[PlanJob] = ()) -> PlanAnswer:
-    """Return the output of `hpc-llm plan`: the plan of `cfg`, or a published table."""
+def plan_answer(
+    cfg: RunConfig,
+    adapted_rows: Callable[[RunConfig, int], int],
+    jobs: Sequence[PlanJob] = (),
+) -> PlanAnswer:
+    """Return the output of `hpc-llm plan`: the plan of `cfg`, or a published table.
+
+    `adapted_rows` is as for `make_plan`.
+    """
     if cfg.plan.table is not None:
         return PlanAnswer(text=published_table(cfg.plan.table), can_run=True)
-    plan = make_plan(cfg)
+    plan = make_plan(cfg, adapted_rows)
     return PlanAnswer(text=render_plan(plan, cfg.plan.format, jobs), can_run=not plan.problems)

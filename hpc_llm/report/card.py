@@ -24,6 +24,7 @@ def model_card(summary: dict[str, Any], config: dict[str, Any]) -> str:
     content = {
         "name": summary["run"] or "adapted model",
         "recipe": summary["recipe"],
+        "vocabulary": summary.get("vocabulary") or {"mode": "replace", "changed": True},
         "base_model": _base_model(config.get("model") or {}),
         "language": _languages(config.get("corpus") or {}),
         "measures": measure_list(summary_measures(summary)),

@@ -1,8 +1,8 @@
 """Choices by name: one Python file each, in a package or in a plug-in folder.
 
 Plug-in folders are listed in HPC_LLM_PLUGINS (like PATH) and laid out like the project:
-`methods/NAME.py`, `initial/NAME.py`, `ensembles/NAME.py`, `kinds/NAME.py`, `metrics/NAME.py` and
-`conf/GROUP/NAME.yaml`.
+`methods/NAME.py`, `modes/NAME.py`, `initial/NAME.py`, `ensembles/NAME.py`, `kinds/NAME.py`,
+`metrics/NAME.py` and `conf/GROUP/NAME.yaml`.
 """
 
 import importlib

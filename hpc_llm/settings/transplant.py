@@ -81,14 +81,14 @@ class OmpSettings:
 
 @dataclass(kw_only=True)
 class TransplantSettings:
-    """Initialisation of the new embeddings from the old ones.
+    """The vocabulary of the adapted model, and the initialisation of its new embeddings.
 
-    The initialisations are the files in `hpc_llm/vocabulary/initial/`; `check_transplant` there
-    checks the names when the configuration is composed.
+    The modes are the files in `hpc_llm/vocabulary/modes/`, the initialisations those in
+    `hpc_llm/vocabulary/initial/`: their names are checked when the configuration is composed.
     """
 
     mode: str
-    """replace: the new vocabulary replaces the old one."""
+    """replace: a new vocabulary replaces the old one; keep: the base model's own, unchanged."""
     input: str
     """Initialisation of the input embeddings of tokens missing in the old vocabulary."""
     output: str
@@ -106,5 +106,4 @@ class TransplantSettings:
     def __post_init__(self) -> None:
         """Check the values."""
         check_fields(self, "transplant")
-        require_choice("transplant.mode", self.mode, ("replace",))
         require_choice("transplant.norms", self.norms, NORMS)

@@ -26,7 +26,7 @@ from hpc_llm.stages.assemble import (
     vocabulary_rows,
     whole_adapted,
 )
-from hpc_llm.stages.from_files import write_final
+from hpc_llm.stages.from_files import tokenizer_to_save, write_final
 from hpc_llm.stages.texts import encoder, first_token, heldout, heldout_note
 from hpc_llm.surgery.loading import DTYPES, load_tokenizer
 from hpc_llm.surgery.merge import merge_adapter, save_model
@@ -53,7 +53,8 @@ def _write(
 ) -> dict[str, Any]:
     with replaced_folder(context.folder.model) as folder:
         whole = _write_model(context, adapted, choice, folder)
-        shutil.copy(context.stage_folder("tokenizer") / SENTENCEPIECE_NAME, folder)
+        for file in context.stage_folder("tokenizer").glob(SENTENCEPIECE_NAME):
+            shutil.copy(file, folder)
     value = choice.to_json() if choice else {"phi": None}
     write_json(context.stage_folder(name) / "phi.json", value)
     line = "no adapter in the recipe: nothing to choose"
@@ -80,8 +81,7 @@ def _write_model(
         cfg, model = context.cfg, adapted()
         if choice:
             model = merge_adapter(model, choice.value)
-        tokenizer = load_tokenizer(context.stage_folder("tokenizer"), cfg.model)
-        save_model(model, tokenizer, folder, DTYPES[cfg.train.precision])
+        save_model(model, tokenizer_to_save(context), folder, DTYPES[cfg.train.precision])
         return str(reason)
 
 
@@ -108,7 +108,9 @@ def _losses(
     """
     cfg = context.cfg
     tokenizer = agreed(lambda: load_tokenizer(context.stage_folder("tokenizer"), cfg.model))
-    first, encode = first_token(tokenizer), encoder(tokenizer, cfg.tokenizer.special_strings)
+    rows = vocabulary_rows(model)
+    first = first_token(tokenizer, rows)
+    encode = encoder(tokenizer, cfg.tokenizer.special_strings, rows)
     encoded = {number: encode(own) for number, own in enumerate(texts) if own}
     known: dict[tuple[int, float], np.ndarray] = {}
 

@@ -94,7 +94,7 @@ def evaluated_at(context: Context, point: str) -> Iterator[Evaluated]:
             base=on_first_rank(lambda: None if point == "base" else _losses_of_base(context)),
             seed=cfg.seed,
             tasks=_tasks(context, point, scorer),
-            samples=_samples(context, scorer, texts) if corrected else [],
+            samples=_samples(scorer, texts) if corrected else [],
             note=heldout_note(context, "test"),
         )
 
@@ -170,14 +170,12 @@ def _metrics(measures: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return metrics
 
 
-def _samples(
-    context: Context, scorer: Scorer, texts: Mapping[str, list[str]]
-) -> list[dict[str, str]]:
+def _samples(scorer: Scorer, texts: Mapping[str, list[str]]) -> list[dict[str, str]]:
     """Continue the first words of a few test documents of the target language."""
     chosen = texts[LANGUAGES[0]][:PROMPTS]
     prompts = [" ".join(text.split()[:PROMPT_WORDS]) for text in chosen]
-    encode = encoder(scorer.tokenizer, context.cfg.tokenizer.special_strings)
-    continued = continue_texts(scorer.model, scorer.tokenizer, prompts, SAMPLE_TOKENS, encode)
+    model, tokenizer = scorer.model, scorer.tokenizer
+    continued = continue_texts(model, tokenizer, prompts, SAMPLE_TOKENS, scorer.encode)
     return [
         {"prompt": prompt, "text": text, "stage": "corrected"}
         for prompt, text in zip(prompts, continued, strict=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hpc_llm.pipeline.context import Context
 from hpc_llm.stages.assemble import adapter_folder, cut_padding, trained_folders
@@ -9,8 +10,9 @@ from hpc_llm.surgery.loading import load_tokenizer
 from hpc_llm.surgery.merged import Change, save_merged
 from hpc_llm.surgery.outline import Outline, open_outline
 from hpc_llm.surgery.shards import StoredWeights
+from hpc_llm.vocabulary.modes import mode_of
 
-__all__ = ["open_base", "write_final"]
+__all__ = ["open_base", "tokenizer_to_save", "write_final"]
 
 
 def open_base(context: Context) -> Outline:
@@ -35,5 +37,13 @@ def write_final(context: Context, phi: float | None, folder: Path) -> None:
     if phi is not None:
         changes[-1] = replace(changes[-1], phi=phi)
     outline = open_outline(context.stage_folder("transplant"), cfg.model, cfg.train.precision)
-    tokenizer = load_tokenizer(context.stage_folder("tokenizer"), cfg.model)
-    save_merged(outline, changes, tokenizer, folder)
+    save_merged(outline, changes, tokenizer_to_save(context), folder)
+
+
+def tokenizer_to_save(context: Context) -> Any:
+    """Return the tokenizer for the model folders of the run, as `save_model` takes it.
+
+    That of the base model is copied unchanged: its folder is returned.
+    """
+    folder = context.stage_folder("tokenizer")
+    return load_tokenizer(folder, context.cfg.model) if mode_of(context.cfg).changes else folder

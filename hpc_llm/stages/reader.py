@@ -23,7 +23,7 @@ class TrainingText:
     """Token shards of one or several texts."""
 
     vocabulary: Path
-    """The sentencepiece model that encoded them."""
+    """The vocabulary file of the tokenizer that encoded them."""
     shares: Mapping[Path, float]
     """Shares of the tokens by the prefix of the shards, the main text first."""
     shared: Path | None = None

@@ -7,6 +7,7 @@ from hpc_llm.evaluation.measures import language_columns
 from hpc_llm.pipeline.context import Context
 from hpc_llm.report import by_name, read_measures, uncharged_stages, write_model_card, write_report
 from hpc_llm.rundir import read_json, write_json
+from hpc_llm.vocabulary.modes import mode_of
 
 __all__ = ["run"]
 
@@ -36,6 +37,7 @@ def summarise(context: Context) -> dict[str, Any]:
         **language_columns({point: read_json(path) for point, path in files.items()}),
         "phi": read_json(folder.path / "correct/phi.json")["phi"]
         or {"value": None, "low": None, "high": None},
+        "vocabulary": {"mode": cfg.transplant.mode, "changed": mode_of(cfg).changes},
         "tokens_per_word": {side: words[side]["tokens_per_word"] for side in ("old", "new")},
         "token_ratio": words["token_ratio"],
         "flops": spent.flops,

@@ -1,53 +1,47 @@
-"""Stage `tokenizer`: train a new tokenizer for the language and encode the training text."""
+"""Stage `tokenizer`: build the tokenizer of the adapted model and encode the training text."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
+
+import numpy as np
 
 from hpc_llm.corpus import read_texts
 from hpc_llm.pipeline.context import Context
 from hpc_llm.pipeline.table import training_texts
 from hpc_llm.rundir import replaced_folder
 from hpc_llm.stages.texts import encoder, heldout, text_file
-from hpc_llm.surgery.loading import load_tokenizer, model_type
-from hpc_llm.tokenizer.encode import encode_shards
-from hpc_llm.tokenizer.export import export_fast
+from hpc_llm.surgery.loading import embedding_rows, load_tokenizer
+from hpc_llm.tokenizer.encode import write_shards
 from hpc_llm.tokenizer.measures import compare
-from hpc_llm.tokenizer.specials import special_tokens_of
-from hpc_llm.tokenizer.unigram import train_vocabulary
+from hpc_llm.vocabulary.modes import Base, mode_of
 
 __all__ = ["run"]
 
 
 def run(context: Context, name: str) -> dict[str, Any]:
-    """Write tokenizer/: the vocabulary, the fast tokenizer and the shards of the training text."""
+    """Write tokenizer/: the tokenizer of `transplant.mode` and the shards of the training text.
+
+    ids.npy has the base model's id of each row (int64), -1 for a new token, if the mode fixes it.
+    """
     cfg = context.cfg
-    base = load_tokenizer(context.base, cfg.model)
-    specials = special_tokens_of(base)
-    source = text_file(context, "source", "train")
+    base = base_vocabulary(context)
+    old = base.tokenizer
     with replaced_folder(context.stage_folder(name)) as folder:
-        model_file = train_vocabulary(
-            read_texts(text_file(context, "target", "train")),
-            read_texts(source) if source.exists() else [],
-            cfg.tokenizer,
-            specials,
-            cfg.seed,
-            folder,
-        )
-        kind = model_type(context.base, cfg.model)
-        new = export_fast(model_file, base, specials, base.model_max_length, folder, kind)
+        built = mode_of(cfg).build(base, folder)
+        new, coder = built.tokenizer, built.coder
+        if built.old_ids is not None:
+            np.save(folder / "ids.npy", np.asarray(built.old_ids, dtype=np.int64))
         (folder / "shards").mkdir()
         shards = {
-            text: encode_shards(
-                read_texts(text_file(context, text, "train")),
-                model_file,
-                folder / "shards" / text,
-                cfg.tokenizer.threads,
-                new if cfg.tokenizer.special_strings == "tokens" else None,
+            text: write_shards(
+                read_texts(text_file(context, text, "train")), coder, folder / "shards" / text
             )
             for text in training_texts(cfg)
         }
         texts = heldout(context, "target", "tune")
-        old_ids, new_ids = (encoder(each, cfg.tokenizer.special_strings) for each in (base, new))
+        special = cfg.tokenizer.special_strings
+        old_ids, new_ids = (encoder(each, special) for each in (old, new))
         measures = compare(old_ids, new_ids, texts, new.decode)
     line = (
         f"{len(new):,} tokens; tokens per word {measures['old']['tokens_per_word']:.2f} -> "
@@ -55,10 +49,28 @@ def run(context: Context, name: str) -> dict[str, Any]:
     )
     return {
         "vocab_size": len(new),
-        "old_vocab_size": len(base),
+        "old_vocab_size": len(old),
+        "rows": coder.size,
         **measures,
         **asdict(shards["target"]),
         "replayed": asdict(shards["source"]) if "source" in shards else None,
         "texts": {text: asdict(counts) for text, counts in shards.items()},
         "line": line,
     }
+
+
+def base_vocabulary(context: Context) -> Base:
+    """Return what a vocabulary mode starts from."""
+
+    def texts(language: str) -> Iterable[str]:
+        file = text_file(context, language, "train")
+        return read_texts(file) if file.exists() else []
+
+    settings = context.cfg.model
+    return Base(
+        cfg=context.cfg,
+        path=context.base,
+        tokenizer=load_tokenizer(context.base, settings),
+        rows=embedding_rows(context.base, settings),
+        texts=texts,
+    )

@@ -16,7 +16,7 @@ from hpc_llm.stages.reader import TrainingText
 from hpc_llm.stages.training import train_stage, training_result
 from hpc_llm.surgery.merge import save_adapter
 from hpc_llm.surgery.shards import StoredWeights
-from hpc_llm.tokenizer.unigram import MODEL_NAME
+from hpc_llm.tokenizer.files import vocabulary_file
 from hpc_llm.training.checkpoints.branches import keep_branches
 from hpc_llm.training.checkpoints.folder import drop_all_but_best
 from hpc_llm.training.spec import StageSpec, TrainedStage
@@ -53,7 +53,7 @@ def starting_point(context: Context, stage: str) -> tuple[PreTrainedModel, Train
     if cfg.cache:
         entry = SharedCache.of(cfg.runs_dir).entry(context.stage("tokenizer"))
         shared = entry.path / "rows"
-    return model, TrainingText(vocabulary=folder / MODEL_NAME, shares=shares, shared=shared)
+    return model, TrainingText(vocabulary=vocabulary_file(folder), shares=shares, shared=shared)
 
 
 def _write_adapter(context: Context, folder: Path, trained: TrainedStage, spec: StageSpec) -> None:

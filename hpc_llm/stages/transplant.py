@@ -1,4 +1,7 @@
-"""Stage `transplant`: replace the vocabulary; embeddings of shared tokens are kept."""
+"""Stage `transplant`: give the model the new vocabulary; shared tokens keep their rows.
+
+With `transplant.mode=keep` the model is that of the base, bit by bit.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -11,13 +14,14 @@ from transformers import PreTrainedModel
 from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import replaced_folder
 from hpc_llm.stages.assemble import load_base
-from hpc_llm.stages.from_files import open_base
+from hpc_llm.stages.from_files import open_base, tokenizer_to_save
 from hpc_llm.surgery.loading import DTYPES, load_tokenizer
 from hpc_llm.surgery.merge import save_model
 from hpc_llm.surgery.outline import NotStreamed, Outline
 from hpc_llm.surgery.positions import stretch_positions
 from hpc_llm.tokenizer.encode import open_shards
 from hpc_llm.vocabulary.donors import Donor, donor_of
+from hpc_llm.vocabulary.modes import mode_of
 from hpc_llm.vocabulary.transplant import transplant
 
 __all__ = ["run"]
@@ -46,21 +50,31 @@ def _write(
     """Write the model with the new vocabulary; return what `transplant` returns."""
     cfg = context.cfg
     model = base.model if isinstance(base, Outline) else base
-    old = load_tokenizer(context.base, cfg.model)
-    new = load_tokenizer(context.stage_folder("tokenizer"), cfg.model)
     if cfg.model.rope_scaling:
         stretch_positions(model.config, cfg.model.rope_scaling)
-    vectors = donor_vectors(context, len(new))
-    done = transplant(model, old, new, cfg.transplant, cfg.seed, vectors)
+    done = _transplant(context, model) if mode_of(cfg).changes else ({}, [])
+    tokenizer = tokenizer_to_save(context)
     if isinstance(base, Outline):
-        base.save(new, folder)
+        base.save(tokenizer, folder)
     else:
-        save_model(base, new, folder, DTYPES[cfg.train.precision])
+        save_model(base, tokenizer, folder, DTYPES[cfg.train.precision])
     return done
+
+
+def _transplant(context: Context, model: PreTrainedModel) -> tuple[dict[str, Any], list[int]]:
+    """Replace the vocabulary of `model`; return what `transplant` returns."""
+    cfg, folder = context.cfg, context.stage_folder("tokenizer")
+    old, new = load_tokenizer(context.base, cfg.model), load_tokenizer(folder, cfg.model)
+    file = folder / "ids.npy"
+    old_ids = np.load(file).tolist() if file.exists() else None
+    vectors = donor_vectors(context, len(new) if old_ids is None else len(old_ids))
+    return transplant(model, old, new, cfg.transplant, cfg.seed, vectors, old_ids=old_ids)
 
 
 def _line(counts: Mapping[str, Any]) -> str:
     """Return the line of the log: rows by source, and the fit, of each side."""
+    if not counts:
+        return "the base model, unchanged"
     line = (
         f"{counts['rows']:,} rows: {counts['copied']:,} copied, {counts['special']} special, "
         f"{counts['new']:,} new"

@@ -14,15 +14,12 @@ from hpc_llm.errors import UserError
 from hpc_llm.surgery.families import check_family
 from hpc_llm.surgery.headers import tensors_of
 from hpc_llm.surgery.hub import cached_folder, names_hub_id
+from hpc_llm.tokenizer.files import VOCABULARIES
 
 __all__ = ["check_base", "check_model_folder", "linear_names", "tensor_shapes"]
 
 KEY = "model.path"
 AGAIN = "copy or download the model again"
-TOKENIZERS = (
-    *("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
-    *("vocab.json", "vocab.txt", "vocab.model"),
-)
 
 SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -65,8 +62,8 @@ def check_base(path: str, revision: str | None = None) -> Shapes:
         return {}
     config = read_config(folder / "config.json")
     _check_config(config, path)
-    if not any((folder / name).is_file() for name in TOKENIZERS):
-        rule = f"has no tokenizer: none of {', '.join(TOKENIZERS)}"
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        rule = f"has no tokenizer: none of {', '.join(VOCABULARIES)}"
         raise UserError(KEY, path, rule, "copy the files of its tokenizer into it")
     _check_tokenizer(folder / "tokenizer.json")
     shapes = tensor_shapes(folder)

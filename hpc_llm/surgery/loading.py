@@ -40,6 +40,7 @@ __all__ = [
     "DTYPES",
     "apply_weights",
     "build_model",
+    "embedding_rows",
     "end_division",
     "full_shape",
     "gathered",
@@ -145,9 +146,7 @@ def load_model(
     check_model_folder(str(path))
     check_model_files(str(path), settings, fetch=True)
     with _readable(path):
-        config = AutoConfig.from_pretrained(
-            path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
-        )
+        config = _config(path, settings)
         attention = _attention(config, settings.attention)
         with _divided(division):
             model, found = AutoModelForCausalLM.from_pretrained(
@@ -286,8 +285,16 @@ def apply_weights(model: torch.nn.Module, folders: Iterable[Path]) -> None:
 
 def model_type(path: str | Path, settings: ModelSettings) -> str:
     """Return the model type (llama, qwen2, ...) from the configuration."""
+    return str(_config(path, settings).model_type)
+
+
+def embedding_rows(path: str | Path, settings: ModelSettings) -> int:
+    """Return the rows of the embeddings, padding included, from the configuration."""
+    return int(_config(path, settings).get_text_config().vocab_size)
+
+
+def _config(path: str | Path, settings: ModelSettings) -> PreTrainedConfig:
     with _readable(path):
-        config = AutoConfig.from_pretrained(
+        return AutoConfig.from_pretrained(
             path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
         )
-    return str(config.model_type)

@@ -15,6 +15,7 @@ from hpc_llm.surgery.adapters import adapted_weight, mergeable_layers
 from hpc_llm.surgery.loading import gathered
 from hpc_llm.surgery.portable import make_portable
 from hpc_llm.surgery.shards import SHARD_BYTES
+from hpc_llm.tokenizer.files import copy_tokenizer
 
 __all__ = ["attach_adapter", "merge_adapter", "merged_weight", "save_adapter", "save_model"]
 
@@ -105,17 +106,23 @@ def merged_weight(weight: torch.Tensor, phi: float, delta: torch.Tensor) -> torc
 
 def save_model(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | Path,
     folder: Path,
     precision: torch.dtype,
     *,
     without_weights: bool = False,
 ) -> None:
-    """Write a model folder for transformers: safetensors shards, configuration, tokenizer."""
+    """Write a model folder for transformers: safetensors shards, configuration, tokenizer.
+
+    The files of a tokenizer given by its folder are copied unchanged.
+    """
     model.to(precision)
     model.config.use_cache = True
     state: dict[str, torch.Tensor] | None = {} if without_weights else None
     model.save_pretrained(folder, state_dict=state, max_shard_size=SHARD_BYTES)
     model.config.use_cache = False
-    tokenizer.save_pretrained(folder)
+    if not isinstance(tokenizer, Path):
+        tokenizer.save_pretrained(folder)
     make_portable(folder)
+    if isinstance(tokenizer, Path):
+        copy_tokenizer(tokenizer, folder)

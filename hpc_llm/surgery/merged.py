@@ -34,7 +34,10 @@ class Change:
 
 
 def save_merged(
-    outline: Outline, changes: Sequence[Change], tokenizer: PreTrainedTokenizerBase, folder: Path
+    outline: Outline,
+    changes: Sequence[Change],
+    tokenizer: PreTrainedTokenizerBase | Path,
+    folder: Path,
 ) -> None:
     """Write the model after `changes` as a model folder.
 

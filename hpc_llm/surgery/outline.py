@@ -69,7 +69,10 @@ class Outline:
         return self.stored[name].to(self.types[name])
 
     def save(
-        self, tokenizer: PreTrainedTokenizerBase, folder: Path, tensor_of: TensorOf | None = None
+        self,
+        tokenizer: PreTrainedTokenizerBase | Path,
+        folder: Path,
+        tensor_of: TensorOf | None = None,
     ) -> None:
         """Write a model folder as `save_model` does, with the tensors still on disk.
 

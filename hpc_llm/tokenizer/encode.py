@@ -2,30 +2,26 @@
 
 `PREFIX.bin` holds the ids, `PREFIX.idx` the offsets of the documents, `PREFIX.bytes.npy` the UTF-8
 bytes of each document (for bits per byte and tokens per byte), `PREFIX.json` the vocabulary and
-checksums (see `shard_files`). One entry is one document: BOS, ids, EOS. Sentencepiece encodes,
-several times as fast as the transformers tokenizer, with the same ids.
+checksums (see `shard_files`). One entry is one document: BOS, ids, EOS (see `coder`).
 """
 
 import contextlib
 import io
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hpc_llm.errors import UserError
-from hpc_llm.tokenizer.sample import as_sentencepiece, chunks_of
+from hpc_llm.tokenizer.coder import Coder, sentencepiece_coder
 from hpc_llm.tokenizer.shard_files import ENDINGS, describe_shards, part
-from hpc_llm.tokenizer.specials import ONE_PIECE
-from hpc_llm.tokenizer.text import Encode, special_strings, text_encoder
 
-__all__ = ["ShardCounts", "encode_shards", "frame_ids", "open_shards"]
+__all__ = ["ShardCounts", "encode_shards", "open_shards", "write_shards"]
 
 BATCH_DOCUMENTS = 2_000
+BATCH_CHARACTERS = 4_000_000
 SMALL_VOCABULARY = 65_500  # below it an id fits uint16; the bound that DeepSpeed and Megatron use
 
 
@@ -41,56 +37,57 @@ class ShardCounts:
     """UTF-8 bytes of the text."""
 
 
-def frame_ids(processor: Any) -> tuple[int, int]:
-    """Return the ids (BOS, EOS) around a document; without a BOS token, EOS is used for both.
+def write_shards(texts: Iterable[str], coder: Coder, prefix: Path) -> ShardCounts:
+    """Write `texts` as token shards at `prefix`, in their order; replace existing shards.
 
-    Sentencepiece reports -1 for a role that is a piece of text: that piece is looked up.
+    Ids take two bytes each for vocabularies below 65,500 tokens, else four. Raises `UserError`
+    when there is no text. `PREFIX.json` is moved into place last and marks complete shards.
     """
-    from sentencepiece import sentencepiece_model_pb2
-
-    model = sentencepiece_model_pb2.ModelProto.FromString(processor.serialized_model_proto())
-    pieces = (model.trainer_spec.bos_piece, model.trainer_spec.eos_piece)
-    bos, eos = (
-        processor.piece_to_id(piece) if index < 0 and ONE_PIECE.fullmatch(piece) else index
-        for index, piece in zip((processor.bos_id(), processor.eos_id()), pieces, strict=True)
+    from deepspeed.runtime.data_pipeline.data_sampling.indexed_dataset import (
+        MMapIndexedDatasetBuilder,
     )
-    return (eos if bos < 0 else bos), eos
+
+    dtype = np.uint16 if coder.size < SMALL_VOCABULARY else np.int32
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    temporary = {ending: part(prefix, f"{ending}.tmp") for ending in (*ENDINGS, ".json")}
+    try:
+        builder = MMapIndexedDatasetBuilder(str(temporary[".bin"]), dtype=dtype)
+        sizes: list[int] = []
+        tokens = 0
+        for batch in _batches(texts):
+            for ids in coder.encode(batch):
+                builder.add_item_numpy(np.array([*coder.front, *ids, *coder.end], dtype=dtype))
+                builder.end_document()
+                tokens += len(coder.front) + len(ids) + len(coder.end)
+            sizes += [len(text.encode()) for text in batch]
+        if not sizes:
+            rule = "there is no text to encode"
+            raise UserError(str(prefix), None, rule, "provide at least one document")
+        builder.finalize(str(temporary[".idx"]))
+        with temporary[".bytes.npy"].open("wb") as handle:
+            np.save(handle, np.array(sizes, dtype=np.int32))
+        describe_shards(temporary, coder.file, coder.size, temporary[".json"])
+        part(prefix, ".json").unlink(missing_ok=True)
+        for ending, path in temporary.items():
+            path.replace(part(prefix, ending))
+    finally:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+    return ShardCounts(documents=len(sizes), tokens=tokens, bytes=sum(sizes))
 
 
-def _encode_batch(processor: Any, texts: list[str], threads: int) -> Iterator[list[int]]:
-    """Yield the ids of each text, special strings as letters; long texts are encoded in chunks.
-
-    Sentencepiece sums scores in 32-bit floats, which are exact only up to 65,536 (see
-    `unigram.SCORE_STEPS`): some tens of thousands of characters. Chunks give the same ids.
-    """
-    chunks = [list(chunks_of(as_sentencepiece(text))) for text in texts]
-    encoded = iter(processor.encode([c for parts in chunks for c in parts], num_threads=threads))
-    for parts in chunks:
-        yield [token for ids in islice(encoded, len(parts)) for token in ids]
-
-
-def _encoder(processor: Any, threads: int, fast: Any | None) -> Encode:
-    """Return the function from texts to ids; with `fast`, special strings become its tokens."""
-
-    def letters(texts: list[str]) -> list[list[int]]:
-        return list(_encode_batch(processor, texts, threads))
-
-    if fast is None:
-        return letters
-    tokens, search = text_encoder(fast, "tokens"), _search(special_strings(fast))
-
-    def encode(texts: list[str]) -> list[list[int]]:
-        found = [search(text) is not None for text in texts]
-        with_tokens = iter(tokens([text for text, has in zip(texts, found, strict=True) if has]))
-        plain = iter(letters([text for text, has in zip(texts, found, strict=True) if not has]))
-        return [next(with_tokens if has else plain) for has in found]
-
-    return encode
-
-
-def _search(strings: Collection[str]) -> Callable[[str], Any]:
-    """Return the search for the first of `strings` in a text."""
-    return re.compile("|".join(map(re.escape, sorted(strings))) or r"(?!)").search
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the texts in lists of at most 2,000 and about 4M characters; a longer one is alone."""
+    batch: list[str] = []
+    characters = 0
+    for text in texts:
+        if batch and (len(batch) == BATCH_DOCUMENTS or characters + len(text) > BATCH_CHARACTERS):
+            yield batch
+            batch, characters = [], 0
+        batch.append(text)
+        characters += len(text)
+    if batch:
+        yield batch
 
 
 def encode_shards(
@@ -100,49 +97,8 @@ def encode_shards(
     threads: int = 2,
     fast: Any | None = None,
 ) -> ShardCounts:
-    """Write `texts` as token shards at `prefix`, in their order; replace existing shards.
-
-    Strings of special tokens in the texts are letters; with `fast`, the exported tokenizer of the
-    vocabulary, they are its special tokens (`tokenizer.special_strings`).
-    Ids take two bytes each for vocabularies below 65,500 tokens, else four. Raises `UserError`
-    when there is no text. `PREFIX.json` is moved into place last and marks complete shards.
-    """
-    import sentencepiece
-    from deepspeed.runtime.data_pipeline.data_sampling.indexed_dataset import (
-        MMapIndexedDatasetBuilder,
-    )
-
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_model))
-    bos, eos = frame_ids(processor)
-    dtype = np.uint16 if len(processor) < SMALL_VOCABULARY else np.int32
-    prefix.parent.mkdir(parents=True, exist_ok=True)
-    temporary = {ending: part(prefix, f"{ending}.tmp") for ending in (*ENDINGS, ".json")}
-    try:
-        builder = MMapIndexedDatasetBuilder(str(temporary[".bin"]), dtype=dtype)
-        sizes: list[int] = []
-        tokens = 0
-        encode = _encoder(processor, threads, fast)
-        stream = iter(texts)
-        while batch := list(islice(stream, BATCH_DOCUMENTS)):
-            for ids in encode(batch):
-                builder.add_item_numpy(np.array([bos, *ids, eos], dtype=dtype))
-                builder.end_document()
-                tokens += len(ids) + 2
-            sizes += [len(text.encode()) for text in batch]
-        if not sizes:
-            rule = "there is no text to encode"
-            raise UserError(str(prefix), None, rule, "provide at least one document")
-        builder.finalize(str(temporary[".idx"]))
-        with temporary[".bytes.npy"].open("wb") as handle:
-            np.save(handle, np.array(sizes, dtype=np.int32))
-        describe_shards(temporary, sentencepiece_model, len(processor), temporary[".json"])
-        part(prefix, ".json").unlink(missing_ok=True)
-        for ending, path in temporary.items():
-            path.replace(part(prefix, ending))
-    finally:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)
-    return ShardCounts(documents=len(sizes), tokens=tokens, bytes=sum(sizes))
+    """Write `texts` as token shards of a sentencepiece vocabulary (see `sentencepiece_coder`)."""
+    return write_shards(texts, sentencepiece_coder(sentencepiece_model, threads, fast), prefix)
 
 
 def open_shards(prefix: Path) -> Any:

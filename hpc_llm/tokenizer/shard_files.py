@@ -25,20 +25,18 @@ class _Description:
     pieces: int
     """Size of the vocabulary."""
     vocabulary: str
-    """Fingerprint of the sentencepiece model."""
+    """Fingerprint of the vocabulary file."""
     sizes: dict[str, int]
     """Bytes of the files, by their extension."""
     data: str
     """Fingerprint of the files' content."""
 
 
-def describe_shards(
-    files: dict[str, Path], sentencepiece_model: Path, pieces: int, target: Path
-) -> None:
+def describe_shards(files: dict[str, Path], vocabulary: Path, pieces: int, target: Path) -> None:
     """Write the description of a shard's `files` (by extension) to `target`."""
     description = _Description(
         pieces=pieces,
-        vocabulary=fingerprint_path(sentencepiece_model),
+        vocabulary=fingerprint_path(vocabulary),
         sizes={ending: files[ending].stat().st_size for ending in ENDINGS},
         data=_data_fingerprint(files),
     )
@@ -49,11 +47,11 @@ def _data_fingerprint(files: dict[str, Path]) -> str:
     return fingerprint([fingerprint_path(files[ending], times=False) for ending in ENDINGS])
 
 
-def check_shards(prefix: Path, sentencepiece_model: Path, rows: int) -> str:
+def check_shards(prefix: Path, vocabulary: Path, rows: int) -> str:
     """Return the fingerprint of the shards at `prefix`, for a model with `rows` embeddings.
 
     Raises `UserError` where they are incomplete, have changed, or were encoded with another
-    vocabulary than `sentencepiece_model`, or one of more tokens than the model has embeddings.
+    vocabulary than `vocabulary`, or one of more tokens than the model has embeddings.
     """
     fix = f"remove {prefix.parent} and run hpc-llm adapt again to re-encode the text"
     try:
@@ -69,11 +67,8 @@ def check_shards(prefix: Path, sentencepiece_model: Path, rows: int) -> str:
     if _data_fingerprint(files) != known.data:
         rule = "the shards have changed since the text was encoded"
         raise UserError(str(prefix), None, rule, fix)
-    if fingerprint_path(sentencepiece_model) != known.vocabulary:
-        rule = (
-            f"was encoded with another vocabulary ({known.pieces:,} tokens) than "
-            f"{sentencepiece_model}"
-        )
+    if fingerprint_path(vocabulary) != known.vocabulary:
+        rule = f"was encoded with another vocabulary ({known.pieces:,} tokens) than {vocabulary}"
         raise UserError(str(prefix), None, rule, fix)
     if known.pieces > rows:
         rule = (

@@ -4,6 +4,7 @@ index.
 Special tokens match by role (bos, eos, unk, pad), then by string; other tokens by surface.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -42,48 +43,55 @@ def match_rows(
     settings: TransplantSettings,
     seed: int,
     vocab_o: int | None = None,
+    old_ids: Sequence[int] | None = None,
 ) -> tuple[NewTokens, RowCounts]:
     """Match the vocabulary of `new` with that of `old`.
 
     Returns the new tokens (including the anchors) and the counts; `settings` and `seed` are for
     their initialisation. `vocab_o` is the number of old rows: old tokens with larger ids (a pad
     token that was added without resizing the model) have no embedding and match nothing. None: all
-    have one.
+    have one. `old_ids` are the old ids by new row, -1 for new tokens; None: they are matched.
     """
     rows = max(old.get_vocab().values()) + 1 if vocab_o is None else vocab_o
-    known = _by_surface(old, rows)
-    roles = _special_rows(old, new, rows)
     encode = text_encoder(old, rows=rows)
-    anchors, ids, pieces = [], [], []
     found = surfaces(new)
-    for index, surface in enumerate(found):
-        source = roles.get(index, surface and _namesake(surface, known))
-        if source is not None:
-            anchors.append((index, source))
-        else:
-            ids.append(index)
-            pieces.append(pieces_of(surface.text, old, encode) if surface is not None else [])
-    special = sum(index in roles for index, _ in anchors)
+    if old_ids is None:
+        roles = _special_rows(old, new, rows)
+        sources = _matched(found, _by_surface(old, rows)) | roles
+        special = frozenset(roles)
+    else:
+        found = [*found, *[None] * (len(old_ids) - len(found))]
+        sources = {i: source for i, source in enumerate(old_ids) if source >= 0}
+        special = frozenset(new.all_special_ids) & sources.keys()
+    ids = [i for i in range(len(found)) if i not in sources]
+    texts = [found[i] for i in ids]
+    pieces = [[] if text is None else pieces_of(text.text, old, encode) for text in texts]
     counts = RowCounts(
         len(found),
-        special,
-        len(anchors) - special,
+        len(special),
+        len(sources) - len(special),
         new=len(ids),
-        unspelled=sum(not old_ids for old_ids in pieces),
+        unspelled=sum(not spelling for spelling in pieces),
         without_row=sum(index >= rows for index in old.get_vocab().values()),
     )
     tokens = NewTokens(
         ids=ids,
         pieces=pieces,
-        anchors=anchors,
+        anchors=sorted(sources.items()),
         size=len(found),
         seed=seed,
         settings=settings,
-        special=frozenset(roles),
+        special=special,
         spaces=_spaces(old, rows),
         surfaces=[surface and surface.text for surface in found],
     )
     return tokens, counts
+
+
+def _matched(found: Sequence[Surface | None], known: dict[Surface, int]) -> dict[int, int]:
+    """Map the new ids of surfaces that the old vocabulary has to the old ids."""
+    pairs = ((i, _namesake(surface, known)) for i, surface in enumerate(found) if surface)
+    return {i: source for i, source in pairs if source is not None}
 
 
 def _spaces(tokenizer: PreTrainedTokenizerBase, rows: int) -> frozenset[int]:

@@ -5,7 +5,7 @@ rows, all others are initialised (`initial`). Input embedding and LM head may us
 initialisations.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -24,17 +24,20 @@ from hpc_llm.vocabulary.token_ids import move_token_ids
 __all__ = ["transplant"]
 
 
-def transplant(
+def transplant(  # noqa: PLR0913 (the public form of the room)
     model: PreTrainedModel,
     old: PreTrainedTokenizerBase,
     new: PreTrainedTokenizerBase,
     settings: TransplantSettings,
     seed: int,
     vectors: Callable[[int], Donor] | None = None,
+    *,
+    old_ids: Sequence[int] | None = None,
 ) -> tuple[dict[str, Any], list[int]]:
     """Replace the vocabulary of `model`, that of `old`, by that of `new`.
 
     `vectors` returns a donor's vectors of the new tokens, for the initialisations that need them.
+    `old_ids` are the ids in `old` by new row, -1 for new tokens; None: tokens match by their text.
 
     Returns the entries of the record (counts, and a report for each side) and the ids that `old`
     did not have. Replaces the input embedding and, unless tied, the LM head (and its bias, always
@@ -52,7 +55,7 @@ def transplant(
             f"use transplant.output={settings.input}",
         )
     rows = model.get_input_embeddings().weight.shape[0]
-    tokens, counts = match_rows(old, new, settings, seed, rows)
+    tokens, counts = match_rows(old, new, settings, seed, rows, old_ids)
     tokens = replace(tokens, vectors=vectors)
     sides = _replace_rows(model, tokens, tied)
     configs = {"config": model.config, "generation_config": model.generation_config}

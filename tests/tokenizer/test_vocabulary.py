@@ -9,7 +9,8 @@ from sentencepiece import SentencePieceProcessor
 
 from hpc_llm.settings import TokenizerSettings
 from hpc_llm.tokenizer import SpecialTokens, export_fast, text_encoder, train_vocabulary
-from hpc_llm.tokenizer.encode import encode_shards, frame_ids, open_shards
+from hpc_llm.tokenizer.coder import frame_ids
+from hpc_llm.tokenizer.encode import encode_shards, open_shards
 from hpc_llm.tokenizer.sample import chunks_of, draw
 from hpc_llm.tokenizer.specials import ONE_PIECE
 
