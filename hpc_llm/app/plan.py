@@ -55,7 +55,19 @@ def _answer(overrides: list[str], show_config: bool) -> tuple[PlanAnswer, str]:
     if show_config:
         return PlanAnswer(text=config.as_yaml(composed), can_run=True), "table"
     cfg = config.typed(composed)
-    return plan_answer(cfg, adapted_rows, _jobs(cfg, "adapt", None)), cfg.plan.format
+    verb = "adapt" if cfg.compose is None else "compose"
+    return _plan(cfg, _jobs(cfg, verb, None)), cfg.plan.format
+
+
+def _plan(cfg: RunConfig, jobs: Sequence[PlanJob]) -> PlanAnswer:
+    """Return the plan of a recipe, or of a composition, which trains nothing."""
+    if cfg.compose is None:
+        return plan_answer(cfg, adapted_rows, jobs)
+    from hpc_llm.ensembles import composition
+    from hpc_llm.planning.composition import composition_text
+
+    composition(cfg.compose.kind).check(cfg.compose, cfg)
+    return PlanAnswer(text=composition_text(cfg) + jobs_text(jobs), can_run=True)
 
 
 def print_plan(cfg: RunConfig, verb: str, names: list[str] | None) -> int:
@@ -67,7 +79,7 @@ def print_plan(cfg: RunConfig, verb: str, names: list[str] | None) -> int:
 
     todo = unfinished(RunFolder(cfg.folder), choose(pipeline(cfg), names), verb)
     jobs = _jobs(cfg, verb, [stage.name for stage in todo], whole=names is None)
-    answer = plan_answer(cfg, adapted_rows, jobs)
+    answer = _plan(cfg, jobs)
     print(answer.text, end="")
     return _code([answer])
 
@@ -89,9 +101,7 @@ def print_plan_of_sweep(
         else []
         for words in trials
     }
-    answers = {
-        words: plan_answer(one, adapted_rows, of_each[words]) for words, one in trials.items()
-    }
+    answers = {words: _plan(one, of_each[words]) for words, one in trials.items()}
     print(join_plans(_texts(answers), cfg.plan.format), end="")
     if cfg.plan.format != "json":
         print(jobs_text(list(jobs.values()), "array"), end="")

@@ -11,7 +11,7 @@ from hpc_llm.app.heap import join_freed_blocks
 from hpc_llm.app.run_folders import is_to_be_submitted, open_folder
 from hpc_llm.distributed import Ranks, detect_ranks, join_network, set_up_console
 from hpc_llm.errors import EXIT_FAILED, UserError
-from hpc_llm.rundir import RunFolder
+from hpc_llm.rundir import RunFolder, conf_files
 from hpc_llm.settings import RunConfig
 
 __all__ = ["run_recipe"]
@@ -20,6 +20,7 @@ __all__ = ["run_recipe"]
 # second busy program on the same cores makes training 28 times slower, with this value 6 times; on
 # idle cores it costs 3 % (2 threads, 2 cores, sequences of 512 tokens). Read at import of torch.
 SPIN_COUNT = "10000"
+COMPOSING = ("compose", "corpus", "evaluate")  # verbs with a stage of a composition
 
 
 def run_recipe(arguments: Arguments) -> int:
@@ -42,6 +43,7 @@ def run_recipe(arguments: Arguments) -> int:
         cfg = config.typed(composed)
         if arguments.verb in ("adapt", "train") and cfg.rerun.step is None:
             config.refuse_laptop_defaults(arguments.overrides, cfg, os.environ)
+    _check_verb(cfg, str(arguments.verb))
     ranks = join_network(ranks, cfg.cluster.address_suffix, cfg.cluster.environment, os.environ)
     if arguments.verb == "train" and cfg.rerun.step is not None:
         return _rerun(cfg, ranks)
@@ -54,6 +56,18 @@ def run_recipe(arguments: Arguments) -> int:
 
         return submit_verb(cfg, ranks, str(arguments.verb), arguments.stages)
     return _run(cfg, ranks, str(arguments.verb), arguments.stages)
+
+
+def _check_verb(cfg: RunConfig, verb: str) -> None:
+    """Raise `UserError` for a verb without stages: those of a composition are not of a recipe."""
+    if cfg.compose is None and verb == "compose":
+        names = ", ".join(f"compose={name}" for name in conf_files("compose"))
+        raise UserError(
+            "compose", "null", "nothing is chosen to be composed", f"add one of {names}"
+        )
+    if cfg.compose is not None and verb not in COMPOSING:
+        rule = f"hpc-llm {verb} runs a recipe"
+        raise UserError("compose", cfg.compose.kind, rule, f"use hpc-llm {' or '.join(COMPOSING)}")
 
 
 def _run(cfg: RunConfig, ranks: Ranks, verb: str, names: list[str] | None) -> int:

@@ -141,7 +141,7 @@ def _as_trial(cfg: RunConfig, sweep: Sweep, number: int) -> RunConfig:
 
 
 def _planned(trial: Trial, cfg: RunConfig, arguments: Arguments) -> PlannedTrial:
-    from hpc_llm.pipeline import check_start, choose, pipeline, unfinished
+    from hpc_llm.pipeline import check_start, choose, pipeline, unfinished, wanted
 
     verb, folder = str(arguments.verb), RunFolder(cfg.folder)
     ranks = cfg.launch.processes
@@ -154,7 +154,7 @@ def _planned(trial: Trial, cfg: RunConfig, arguments: Arguments) -> PlannedTrial
         check_start(cfg, folder, stages, due, ranks)
     except UserError as error:
         raise _of_trial(trial.values, error) from error
-    own = {stage.name: stage.fingerprint for stage in chosen if verb in ("adapt", stage.verb)}
+    own = {stage.name: stage.fingerprint for stage in wanted(chosen, verb)}
     return PlannedTrial(
         trial=replace(trial, stages=own), cfg=cfg, due=tuple(stage.name for stage in due)
     )

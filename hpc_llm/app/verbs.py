@@ -60,6 +60,14 @@ VERBS: dict[str, Verb] = {
         AGAIN,
         "recipe:run_recipe",
     ),
+    "compose": Verb(
+        "make a model of others, without training: an instruct model with an adapted vocabulary",
+        "hpc-llm compose compose=lep compose.base=BASE compose.instruct=INSTRUCT "
+        "compose.adapted=runs/NAME run=NAME\n"
+        "compose=chat_vector adds the difference of INSTRUCT and BASE to the adapted model.\n"
+        "With corpus.target and corpus.source INSTRUCT and the result are evaluated.\n" + AGAIN,
+        "recipe:run_recipe",
+    ),
     "evaluate": Verb(
         "evaluate the model after every stage: bits per byte, forgetting",
         AGAIN,

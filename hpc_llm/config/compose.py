@@ -21,7 +21,7 @@ from yaml import YAMLError
 
 from hpc_llm.config.launchers import as_launch
 from hpc_llm.config.old_names import new_form, refuse_old_names
-from hpc_llm.config.stages import as_written, recipe_name, typed_stages
+from hpc_llm.config.stages import as_written, recipe_name, typed_compose, typed_stages
 from hpc_llm.config.suggest import OPEN_ENDED, explain, refuse_groups, refuse_hydra, wrong_value
 from hpc_llm.config.words import holds_list, in_hydra_syntax, parse_override
 from hpc_llm.errors import UserError
@@ -50,7 +50,7 @@ ELSEWHERE = (
     "rerun",
     "preflight",
 )  # settings that do not change a result
-EXAMPLE_KEYS = ("model", "corpus", "experiment", "recipe")
+EXAMPLE_KEYS = ("model", "corpus", "experiment", "recipe", "compose")
 OPEN_STAGE = re.compile(r"stages\.[^.]+\.(schedule|text)\.")  # mappings of a stage that take keys
 
 
@@ -99,19 +99,20 @@ def _search_path() -> list[str]:
 
 
 def _stage_keys(parsed: list[Override]) -> list[str]:
-    """Return the settings of the stages that the recipe and the chosen methods compose."""
+    """Return the settings of the recipe's stages, of the chosen methods and of the composition."""
     groups = [
         o.input_line or ""
         for o in parsed
-        if "recipe" in o.key_or_group or "@" in o.get_key_element()
+        if o.key_or_group in ("recipe", "compose") or "@" in o.get_key_element()
     ]
     try:
         config = hydra_compose("config", [*_search_path(), *groups])
     except (HydraException, OmegaConfBaseException):
         return []
-    return [
+    stages = [
         f"stages.{name}.{key}" for name, stage in (config.stages or {}).items() for key in stage
     ]
+    return [*stages, *(f"compose.{key}" for key in config.compose or {})]
 
 
 def _through_schema(config: DictConfig) -> DictConfig:
@@ -141,9 +142,10 @@ def _typed(config: DictConfig) -> RunConfig:
     assert isinstance(plain, dict)
     refuse_secrets(flat({str(key): value for key, value in plain.items()}))
     stages = typed_stages(plain.pop("stages", None) or {})
+    made = typed_compose(plain.pop("compose", None))
     schema = OmegaConf.merge(OmegaConf.structured(RunConfig), plain)
     assert isinstance(schema, DictConfig)
-    schema.stages = stages
+    schema.stages, schema.compose = stages, made
     value = OmegaConf.to_object(schema)
     assert isinstance(value, RunConfig)
     check_mode(value)

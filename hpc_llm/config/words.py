@@ -8,6 +8,7 @@ keep their meaning in Hydra. A value that is no text is left to Hydra.
 
 import re
 import types
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, Union, get_args, get_origin
 
@@ -16,6 +17,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, Quote
 from hydra.errors import HydraException
 
 from hpc_llm.config.suggest import known_keys, nearest
+from hpc_llm.ensembles import ensemble_names, settings_of
 from hpc_llm.errors import UserError
 from hpc_llm.methods import describe, method_names
 from hpc_llm.rundir import conf_files
@@ -94,9 +96,11 @@ def _parsed(line: str) -> Override | None:
 def declared_type(key: str) -> Any:
     """Return the declared type of a dotted key: `Any` below an open mapping, None: no such key.
 
-    The fields of a stage are those of all methods.
+    The fields of a stage are those of all methods, those of `compose` of all compositions.
     """
     parts = key.split(".")
+    if parts[0] == "compose" and len(parts) > 1:
+        return _below(_compose_types(tuple(ensemble_names())).get(parts[1]), parts[2:])
     if parts[0] == "stages" and len(parts) > 2:
         field = "from_stage" if parts[2] == "from" else parts[2]
         return _below(_stage_types(tuple(method_names())).get(field), parts[3:])
@@ -124,12 +128,23 @@ def _below(kind: Any, parts: list[str]) -> Any:
 @cache
 def _stage_types(methods: tuple[str, ...]) -> dict[str, Any]:
     """Return the declared types of the settings of stages, by the names of their fields."""
+    return _union(describe(name).settings for name in methods) | {"schedule": ScheduleSettings}
+
+
+@cache
+def _compose_types(names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the declared types of the settings of compositions, by the names of their fields."""
+    return _union(settings_of(name) for name in names)
+
+
+def _union(settings: Iterable[Any]) -> dict[str, Any]:
+    """Return the types of the fields of dataclasses; None where they differ."""
     found: dict[str, Any] = {}
-    for name in methods:
-        for field in describe(name).settings.__dataclass_fields__.values():
+    for one in settings:
+        for field in getattr(one, "__dataclass_fields__", {}).values():
             same = found.setdefault(field.name, field.type) == field.type
             found[field.name] = field.type if same else None
-    return found | {"schedule": ScheduleSettings}
+    return found
 
 
 def _plain(kind: Any) -> Any:

@@ -7,22 +7,14 @@ has the sum of the ranks. Averaged weights: Wortsman et al. 2022, arXiv 2203.054
 from dataclasses import dataclass
 
 from hpc_llm.ensembles import Adapters, Combined, Loss
-from hpc_llm.ensembles._algebra import weighted_sum
-from hpc_llm.settings.checks import require_choice
+from hpc_llm.settings.compose import ComposeSettings
 
 __all__ = ["Settings", "combine"]
 
 
 @dataclass(kw_only=True)
-class Settings:
-    """Settings of the uniform average."""
-
-    kind: str
-    """The ensemble: uniform."""
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        require_choice("compose.kind", self.kind, ("uniform",))
+class Settings(ComposeSettings):
+    """Settings of the uniform average; there are none but its name."""
 
 
 def combine(adapters: Adapters, settings: Settings, loss: Loss | None = None) -> Combined:
@@ -30,5 +22,7 @@ def combine(adapters: Adapters, settings: Settings, loss: Loss | None = None) ->
 
     Raises `UserError` without adapters and for layers of different sizes.
     """
+    from hpc_llm.ensembles._algebra import weighted_sum
+
     weights = {name: 1 / len(adapters) for name in adapters}
     return Combined(layers=weighted_sum(adapters, weights), weights=weights)

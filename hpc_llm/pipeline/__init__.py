@@ -6,7 +6,7 @@ from hpc_llm.pipeline.fingerprints import Stage, choose, pipeline
 from hpc_llm.pipeline.open import open_context
 from hpc_llm.pipeline.runner import run, run_rerun
 from hpc_llm.pipeline.table import stage_names
-from hpc_llm.pipeline.todo import unfinished
+from hpc_llm.pipeline.todo import unfinished, wanted
 
 __all__ = [
     "Context",
@@ -20,4 +20,5 @@ __all__ = [
     "run_rerun",
     "stage_names",
     "unfinished",
+    "wanted",
 ]

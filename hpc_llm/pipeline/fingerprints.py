@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from hpc_llm.corpus import expand_entries
+from hpc_llm.ensembles import code_of as composition_code
+from hpc_llm.ensembles import composition, model_folder
 from hpc_llm.errors import UserError
 from hpc_llm.methods import code_of as method_code
 from hpc_llm.methods import trains
-from hpc_llm.pipeline.table import Entry, choose_names, outline, point_of, training_texts
+from hpc_llm.pipeline.table import COMPOSED, Entry, choose_names, outline, point_of, training_texts
 from hpc_llm.pipeline.tasks import check_task_points, counting_tasks, without_tasks
 from hpc_llm.rundir import fingerprint, fingerprint_path, flat
 from hpc_llm.settings import RunConfig, ScheduleSettings
@@ -68,7 +70,10 @@ def pipeline(cfg: RunConfig) -> list[Stage]:
     `UserError` if a file is missing, or if the model's weights are neither given nor created by the
     recipe.
     """
-    _check_texts(cfg)
+    if cfg.compose is None:
+        _check_texts(cfg)
+    else:
+        composition(cfg.compose.kind).check(cfg.compose, cfg)
     entries = outline(cfg)
     check_task_points(cfg, [point_of(e.name) for e in entries if e.row.module == "evaluate"])
     stages: dict[str, Stage] = {}
@@ -220,10 +225,27 @@ def _schedule(schedule: ScheduleSettings) -> dict[str, Any]:
     return {key: getattr(schedule, key) for key in counting}
 
 
+def _compose(cfg: RunConfig, point: str) -> dict[str, Any]:
+    """Return the settings of a composition, with the content of its inputs in place of paths."""
+    own = asdict(cfg.compose) | composition_code(cfg.compose.kind)
+    named = {name.removeprefix("compose."): path for name, path in cfg.compose.inputs.items()}
+    for name, path in named.items():
+        own[name] = _model_content(model_folder(f"compose.{name}", path), None)
+    return {"compose": own}
+
+
 def _evaluate(cfg: RunConfig, point: str) -> dict[str, Any]:
     special = {"special_strings": cfg.tokenizer.special_strings}
     tasks = counting_tasks(cfg.evaluation, point)
-    return {"evaluation": without_tasks(cfg.evaluation), "tokenizer": special, **tasks}
+    own = {"evaluation": without_tasks(cfg.evaluation), "tokenizer": special, **tasks}
+    if cfg.compose is None:
+        return own
+    own["train"] = {"precision": cfg.train.precision}
+    return own if point == COMPOSED else own | {"compose": {"reference": _reference(cfg)}}
+
+
+def _reference(cfg: RunConfig) -> dict[str, Any]:
+    return _model_content(model_folder("compose", cfg.compose.reference), None)
 
 
 def _correct(cfg: RunConfig, point: str) -> dict[str, Any]:
@@ -248,6 +270,7 @@ COUNTING: dict[str, Callable[[RunConfig, str], dict[str, Any]]] = {
     "transplant": _transplant,
     "pretrain": _pretrain,
     "train": _train,
+    "compose": _compose,
     "evaluate": _evaluate,
     "correct": _correct,
     "report": _report,
@@ -260,10 +283,14 @@ def _model_key(cfg: RunConfig) -> dict[str, Any]:
     if cfg.model.path is None:
         return {}
     check_model_folder(cfg.model.path)
-    folder = Path(os.path.expanduser(cfg.model.path))
+    return {"model": _model_content(cfg.model.path, cfg.model.revision)}
+
+
+def _model_content(path: str, revision: str | None) -> dict[str, Any]:
+    folder = Path(os.path.expanduser(path))
     if folder.is_dir():
-        return {"model": {"path" + CONTENT: fingerprint_path(folder)}}
-    return {"model": {"path": cfg.model.path, "revision": cfg.model.revision}}
+        return {"path" + CONTENT: fingerprint_path(folder)}
+    return {"path": path, "revision": revision}
 
 
 def _contents(entries: list[str]) -> list[str]:

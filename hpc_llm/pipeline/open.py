@@ -5,8 +5,10 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 
 from hpc_llm.distributed import Ranks, StopFlag, unreached
+from hpc_llm.ensembles import model_folder
 from hpc_llm.pipeline.account import Account
 from hpc_llm.pipeline.context import Context
 from hpc_llm.pipeline.fingerprints import Stage
@@ -60,11 +62,18 @@ def open_context(
                 events=EventLog(folder.events),
                 view=view,
                 stop_reason=lambda: flag.reason,
-                base=cfg.model.path or folder.path / f"train/{cfg.pretraining}" / "model",
+                base=_base(cfg, folder),
                 account=Account(cfg, folder.ledger, ranks, uuid.uuid4().hex[:12]),
             )
         finally:
             view.close()
+
+
+def _base(cfg: RunConfig, folder: RunFolder) -> Path | str:
+    """Return the model to which others are compared: the one to adapt, or to compose with."""
+    if cfg.compose is not None and cfg.compose.reference is not None:
+        return model_folder("compose", cfg.compose.reference)
+    return cfg.model.path or folder.path / f"train/{cfg.pretraining}" / "model"
 
 
 def _note_request(folder: RunFolder) -> Callable[[str], None]:

@@ -13,9 +13,12 @@ from hpc_llm.settings import RunConfig
 from hpc_llm.training.checkpoints.branches import branch_marker
 from hpc_llm.vocabulary.modes import mode_of
 
-__all__ = ["ROWS", "Entry", "Row", "choose_names", "outline", "point_of", "stage_names"]
+__all__ = ["COMPOSED", "ROWS", "Entry", "Row", "choose_names", "outline", "point_of", "stage_names"]
 
 
+COMPOSED = "composed"
+"""The point of a run after its composition."""
+TRAINING_TEXT = "corpus/target/train.jsonl"
 CARD = "model/README.md"  # written by the report, after the stage that writes model/
 
 
@@ -50,6 +53,7 @@ ROWS = {
     "train": Row(module="train", verb="train", part="train", all_ranks=True),
     "measure_start": Row(module="evaluate", verb="evaluate", part="transplant", all_ranks=True),
     "evaluate": Row(module="evaluate", verb="evaluate", part="result", all_ranks=True),
+    "compose": Row(module="compose", verb="compose", part="transplant"),
     "correct": Row(module="correct", verb="correct", part="result", all_ranks=True, shared=False),
     "report": Row(module="report", verb="report", part="result", light=True, shared=False),
 }
@@ -71,7 +75,39 @@ class Entry:
 
 
 def outline(cfg: RunConfig) -> list[Entry]:
-    """Return the stages of `cfg` in order, without reading its files."""
+    """Return the stages of `cfg` in order, without reading its files.
+
+    Those of its composition, or else of its recipe.
+    """
+    return _recipe(cfg) if cfg.compose is None else _composition(cfg)
+
+
+def _composition(cfg: RunConfig) -> list[Entry]:
+    """Return the stages of a composition: with text, its reference and its result are evaluated."""
+    outputs = ("compose/model/config.json",)
+    made = Entry(name="compose", row=ROWS["compose"], needs=(), outputs=outputs, owns=("compose",))
+    if not cfg.corpus.target:
+        return [made]
+    corpus = Entry(
+        name="corpus", row=ROWS["corpus"], needs=(), outputs=(TRAINING_TEXT,), owns=("corpus",)
+    )
+    points = {"base": ("corpus",), COMPOSED: ("corpus", "compose", "evaluate/base")}
+    if cfg.compose.reference is None:
+        points = {COMPOSED: ("corpus", "compose")}
+    evaluated = [_evaluation(cfg, "evaluate", point, needs) for point, needs in points.items()]
+    return [corpus, made, *evaluated]
+
+
+def _evaluation(cfg: RunConfig, kind: str, point: str, needs: tuple[str, ...]) -> Entry:
+    name, tasks = f"evaluate/{point}", cfg.evaluation.tasks_at(point)
+    files = (f"{name}.json", f"{name}.npz")
+    found = (f"{name}/{task}.{end}" for task in tasks for end in ("json", "jsonl"))
+    own = (*files, name) if tasks else files
+    return Entry(name=name, row=ROWS[kind], needs=needs, outputs=(*files, *found), owns=own)
+
+
+def _recipe(cfg: RunConfig) -> list[Entry]:
+    """Return the stages of a recipe."""
     entries: list[Entry] = []
 
     def add(
@@ -85,16 +121,10 @@ def outline(cfg: RunConfig) -> list[Entry]:
         entries.append(Entry(name=name, row=row, needs=needs, outputs=outputs, owns=mine))
 
     def evaluate(kind: str, point: str, *needs: str) -> None:
-        name, base = (
-            f"evaluate/{point}",
-            "evaluate/base",
-        )  # forgetting is relative to the base model
-        files, tasks = (f"{name}.json", f"{name}.npz"), cfg.evaluation.tasks_at(point)
-        found = (f"{name}/{task}.{end}" for task in tasks for end in ("json", "jsonl"))
-        own = (*files, name) if tasks else files
-        add(kind, name, needs if name == base else (*needs, base), (*files, *found), own)
+        base = () if point == "base" else ("evaluate/base",)  # to which forgetting is relative
+        entries.append(_evaluation(cfg, kind, point, (*needs, *base)))
 
-    add("corpus", "corpus", (), ("corpus/target/train.jsonl",))
+    add("corpus", "corpus", (), (TRAINING_TEXT,))
     base: tuple[str, ...] = ()
     if cfg.pretraining is not None:
         base = (f"train/{cfg.pretraining}",)

@@ -11,12 +11,13 @@ __all__ = ["inputs_of", "is_done", "is_stale", "refuse_missing", "unfinished", "
 
 Records = Mapping[str, Mapping[str, Any]]
 
+WHOLE = ("adapt", "compose")  # verbs that run all stages
 FEW = 2  # verbs that an error lists; if more are missing, it names adapt
 
 
 def wanted(stages: Sequence[Stage], verb: str) -> list[Stage]:
-    """Return the stages of a verb; adapt: all."""
-    return [stage for stage in stages if verb in ("adapt", stage.verb)]
+    """Return the stages of a verb; adapt and compose: all of their run."""
+    return [stage for stage in stages if verb in (*WHOLE, stage.verb)]
 
 
 def refuse_missing(todo: Sequence[Stage], undone: Sequence[Stage]) -> None:

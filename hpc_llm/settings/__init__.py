@@ -7,6 +7,7 @@ Imports only the standard library, so every package may use its settings. Values
 from hpc_llm.settings.accounting import AccountingSettings
 from hpc_llm.settings.budget import BudgetSettings
 from hpc_llm.settings.checkpoint import CheckpointSettings
+from hpc_llm.settings.compose import ComposeSettings
 from hpc_llm.settings.corpus import CorpusSettings
 from hpc_llm.settings.correct import CorrectSettings
 from hpc_llm.settings.evaluation import EvaluationSettings
@@ -34,6 +35,7 @@ __all__ = [
     "BudgetSettings",
     "CheckpointSettings",
     "ClusterSettings",
+    "ComposeSettings",
     "CorpusSettings",
     "CorrectSettings",
     "DonorSettings",

@@ -70,12 +70,14 @@ class RunConfig:
     rerun: RerunSettings
     preflight: PreflightSettings
     parallel: ParallelSettings = field(default_factory=ParallelSettings)
+    compose: Any = None
+    """A composition instead of a recipe: the `ComposeSettings` of its file; null: none."""
 
     def __post_init__(self) -> None:
         """Check the values and combinations of settings."""
         check_fields(self, "", ("run", "runs_dir", "seed"))
         named = "run" if self.run else "model.name" if self.model.name else "model.path"
-        check_folder_name(named, self.run or self.model.label, self.runs_dir)
+        check_folder_name(named, self.folder_name, self.runs_dir)
         if self.train.compile and self.zero.stage == 3:
             raise UserError(
                 "train.compile",
@@ -275,6 +277,12 @@ class RunConfig:
         return self.cluster.nodes * (each or self.cluster.devices_per_node)
 
     @property
+    def folder_name(self) -> str:
+        """The name of the run folder: that of the run, or of what it makes."""
+        made: str = self.model.label if self.compose is None else self.compose.kind
+        return self.run or made
+
+    @property
     def folder(self) -> Path:
         """The run folder."""
-        return Path(os.path.expanduser(self.runs_dir)) / (self.run or self.model.label)
+        return Path(os.path.expanduser(self.runs_dir)) / self.folder_name

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from hpc_llm.distributed import say
 from hpc_llm.methods import describe
 from hpc_llm.pipeline.context import Context
+from hpc_llm.pipeline.table import COMPOSED
 from hpc_llm.planning.evaluation import is_partitioned
 from hpc_llm.settings import RunConfig
 from hpc_llm.surgery.loading import apply_weights, full_shape, load_model, load_tokenizer
@@ -28,6 +29,7 @@ __all__ = [
     "model_at",
     "open_adapter",
     "start_model",
+    "tokenizer_at",
     "trained_folders",
     "vocabulary_rows",
     "whole_adapted",
@@ -120,7 +122,7 @@ def cut_padding(context: Context, model: PreTrainedModel) -> None:
 
 @contextmanager
 def model_at(context: Context, point: str) -> Iterator[Any]:
-    """Give the model at `point` (base, transplant, a training stage, or corrected).
+    """Give the model at `point` (base, transplant, a training stage, corrected or composed).
 
     Collective: every rank has it on its device, or a part of it (`evaluation.partition`).
     """
@@ -129,14 +131,22 @@ def model_at(context: Context, point: str) -> Iterator[Any]:
     def build(divided: dict[str, Any] | None) -> Any:
         if point == "base":
             return load_base(context, divided)
-        if point == "corrected":
-            return load_model(context.folder.model, cfg.model, cfg.train.precision, divided)
+        if point in ("corrected", COMPOSED):
+            whole = context.folder.model if point == "corrected" else tokenizer_at(context, point)
+            return load_model(whole, cfg.model, cfg.train.precision, divided)
         return _after(
             context, trained_folders(context, None if point == "transplant" else point), divided
         )
 
     with _ready(context, build) as model:
         yield model
+
+
+def tokenizer_at(context: Context, point: str) -> Path | str:
+    """Return the folder (or hub id) of the tokenizer of the model at `point`."""
+    if point == "base":
+        return context.base
+    return context.stage_folder("compose/model" if point == COMPOSED else "tokenizer")
 
 
 @contextmanager

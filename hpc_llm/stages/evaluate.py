@@ -27,7 +27,7 @@ from hpc_llm.pipeline.context import Context
 from hpc_llm.pipeline.table import point_of
 from hpc_llm.rundir import write_json
 from hpc_llm.settings.corpus import LANGUAGES
-from hpc_llm.stages.assemble import model_at, vocabulary_rows
+from hpc_llm.stages.assemble import model_at, tokenizer_at, vocabulary_rows
 from hpc_llm.stages.texts import encoder, first_token, heldout, heldout_note
 from hpc_llm.surgery.loading import gathered, load_tokenizer
 from hpc_llm.tracking.events import plain
@@ -76,7 +76,7 @@ def _write(
 def evaluated_at(context: Context, point: str) -> Iterator[Evaluated]:
     """Load the model at `point`, score the test documents and tasks, continue prompts."""
     cfg = context.cfg
-    where = context.base if point == "base" else context.stage_folder("tokenizer")
+    where = tokenizer_at(context, point)
     with model_at(context, point) as model:
         tokenizer, texts = agreed(lambda: (load_tokenizer(where, cfg.model), _texts(context)))
         rows = vocabulary_rows(model)

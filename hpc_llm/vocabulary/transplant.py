@@ -21,7 +21,7 @@ from hpc_llm.vocabulary.sides import new_rows, new_side
 from hpc_llm.vocabulary.tables import check_replaced, check_tables
 from hpc_llm.vocabulary.token_ids import move_token_ids
 
-__all__ = ["transplant"]
+__all__ = ["replace_rows", "transplant"]
 
 
 def transplant(  # noqa: PLR0913 (the public form of the room)
@@ -76,27 +76,43 @@ def _replace_rows(model: PreTrainedModel, tokens: NewTokens, tied: bool) -> dict
     new_bias = None if bias is None else new_rows(bias[:, None], tokens, mean_of_pieces)[:, 0]
     inputs, report = new_side(model.get_input_embeddings().weight, tokens, settings.input)
     sides: dict[str, Any] = {"input": report, "output": None}
-    outputs = inputs
+    outputs = None
     _release(model.get_input_embeddings())
     if not tied:
         tokens = replace(tokens, inputs=inputs)
         outputs, sides["output"] = new_side(head.weight, tokens, settings.output)
-        for config in (model.config, model.config.get_text_config()):
-            # a folder may say tied and hold another head, which loading respects
-            config.tie_word_embeddings = False
-    if tied:
+    replace_rows(model, inputs, outputs, new_bias)
+    return sides
+
+
+def replace_rows(
+    model: PreTrainedModel,
+    inputs: torch.Tensor,
+    outputs: torch.Tensor | None,
+    bias: torch.Tensor | None,
+) -> None:
+    """Give `model` the input embedding `inputs` and the LM head `outputs`, both (vocab_n, d).
+
+    They become its parameters, without a copy. None for `outputs`: the head is tied to the input
+    embedding. `bias` (vocab_n,) is that of the head, None without one.
+    """
+    head = model.get_output_embeddings()
+    _release(model.get_input_embeddings())
+    if outputs is None:
         head.weight = model.get_input_embeddings().weight
     else:
         _release(head)
-    model.resize_token_embeddings(tokens.size, mean_resizing=False)  # on the meta device
+        for config in (model.config, model.config.get_text_config()):
+            # a folder may say tied and hold another head, which loading respects
+            config.tie_word_embeddings = False
+    model.resize_token_embeddings(len(inputs), mean_resizing=False)  # on the meta device
     _set(model.get_input_embeddings(), "weight", inputs)
     head = model.get_output_embeddings()
-    if not tied:
+    if outputs is not None:
         _set(head, "weight", outputs)
-    if new_bias is not None:
-        _set(head, "bias", new_bias)
+    if bias is not None:
+        _set(head, "bias", bias)
     model.tie_weights()
-    return sides
 
 
 def _release(module: torch.nn.Module) -> None:
