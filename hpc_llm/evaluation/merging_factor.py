@@ -3,7 +3,8 @@
 Rule `no_harm`: BPB on target text is minimised on a grid, then by golden section (Kiefer 1953)
 around its best point. Of all factors tried, those within one standard error of the best are equally
 good for the target language (a paired bootstrap over documents; Breiman et al. 1984); the one with
-the lowest BPB on source text is chosen. So the target language never pays for what it saves.
+the lowest BPB on source text is chosen. So the target language never pays for what it saves. Source
+text is scored only at these factors, at 1 and at the ends of the grid, for the plot.
 
 Rule `weighted` minimises J(phi) = BPB_target(phi) + beta * max(0, BPB_source(phi) - BPB_source of
 the base model), and chooses the smallest factor within one standard error.
@@ -12,7 +13,7 @@ This module sees losses only, neither texts nor model; never tune on a test benc
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,8 +33,8 @@ from hpc_llm.settings import CorrectSettings
 __all__ = ["Losses", "PhiChoice", "choose_phi"]
 
 GOLDEN = (math.sqrt(5) - 1) / 2
-Losses = Callable[[float], np.ndarray]
-"""From a merging factor to the nats of each document, (documents,)."""
+Losses = Callable[[Sequence[float]], list[np.ndarray]]
+"""From merging factors to the nats of each document, (documents,) for each factor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +61,8 @@ class PhiChoice:
     """Bits per byte of the base model on source text, in the objective of `weighted`, else None."""
     curve: list[dict[str, Any]]
     """A point for each factor tried, ascending: `phi`, `target_bpb`, `target_low`, `target_high`,
-    `source_bpb`, `source_low`, `source_high` (None without source text), `objective` and `from`
-    (grid | golden)."""
+    `source_bpb`, `source_low`, `source_high` (None where source text was not scored), `objective`
+    and `from` (grid | golden)."""
 
     def point(self, phi: float) -> dict[str, Any] | None:
         """Return the point of the curve at `phi`, or None."""
@@ -76,7 +77,7 @@ class PhiChoice:
         changes = [
             f"{side} {chosen[key] - one[key]:+.3f}"
             for side, key in sides.items()
-            if one[key] is not None
+            if None not in (one[key], chosen[key])
         ]
         return f"{', '.join(changes)} BPB against phi 1"
 
@@ -107,9 +108,14 @@ class _Side:
     draws: np.ndarray  # (samples, documents)
     known: dict[float, np.ndarray] = field(default_factory=dict)
 
+    def score(self, phis: Sequence[float]) -> None:
+        """Evaluate the losses at `phis` together, each factor once."""
+        if new := [phi for phi in dict.fromkeys(phis) if phi not in self.known]:
+            found = [np.asarray(nll, dtype=np.float64) for nll in self.losses(new)]
+            self.known.update(zip(new, found, strict=True))
+
     def nll(self, phi: float) -> np.ndarray:
-        if phi not in self.known:
-            self.known[phi] = np.asarray(self.losses(phi), dtype=np.float64)
+        self.score([phi])
         return self.known[phi]
 
     def bpb(self, phi: float) -> float:
@@ -138,15 +144,18 @@ class _Objective:
             return None
         return bits_per_byte(self.base_nll, self.source.byte_counts)
 
+    def score(self, phis: Sequence[float]) -> None:
+        """Evaluate together what `value` needs at `phis`."""
+        self.target.score(phis)
+        if self.source is not None and self.base_nll is not None:
+            self.source.score(phis)
+
     def value(self, phi: float) -> float:
         """J(phi); infinite where a loss is NaN or infinite."""
         result, base = self.target.bpb(phi), self.base_bpb()
-        if self.source is not None:
-            lost = self.source.bpb(phi) - (base or 0.0)
-            weight = 0.0 if base is None else self.beta
-            result += weight * float(np.maximum(0.0, lost))  # max() would lose a NaN
-            if not math.isfinite(lost):
-                return math.inf
+        if self.source is not None and base is not None:
+            lost = self.source.bpb(phi) - base
+            result += self.beta * float(np.maximum(0.0, lost))  # max() would lose a NaN
         return result if math.isfinite(result) else math.inf
 
     def resampled(self, phi: float) -> np.ndarray:
@@ -168,7 +177,7 @@ def choose_phi(
 ) -> PhiChoice:
     """Return the merging factor for losses that can be evaluated at any phi.
 
-    `target_nll(phi)` and `source_nll(phi)` return the nats of each held-out document; `sizes` are
+    `target_nll` and `source_nll` return the nats of each held-out document; `sizes` are
     the bytes (documents,) of the target and source documents. `source_nll` None: there is no source
     text, and of equally good factors the smallest is chosen. `base_nll` are the nats of the base
     model on the source documents, which the rule `weighted` needs. Each factor is evaluated once;
@@ -192,7 +201,7 @@ def choose_phi(
             "train with a lower learning rate",
         )
     best = min(finite, key=finite.__getitem__)
-    value, low, high = _decide(objective, finite, best, sparing=not weighted)
+    value, low, high = _decide(objective, finite, best, settings, sparing=not weighted)
     enough = int(np.count_nonzero(target.byte_counts)) >= FEW_DOCUMENTS
     return PhiChoice(
         value=value,
@@ -216,11 +225,13 @@ def _side(losses: Losses, byte_counts: np.ndarray, samples: int, seed: int) -> _
 def _search(objective: _Objective, settings: CorrectSettings) -> dict[float, float]:
     """Return J at each factor tried: the grid, then golden section around its best point."""
     grid = settings.grid
+    objective.score(grid)
     tried = {phi: objective.value(phi) for phi in grid}
     best = min(range(len(grid)), key=lambda index: tried[grid[index]])
     left, right = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
     inner, outer = right - GOLDEN * (right - left), left + GOLDEN * (right - left)
     while right - left > settings.tolerance:
+        objective.score([phi for phi in (inner, outer) if phi not in tried])
         for phi in (inner, outer):
             if phi not in tried:
                 tried[phi] = objective.value(phi)
@@ -234,7 +245,12 @@ def _search(objective: _Objective, settings: CorrectSettings) -> dict[float, flo
 
 
 def _decide(
-    objective: _Objective, tried: dict[float, float], best: float, *, sparing: bool
+    objective: _Objective,
+    tried: dict[float, float],
+    best: float,
+    settings: CorrectSettings,
+    *,
+    sparing: bool,
 ) -> tuple[float, float, float]:
     """Return the chosen factor and the interval of the best one; `tried` is ascending in phi.
 
@@ -253,12 +269,17 @@ def _decide(
     source = objective.source
     if not sparing or source is None:
         return equal[0], low, high
-    return min(equal, key=lambda phi: (source.bpb(phi), phi)), low, high
+    shown = {1.0, settings.grid[0], settings.grid[-1]} & tried.keys()
+    source.score([*equal, *sorted(shown)])
+    finite = [phi for phi in equal if math.isfinite(source.bpb(phi))]
+    return min(finite or equal, key=lambda phi: (source.bpb(phi), phi)), low, high
 
 
 def _point(objective: _Objective, phi: float, grid: list[float]) -> dict[str, Any]:
     target = objective.target.interval(phi)
-    source = None if objective.source is None else objective.source.interval(phi)
+    side, source = objective.source, None
+    if side is not None and phi in side.known and math.isfinite(side.bpb(phi)):
+        source = side.interval(phi)
     return {
         "phi": phi,
         "target_bpb": target.value,

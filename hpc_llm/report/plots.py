@@ -92,10 +92,12 @@ def _paint_phi(figure: Any, data: RunData) -> bool:
     phi, chosen = _column(curve, "phi"), data.correction["phi"] or {}
     for number, (axes, side) in enumerate(zip(panels, languages, strict=True)):
         colour = COLOURS[number % len(COLOURS)]
-        low, high = _column(curve, f"{side}_low"), _column(curve, f"{side}_high")
-        axes.fill_between(phi, low, high, color=colour, alpha=0.18, lw=0)
+        known = [point for point in curve if point[f"{side}_bpb"] is not None]
+        low, high = _column(known, f"{side}_low"), _column(known, f"{side}_high")
+        axes.fill_between(_column(known, "phi"), low, high, color=colour, alpha=0.18, lw=0)
         label = f"{side} text, with 95 % interval"
-        axes.plot(phi, _column(curve, f"{side}_bpb"), "o-", color=colour, ms=4, label=label)
+        value = _column(known, f"{side}_bpb")
+        axes.plot(_column(known, "phi"), value, "o-", color=colour, ms=4, label=label)
         if number == 0:
             objective = _column(curve, "objective")
             axes.plot(phi, objective, "--", color=GREY, lw=1.2, label="objective J")

@@ -1,5 +1,6 @@
 """The table at the end of `hpc-llm adapt`: the measures after each stage, and the cost."""
 
+from collections import Counter
 from typing import Any, TextIO
 
 from hpc_llm.distributed import visible
@@ -31,9 +32,20 @@ def results(summary: dict[str, Any]) -> dict[str, str]:
         "PF-days": scientific(summary["pf_days"]),
         "GPU-hours": decimal(summary["gpu_hours"], 2),
         "wall time (h:mm:ss)": clock(summary["wall_seconds"]),
+        **({"time by part": parts} if (parts := _time_by_part(summary)) else {}),
         "cost": money(summary["money"]),
         **({"not in the ledger": ", ".join(gaps)} if gaps else {}),
     }
+
+
+def _time_by_part(summary: dict[str, Any]) -> str:
+    """Return the share of each part of the recipe in the time of all stages, the longest first."""
+    seconds: Counter[str] = Counter()
+    for stage, taken in (summary.get("stage_seconds") or {}).items():
+        seconds[stage.split("/")[0]] += taken or 0
+    total = sum(seconds.values())
+    shares = {part: round(100 * taken / total) for part, taken in seconds.most_common() if taken}
+    return ", ".join(f"{part} {share} %" for part, share in shares.items() if share)
 
 
 def summary_table(summary: dict[str, Any]) -> Any:

@@ -4,7 +4,7 @@ All ranks search; rank 0 merges and writes.
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from peft import PeftModel
 
-from hpc_llm.evaluation.bits_per_byte import Scoring, document_nll, document_scoring, score
+from hpc_llm.evaluation.bits_per_byte import document_nll, document_scoring, score
 from hpc_llm.evaluation.inference import is_partitioned
 from hpc_llm.evaluation.lora_scale import scaled
-from hpc_llm.evaluation.merging_factor import PhiChoice, choose_phi
+from hpc_llm.evaluation.merging_factor import Losses, PhiChoice, choose_phi
 from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import replaced_folder, write_json
 from hpc_llm.settings.corpus import LANGUAGES
@@ -98,35 +98,25 @@ def _choose(context: Context, model: PeftModel, base: np.ndarray | None) -> PhiC
     return choose_phi(target, source, (sizes[0], sizes[1]), cfg.correct, cfg.seed, base)
 
 
-def _losses(
-    context: Context, model: PeftModel, texts: list[list[str]]
-) -> list[Callable[[float], np.ndarray] | None]:
-    """Return the nats of each document by factor, one function per language; None without text.
+def _losses(context: Context, model: PeftModel, texts: list[list[str]]) -> list[Losses | None]:
+    """Return the nats of each document by factors, one function per language; None without text.
 
-    All of `correct.grid` is scored at once, so that there are batches for many ranks, and each
-    further factor for both languages.
+    The factors of one call are scored together, so that there are batches for many ranks.
     """
     cfg = context.cfg
     tokenizer = agreed(lambda: load_tokenizer(context.stage_folder("tokenizer"), cfg.model))
     rows = vocabulary_rows(model)
     first = first_token(tokenizer, rows)
     encode = encoder(tokenizer, cfg.tokenizer.special_strings, rows)
-    encoded = {number: encode(own) for number, own in enumerate(texts) if own}
-    known: dict[tuple[int, float], np.ndarray] = {}
 
-    def scoring(number: int, phi: float) -> Scoring:
-        during = partial(scaled, model, phi)
-        return document_scoring(model, encoded[number], cfg.evaluation, first, during)
+    def losses(sequences: list[list[int]], phis: Sequence[float]) -> list[np.ndarray]:
+        scorings = [
+            document_scoring(model, sequences, cfg.evaluation, first, partial(scaled, model, phi))
+            for phi in phis
+        ]
+        return score(model, scorings, cfg.evaluation.batch_tokens)
 
-    def loss(phi: float, number: int) -> np.ndarray:
-        if (number, phi) not in known:
-            new = [phi] if known else sorted({*cfg.correct.grid, phi})
-            keys = [(number, phi) for phi in new for number in encoded]
-            found = score(model, [scoring(*key) for key in keys], cfg.evaluation.batch_tokens)
-            known.update(zip(keys, found, strict=True))
-        return known[number, phi]
-
-    return [partial(loss, number=n) if n in encoded else None for n in range(len(texts))]
+    return [partial(losses, encode(own)) if own else None for own in texts]
 
 
 def _tune(context: Context, language: str) -> list[str]:

@@ -44,6 +44,7 @@ def summarise(context: Context) -> dict[str, Any]:
         "pf_days": pf_days(spent.flops),
         "gpu_hours": context.account.gpu_hours(spent.device_hours),
         "wall_seconds": round(spent.seconds, 3),
+        "stage_seconds": {stage: done["seconds"] for stage, done in folder.records().items()},
         "money": {
             "amount": context.account.money(spent.device_hours),
             "currency": context.account.hardware.currency,

@@ -22,6 +22,15 @@ def settings(rule="weighted", beta=0.0, grid=GRID, tolerance=0.02, samples=400):
     )
 
 
+def choose(target, source, *others):
+    """`choose_phi` for functions of one factor."""
+
+    def of_each(losses):
+        return losses and (lambda phis: [losses(phi) for phi in phis])
+
+    return choose_phi(of_each(target), of_each(source), *others)
+
+
 class Valley:
     """Documents of 100 bytes whose BPB is level_i + curvature * (phi - optimum_i)^2."""
 
@@ -46,7 +55,7 @@ class Valley:
 @pytest.mark.parametrize("optimum", [0.28, 0.55, 0.7, 0.83, 1.13, 1.4])
 def test_golden_section_finds_the_minimum(optimum):
     valley = Valley(optimum)
-    choice = choose_phi(valley, None, (valley.bytes, valley.bytes), settings(), 0)
+    choice = choose(valley, None, (valley.bytes, valley.bytes), settings(), 0)
     assert choice.best == pytest.approx(optimum, abs=0.02)
     assert choice.low <= choice.value <= choice.high
     assert not choice.at_edge
@@ -57,7 +66,7 @@ def test_golden_section_finds_the_minimum(optimum):
 def test_levels_of_documents_cancel_in_pairs():
     """Documents differ by 0.4 bits, the factors by a hundredth of that, and yet phi is certain."""
     valley = Valley(0.7)
-    choice = choose_phi(valley, None, (valley.bytes, valley.bytes), settings(), 0)
+    choice = choose(valley, None, (valley.bytes, valley.bytes), settings(), 0)
     assert choice.low == choice.value == choice.best == choice.high
     point = next(p for p in choice.curve if p["phi"] == choice.best)
     assert point["target_high"] - point["target_low"] > 0.1
@@ -67,7 +76,7 @@ def test_forgetting_moves_the_factor_down():
     """With J = 0.5 (phi - 1)^2 + beta * 0.4 phi^2 the minimum lies at 1 / (1 + 0.8 beta)."""
     target, source = Valley(1.0), Valley(0.0, curvature=0.4)
     sizes = (target.bytes, source.bytes)
-    choice = choose_phi(target, source, sizes, settings(beta=0.5), 0, source(0.0))
+    choice = choose(target, source, sizes, settings(beta=0.5), 0, source(0.0))
     assert choice.best == pytest.approx(1 / 1.4, abs=0.02)
     assert choice.low == choice.high == choice.best
     assert choice.source_base_bpb == pytest.approx(source.levels.mean())
@@ -82,14 +91,14 @@ def test_gains_on_source_text_earn_nothing():
     """Source text gets better up to phi 1.4: the hinge leaves the target's own minimum."""
     target, source = Valley(0.7), Valley(1.4)
     sizes = (target.bytes, source.bytes)
-    choice = choose_phi(target, source, sizes, settings(beta=10.0), 0, source(0.0))
+    choice = choose(target, source, sizes, settings(beta=10.0), 0, source(0.0))
     assert choice.best == pytest.approx(0.7, abs=0.02)
     assert choice.low == choice.high == choice.best
 
 
 def test_smallest_factor_within_one_standard_error():
     valley = Valley(0.8, spread=0.9)
-    choice = choose_phi(valley, None, (valley.bytes, valley.bytes), settings(samples=4000), 0)
+    choice = choose(valley, None, (valley.bytes, valley.bytes), settings(samples=4000), 0)
     best = valley.bpb(choice.best)
     within = []
     for point in choice.curve:
@@ -104,29 +113,56 @@ def test_no_harm_spends_only_what_costs_the_target_nothing():
     """Of the factors within one standard error on target text, the best on source text."""
     target, source = Valley(1.0, spread=0.9), Valley(0.4)
     sizes = (target.bytes, source.bytes)
-    choice = choose_phi(target, source, sizes, settings("no_harm", samples=4000), 0)
+    choice = choose(target, source, sizes, settings("no_harm", samples=4000), 0)
     best, equal = target.bpb(choice.best), []
     for point in choice.curve:
         excess = target.bpb(point["phi"]) - best
         if excess.mean() <= excess.std() / math.sqrt(DOCUMENTS):
             equal.append(point["phi"])
     assert choice.value == min(equal, key=lambda phi: source.bpb(phi).mean()) < choice.best
-    far = choose_phi(target, Valley(1.4), sizes, settings("no_harm", samples=4000), 0)
+    far = choose(target, Valley(1.4), sizes, settings("no_harm", samples=4000), 0)
     assert far.value == max(equal) > far.best
     assert choice.source_base_bpb is None
 
 
 def test_no_harm_keeps_the_target_s_own_best_whatever_the_source_would_save():
     target, source = Valley(1.0), Valley(0.0, curvature=50.0)
-    choice = choose_phi(target, source, (target.bytes, source.bytes), settings("no_harm"), 0)
+    choice = choose(target, source, (target.bytes, source.bytes), settings("no_harm"), 0)
     assert choice.value == choice.best == pytest.approx(1.0, abs=0.02)
+
+
+def test_source_text_is_scored_where_it_can_decide_and_at_the_ends():
+    target, source = Valley(0.8, spread=0.9), Valley(0.4)
+    sizes = (target.bytes, source.bytes)
+    choice = choose(target, source, sizes, settings("no_harm", samples=4000), 0)
+    best = target.bpb(choice.best)
+    excess = {phi: target.bpb(phi) - best for phi in target.calls}
+    equal = {p for p, x in excess.items() if x.mean() <= x.std() / math.sqrt(DOCUMENTS)}
+    assert len(equal) > 1
+    assert source.calls.keys() == equal | {0.25, 1.0, 1.5}
+    assert set(source.calls.values()) == {1}
+    for point in choice.curve:
+        assert (point["source_bpb"] is not None) == (point["phi"] in source.calls)
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_no_harm_passes_over_a_factor_that_breaks_the_source(broken):
+    target, source = Valley(0.8, spread=0.9), Valley(1.4)
+    whole = choose(target, source, (target.bytes, source.bytes), settings("no_harm"), 0)
+
+    def breaking(phi):
+        return source(phi) if phi < whole.value else np.full(DOCUMENTS, broken)
+
+    choice = choose(target, breaking, (target.bytes, source.bytes), settings("no_harm"), 0)
+    assert whole.best <= choice.value < whole.value
+    json.dumps(choice.to_json(), allow_nan=False)
 
 
 def test_without_source_text_no_harm_chooses_the_smallest_factor():
     target = Valley(0.8, spread=0.9)
     sizes = (target.bytes, target.bytes)
     rules = [
-        choose_phi(target, None, sizes, settings(rule), 0).value for rule in ("no_harm", "weighted")
+        choose(target, None, sizes, settings(rule), 0).value for rule in ("no_harm", "weighted")
     ]
     assert rules[0] == rules[1] < 0.8
 
@@ -138,7 +174,7 @@ def test_interval_is_not_widened_to_the_chosen_factor():
     table = {0.5: 100 + noise + 0.001, 0.6: 100 + noise, 1.0: np.full(DOCUMENTS, 100.0)}
     sizes = np.full(DOCUMENTS, 100)
     chosen = settings(grid=list(table), tolerance=1.0)
-    choice = choose_phi(table.__getitem__, None, (sizes, sizes), chosen, 0)
+    choice = choose(table.__getitem__, None, (sizes, sizes), chosen, 0)
     assert (choice.value, choice.best) == (0.5, 1.0)
     assert (choice.low, choice.high) == (0.6, 1.0)
 
@@ -148,7 +184,7 @@ def test_few_documents_give_no_interval(count):
     """Without an interval every factor of the grid may be the best one."""
     valley = Valley(0.7)
     sizes = np.where(np.arange(DOCUMENTS) < count, 100, 0)
-    choice = choose_phi(lambda phi: valley(phi) * sizes / 100, None, (sizes, sizes), settings(), 0)
+    choice = choose(lambda phi: valley(phi) * sizes / 100, None, (sizes, sizes), settings(), 0)
     assert choice.best == pytest.approx(0.7, abs=0.02)
     assert choice.has_interval == choice.to_json()["has_interval"] == (count == 5)
     if not choice.has_interval:
@@ -160,7 +196,7 @@ def test_interval_covers_what_the_mean_optimum_may_be():
     valley = Valley(0.8, spread=0.5)
     grid = [round(0.3 + 0.01 * step, 2) for step in range(101)]
     chosen = settings(grid=grid, tolerance=0.01, samples=2000)
-    choice = choose_phi(valley, None, (valley.bytes, valley.bytes), chosen, 0)
+    choice = choose(valley, None, (valley.bytes, valley.bytes), chosen, 0)
     half = 1.96 * valley.optima.std() / math.sqrt(DOCUMENTS)
     assert choice.high == pytest.approx(0.8 + half, abs=0.03)
     assert choice.low == pytest.approx(0.8 - half, abs=0.03)
@@ -171,7 +207,7 @@ def test_interval_covers_what_the_mean_optimum_may_be():
 )
 def test_best_at_the_end_of_the_grid_is_reported(optimum, spread, end):
     valley = Valley(optimum, spread)
-    choice = choose_phi(valley, None, (valley.bytes, valley.bytes), settings(), 0)
+    choice = choose(valley, None, (valley.bytes, valley.bytes), settings(), 0)
     assert choice.best == end
     assert (choice.value == end) == (spread == 0)
     assert choice.at_edge
@@ -180,7 +216,7 @@ def test_best_at_the_end_of_the_grid_is_reported(optimum, spread, end):
 def test_choice_at_the_end_of_the_grid_is_reported():
     valley = Valley(0.8, spread=0.9)
     grid = [0.75, 0.8, 1.0]
-    choice = choose_phi(valley, None, (valley.bytes, valley.bytes), settings(grid=grid), 0)
+    choice = choose(valley, None, (valley.bytes, valley.bytes), settings(grid=grid), 0)
     assert choice.value == 0.75 < choice.best < 1.0
     assert choice.at_edge
 
@@ -196,29 +232,29 @@ def test_factor_that_breaks_the_model_is_excluded(side, broken):
     losses = {"target": target, "source": source}
     losses[side] = breaking(losses[side])
     sizes, base = (target.bytes, source.bytes), source(0.0)
-    choice = choose_phi(losses["target"], losses["source"], sizes, settings(beta=0.1), 0, base)
+    choice = choose(losses["target"], losses["source"], sizes, settings(beta=0.1), 0, base)
     assert 1.08 < choice.best < 1.1
     assert all(point["phi"] < 1.1 for point in choice.curve)
 
 
 def test_json_holds_what_the_report_draws():
     target, source = Valley(0.7, spread=0.3), Valley(0.0)
-    choice = choose_phi(target, source, (target.bytes, source.bytes), settings(beta=0.1), 0)
+    choice = choose(target, source, (target.bytes, source.bytes), settings(beta=0.1), 0)
     told = json.loads(json.dumps(choice.to_json(), allow_nan=False))
     assert told["phi"] == {"value": choice.value, "low": choice.low, "high": choice.high}
     phis = [point["phi"] for point in told["curve"]]
     assert phis == sorted(phis)
     assert {point["phi"] for point in told["curve"] if point["from"] == "grid"} == set(GRID)
-    alone = choose_phi(target, None, (target.bytes, target.bytes), settings(), 0).to_json()
+    alone = choose(target, None, (target.bytes, target.bytes), settings(), 0).to_json()
     assert alone["source_base_bpb"] is None
     assert {point["source_bpb"] for point in alone["curve"]} == {None}
 
 
 def test_no_finite_loss_is_refused():
     with user_error("correct.grid", "learning rate"):
-        choose_phi(lambda phi: np.full(3, math.inf), None, (np.ones(3), np.ones(3)), settings(), 0)
+        choose(lambda phi: np.full(3, math.inf), None, (np.ones(3), np.ones(3)), settings(), 0)
 
 
 def test_no_text_is_refused():
     with user_error("bits per byte", "empty"):
-        choose_phi(lambda phi: np.zeros(3), None, (np.zeros(3), np.zeros(3)), settings(), 0)
+        choose(lambda phi: np.zeros(3), None, (np.zeros(3), np.zeros(3)), settings(), 0)

@@ -46,6 +46,14 @@ SUMMARY: dict[str, Any] = {
     "pf_days": 4.29e-6,
     "gpu_hours": None,
     "wall_seconds": 431.2,
+    "stage_seconds": {
+        "corpus": 1.2,
+        "train/embeddings": 100.0,
+        "evaluate/base": 40.0,
+        "train/lora": 260.0,
+        "evaluate/lora": 30.0,
+        "report": None,
+    },
     "money": {"amount": None, "currency": "USD"},
     "model": "runs/demo-ru/model",
 }

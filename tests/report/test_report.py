@@ -26,7 +26,7 @@ from hpc_llm.report.plots import MOST_POINTS, loss_curves, pareto_front
 from hpc_llm.rundir import RunFolder, write_json
 from hpc_llm.tracking import read_events
 
-OPTIONAL = ("run", "measures", "target_bpb", "source_bpb", "token_ratio")
+OPTIONAL = ("run", "measures", "target_bpb", "source_bpb", "token_ratio", "stage_seconds")
 """Keys of `summary.json` that older runs lack, or that have a substitute."""
 
 

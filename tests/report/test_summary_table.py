@@ -29,6 +29,7 @@ def test_a_pipe_gets_a_plain_table_of_80_columns(tmp_path):
     assert any("4.81 → 1.93" in line for line in lines)
     assert any(line.split()[-1] == "×0.401" for line in lines if "same text" in line)
     assert any("0.67 (best factor: 0.55 to 0.80)" in line for line in lines)
+    assert any("train 83 %, evaluate 16 %" in line for line in lines)
 
 
 def test_the_name_of_a_run_is_not_read_as_markup(tmp_path):
