@@ -25,6 +25,7 @@ from hpc_llm.settings import RunConfig, ScheduleSettings
 from hpc_llm.settings.corpus import LANGUAGES
 from hpc_llm.settings.stage import SCRATCH
 from hpc_llm.surgery.folders import check_model_folder
+from hpc_llm.tokenizer.own import own_folder
 from hpc_llm.training.checkpoints.differences import CONTENT
 from hpc_llm.vocabulary.initial import code_of as initial_code
 from hpc_llm.vocabulary.modes import mode_of, mode_settings
@@ -149,8 +150,11 @@ def _corpus(cfg: RunConfig, point: str) -> dict[str, Any]:
 
 def _tokenizer(cfg: RunConfig, point: str) -> dict[str, Any]:
     tokenizer = asdict(cfg.tokenizer)
-    if not mode_of(cfg).trains_vocabulary:
+    own = tokenizer.pop("path")
+    if own is not None or not mode_of(cfg).trains_vocabulary:
         tokenizer = {"special_strings": cfg.tokenizer.special_strings}
+    if own is not None:
+        tokenizer["path" + CONTENT] = fingerprint_path(own_folder(own))
     return {
         "tokenizer": tokenizer,
         "transplant": mode_settings(cfg),

@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 
 from hpc_llm.errors import UserError
-from hpc_llm.settings.checks import check_fields, require_choice, require_fraction, require_positive
+from hpc_llm.settings.checks import (
+    check_fields,
+    count,
+    require_choice,
+    require_fraction,
+    require_positive,
+)
 
 __all__ = ["SMALLEST_VOCABULARY", "TokenizerSettings"]
 
@@ -14,10 +20,15 @@ SMALLEST_VOCABULARY = 384  # 256 byte tokens, the special tokens and an alphabet
 class TokenizerSettings:
     """A new sentencepiece vocabulary; settings required for lossless text are fixed."""
 
+    path: str | None
+    """Folder of a tokenizer of your own, which replaces the old one; null: a new one is trained.
+    It must decode every text exactly and have a token that ends a text."""
     model_type: str
     """unigram (Kudo 2018) or bpe, for comparison."""
     vocab_size: int
     """Number of tokens, including special tokens and byte tokens."""
+    max_piece_characters: int = count(1024)
+    """Maximum characters of a token, its leading space included."""
     source_share: float
     """Share of source-language characters in the training text, so that it stays readable."""
     max_characters: int

@@ -174,6 +174,7 @@ def train_vocabulary(
                 model_writer=model,
                 model_type=settings.model_type,
                 vocab_size=settings.vocab_size,
+                max_sentencepiece_length=settings.max_piece_characters,
                 hard_vocab_limit=True,  # exactly that size, or an error with the largest one
                 num_threads=PARTS,
                 train_extremely_large_corpus=characters >= LARGE_CHARACTERS,

@@ -49,6 +49,8 @@ def settings() -> Callable[..., TokenizerSettings]:
 
     def build(**changes: Any) -> TokenizerSettings:
         values: dict[str, Any] = {
+            "path": None,
+            "max_piece_characters": 16,
             "model_type": "unigram",
             "vocab_size": 1024,
             "source_share": 0.2,

@@ -105,7 +105,12 @@ def check_mode(cfg: RunConfig) -> None:
     """Raise `UserError` for an unknown mode, and for settings that do not fit it."""
     name = cfg.transplant.mode
     require_choice("transplant.mode", name, mode_names())
-    if mode_of(cfg).changes:
+    mode = mode_of(cfg)
+    if cfg.tokenizer.path is not None and not mode.trains_vocabulary:
+        rule = f"transplant.mode={name} starts from the tokenizer of the base model"
+        fix = "remove it, or use transplant=replace"
+        raise UserError("tokenizer.path", cfg.tokenizer.path, rule, fix)
+    if mode.changes:
         return
     for stage in cfg.adaptation:
         if trains(cfg.stages[stage]).only_new_rows:
