@@ -129,8 +129,9 @@ def _paint_pareto(figure: Any, data: RunData) -> bool:
     if len(languages) < 2:
         return False
     learnt, kept = languages[:2]
-    places = {p["phi"]: (p[f"{kept}_bpb"], p[f"{learnt}_bpb"]) for p in curve}
-    points = [place for place in places.values() if None not in place]
+    every = {p["phi"]: (p[f"{kept}_bpb"], p[f"{learnt}_bpb"]) for p in curve}
+    places = {phi: place for phi, place in every.items() if None not in place}
+    points = list(places.values())
     if len(points) < 2:
         return False
     axes = figure.add_subplot()
@@ -141,7 +142,7 @@ def _paint_pareto(figure: Any, data: RunData) -> bool:
         star = places[nearest]
         axes.scatter(*star, marker="*", s=170, color=CHOSEN, zorder=4, label="chosen")
     for point in curve:
-        if point["from"] != "golden":  # these are close together
+        if point["phi"] in places and point["from"] != "golden":  # these are close together
             place, label = places[point["phi"]], f"{point['phi']:g}"
             axes.annotate(label, place, xytext=(5, 4), textcoords="offset points", fontsize=8)
     axes.set(xlabel=f"{kept} text, bits per byte", ylabel=f"{learnt} text, bits per byte")

@@ -73,15 +73,16 @@ def phi_curve() -> list[dict[str, Any]]:
     for phi in (0.0, 0.25, 0.33, 0.5, 0.6, 0.64, 0.67, 0.71, 0.75, 0.9, 1.0, 1.25):
         target = 1.88 + 0.34 * (phi - 0.85) ** 2
         source = 1.66 + 0.12 * phi**2
+        scored = phi in (0.0, 0.64, 0.67, 0.71, 1.0, 1.25)
         curve.append(
             {
                 "phi": phi,
                 "target_bpb": target,
                 "target_low": target - 0.02,
                 "target_high": target + 0.021,
-                "source_bpb": source,
-                "source_low": source - 0.03,
-                "source_high": source + 0.03,
+                "source_bpb": source if scored else None,
+                "source_low": source - 0.03 if scored else None,
+                "source_high": source + 0.03 if scored else None,
                 "objective": target + 0.5 * max(0.0, source - 1.66),
                 "from": "golden" if phi in (0.64, 0.71) else "grid",
             }
