@@ -70,7 +70,7 @@ def test_a_special_token_that_is_text_keeps_its_row(shared, token, tmp_path):
     texts = [" ".join(word for word in old.get_vocab() if word.isalpha())] * 2
     plan = TokenizerSettings(
         model_type="bpe", vocab_size=384, source_share=0, max_characters=10**6, threads=1,
-        special_strings="text",
+        path=None, max_piece_characters=16, special_strings="text",
     )  # fmt: skip
     specials = special_tokens_of(old)
     assert specials.additional == ("<role>",)
