@@ -15,11 +15,11 @@ from typing import Any
 from hpc_llm.corpus import expand_entries
 from hpc_llm.ensembles import code_of as composition_code
 from hpc_llm.ensembles import composition, model_folder
-from hpc_llm.errors import UserError
 from hpc_llm.methods import code_of as method_code
 from hpc_llm.methods import trains
 from hpc_llm.pipeline.table import COMPOSED, Entry, choose_names, outline, point_of, training_texts
 from hpc_llm.pipeline.tasks import check_task_points, counting_tasks, without_tasks
+from hpc_llm.pipeline.texts import check_texts
 from hpc_llm.rundir import fingerprint, fingerprint_path, flat
 from hpc_llm.settings import RunConfig, ScheduleSettings
 from hpc_llm.settings.corpus import LANGUAGES
@@ -72,7 +72,7 @@ def pipeline(cfg: RunConfig) -> list[Stage]:
     recipe.
     """
     if cfg.compose is None:
-        _check_texts(cfg)
+        check_texts(cfg)
     else:
         composition(cfg.compose.kind).check(cfg.compose, cfg)
     entries = outline(cfg)
@@ -103,38 +103,6 @@ def choose(stages: Sequence[Stage], names: Sequence[str] | None) -> list[Stage]:
     """Return the named stages in order; all for None. Raises `UserError` for an unknown name."""
     chosen = choose_names([stage.name for stage in stages], names)
     return [stage for stage in stages if stage.name in chosen]
-
-
-def _check_texts(cfg: RunConfig) -> None:
-    """Raise `UserError` for a run without a base model, or without a text that a stage reads."""
-    if cfg.model.path is None and (cfg.pretraining is None or not cfg.model.architecture):
-        raise UserError(
-            "model.path",
-            "null",
-            "no model to adapt",
-            "set model.path=FOLDER_OR_HUB_ID, keep a stage with from=scratch and a "
-            "model.architecture, or pass no settings for the embedded example",
-        )
-    for name in filter(None, [cfg.pretraining, *cfg.adaptation]):
-        _check_stage_text(cfg, name)
-
-
-def _check_stage_text(cfg: RunConfig, name: str) -> None:
-    """Raise `UserError` for a stage whose text has no files or no name in the corpus."""
-    stage, missing = cfg.stages[name], set(cfg.text_of(name)) - set(cfg.corpus.names)
-    key, value = f"stages.{name}.text", stage.text
-    for text in sorted(missing - set(LANGUAGES)):
-        known = ", ".join([*LANGUAGES, *cfg.corpus.texts])
-        rule = f"unknown text {text}; choose one of {known}"
-        fix = f"or add it: corpus.texts={{{text}: [FILES]}}"
-        raise UserError(key, value, rule, fix)
-    if "source" in missing:
-        if stage.text is None:
-            key, value = "train.replay", cfg.train.replay
-        if stage.from_stage == SCRATCH:
-            key, value = f"stages.{name}.from", SCRATCH
-        fix = "set corpus.source=en.jsonl.gz, or train without it"
-        raise UserError(key, value, "there is no source text to train on", fix)
 
 
 def _corpus(cfg: RunConfig, point: str) -> dict[str, Any]:

@@ -4,26 +4,24 @@ Needs no weights and no torch: the model is the `config.json` of its settings or
 with the vocabulary size of the adapted model.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hpc_llm.accounting.architecture import Architecture, ParameterCount, parameter_count
-from hpc_llm.accounting.families import NoFormula
+from hpc_llm.accounting.architecture import Architecture, ParameterCount
 from hpc_llm.accounting.flops import PF_DAY
 from hpc_llm.accounting.host_memory import HostMemory
 from hpc_llm.accounting.method import stage_method
 from hpc_llm.accounting.model_file import context_length, model_config
 from hpc_llm.accounting.money import priced
-from hpc_llm.errors import UserError
-from hpc_llm.methods import trains
 from hpc_llm.planning.budget import BudgetLine, plan_budget
-from hpc_llm.planning.counted import CountedStage, count_stages
+from hpc_llm.planning.counted import CountedStage
 from hpc_llm.planning.evaluation import EvaluationPlan, evaluation_warnings, plan_evaluation
 from hpc_llm.planning.fitting import Suggestion, suggestions
 from hpc_llm.planning.host import host_warnings, plan_host
 from hpc_llm.planning.notes import plan_notes
 from hpc_llm.planning.rows import PlanRow, plan_row, sum_rows
+from hpc_llm.planning.sizes import adapted_parameters, closed_form, stage_models
 from hpc_llm.planning.warnings import plan_problems, plan_warnings
 from hpc_llm.planning.work import Work, relative_cost, run_setup
 from hpc_llm.rundir import RunFolder
@@ -138,38 +136,6 @@ def _work(cfg: RunConfig, name: str, model: Architecture | CountedStage) -> Work
     return replace(work, tokens=cfg.plan.tokens or min(limits))
 
 
-def _formula(config: Mapping[str, Any]) -> Architecture | None:
-    """Return the sizes of the base model; None for a family without a closed form."""
-    try:
-        return Architecture.from_config(config)
-    except NoFormula:
-        return None
-
-
-def _adapts_experts(cfg: RunConfig) -> bool:
-    """Whether a stage has adapters on stacked experts, of which the closed form knows nothing."""
-    adapters = (trains(stage).adapter for stage in cfg.stages.values())
-    return any(adapter is not None and adapter.stacked for adapter in adapters)
-
-
-def _models(
-    cfg: RunConfig, config: Mapping[str, Any], base: Architecture | None, rows: tuple[int, int]
-) -> Mapping[str, Architecture | CountedStage]:
-    """Return the model of each stage: sizes for the closed form, else counts on the model.
-
-    `rows` are those of the embeddings of the base model and of the adapted one.
-    """
-    old, new = rows
-    sizes = {name: new if name in cfg.adaptation else None for name in cfg.stages}
-    if base is None:
-        asked = {name: (size or old, cfg.stages[name]) for name, size in sizes.items()}
-        return count_stages(config, asked, cfg.train.sequence_length)
-    return {
-        name: base if size is None else replace(base, vocab_size=size)
-        for name, size in sizes.items()
-    }
-
-
 def _as_trained(cfg: RunConfig, longest: int | None) -> RunConfig:
     """Return `cfg` with sequences within the context length and prices in the budget's currency."""
     train = cfg.train
@@ -200,17 +166,6 @@ def _token_cost_ratio(cfg: RunConfig, works: Sequence[Work], old_size: int) -> f
         return None
     adapting = [work for work in works if work.stage in cfg.adaptation]
     return relative_cost(cfg, adapting, [_with_rows(w, old_size) for w in adapting])
-
-
-def _parameters(
-    cfg: RunConfig, base: Architecture | None, works: Sequence[Work], rows: int
-) -> ParameterCount:
-    """Return the parameters of the adapted model, with the `rows` of its vocabulary."""
-    if base is not None:
-        return parameter_count(replace(base, vocab_size=rows))
-    if not works:
-        raise UserError("stages", "{}", "has no stage on which the model is counted", "add one")
-    return next((w for w in works if w.stage in cfg.adaptation), works[-1]).parameters
 
 
 def _with_rows(work: Work, rows: int) -> Work:
@@ -264,13 +219,13 @@ def make_plan(
     an exchange rate and a micro-batch below one sequence.
     """
     config, remarks = model_config(cfg.model)
-    asked, base = cfg, None if _adapts_experts(cfg) else _formula(config)
+    asked, base = cfg, closed_form(cfg, config)
     own = context_length(config)
     longest = None if own is None else int(own * cfg.model.stretch)
     cfg = _as_trained(asked, longest)
     old_size = int(config.get("vocab_size") or cfg.tokenizer.vocab_size)
     new_size = adapted_rows(cfg, old_size)
-    models = _models(cfg, config, base, (old_size, new_size))
+    models = stage_models(cfg, config, base, (old_size, new_size))
     works = [_work(cfg.for_stage(name), name, models[name]) for name in cfg.stages]
     rows = [plan_row(cfg, work) for work in works]
     budget, evaluation = plan_budget(cfg, rows), plan_evaluation(cfg, config)
@@ -279,7 +234,7 @@ def make_plan(
     return Plan(
         model=cfg.model.label,
         recipe=cfg.recipe.name,
-        parameters=_parameters(cfg, base, works, new_size),
+        parameters=adapted_parameters(cfg, base, works, new_size),
         vocab_size_old=old_size,
         vocab_size_new=new_size,
         token_ratio=ratio,
