@@ -27,6 +27,7 @@ __all__ = [
 OPEN_ENDED = (
     "zero.extra.",
     "corpus.texts.",
+    "tokenizer.parity.",
     "evaluation.task_files.",
     "corpus.text_fields.",
     "model.architecture.",

@@ -20,12 +20,12 @@ from hpc_llm.methods import code_of as method_code
 from hpc_llm.methods import trains
 from hpc_llm.pipeline.table import COMPOSED, Entry, choose_names, outline, point_of, training_texts
 from hpc_llm.pipeline.tasks import check_task_points, counting_tasks, without_tasks
+from hpc_llm.pipeline.tokenizer_settings import measuring_settings, vocabulary_settings
 from hpc_llm.rundir import fingerprint, fingerprint_path, flat
 from hpc_llm.settings import RunConfig, ScheduleSettings
 from hpc_llm.settings.corpus import LANGUAGES
 from hpc_llm.settings.stage import SCRATCH
 from hpc_llm.surgery.folders import check_model_folder
-from hpc_llm.tokenizer.own import own_folder
 from hpc_llm.training.checkpoints.differences import CONTENT
 from hpc_llm.vocabulary.initial import code_of as initial_code
 from hpc_llm.vocabulary.modes import mode_of, mode_settings
@@ -149,18 +149,17 @@ def _corpus(cfg: RunConfig, point: str) -> dict[str, Any]:
 
 
 def _tokenizer(cfg: RunConfig, point: str) -> dict[str, Any]:
-    tokenizer = asdict(cfg.tokenizer)
-    own = tokenizer.pop("path")
-    if own is not None or not mode_of(cfg).trains_vocabulary:
-        tokenizer = {"special_strings": cfg.tokenizer.special_strings}
-    if own is not None:
-        tokenizer["path" + CONTENT] = fingerprint_path(own_folder(own))
     return {
-        "tokenizer": tokenizer,
+        "tokenizer": vocabulary_settings(cfg),
         "transplant": mode_settings(cfg),
         "languages": training_texts(cfg),
         **_model_key(cfg),
     }
+
+
+def _measure_tokenizer(cfg: RunConfig, point: str) -> dict[str, Any]:
+    evaluation = {"tune_bytes": cfg.evaluation.tune_bytes}
+    return {"tokenizer": measuring_settings(cfg), "evaluation": evaluation}
 
 
 def _transplant(cfg: RunConfig, point: str) -> dict[str, Any]:
@@ -271,6 +270,7 @@ def _report(cfg: RunConfig, point: str) -> dict[str, Any]:
 COUNTING: dict[str, Callable[[RunConfig, str], dict[str, Any]]] = {
     "corpus": _corpus,
     "tokenizer": _tokenizer,
+    "measure_tokenizer": _measure_tokenizer,
     "transplant": _transplant,
     "pretrain": _pretrain,
     "train": _train,

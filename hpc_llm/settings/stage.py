@@ -15,7 +15,8 @@ __all__ = ["RESERVED", "SCRATCH", "StageSettings"]
 
 SCRATCH = "scratch"
 STEP = re.compile(r"0*[1-9][0-9]{0,11}")
-RESERVED = ("base", "transplant", "corrected", SCRATCH)  # points of a run that are not stages
+RESERVED = ("base", "tokenizer", "transplant", "corrected", SCRATCH)
+"""Names in `evaluate/` that are not training stages, and the start from scratch."""
 
 
 @dataclass(kw_only=True)
