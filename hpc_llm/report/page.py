@@ -7,7 +7,7 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from hpc_llm.report import markdown
+from hpc_llm.report import latex, markdown
 from hpc_llm.report.drawing import Plot
 from hpc_llm.report.gather import RunData, gather
 from hpc_llm.report.measure_plots import measure_plots
@@ -46,7 +46,8 @@ def write_report(folder: RunFolder) -> Path:
 def render(template: str, content: dict[str, Any]) -> str:
     """Fill a template; a name that it uses and `content` lacks is an error, not an empty place.
 
-    Templates of HTML escape their values, those of Markdown with the filters `text` and `code`.
+    Templates of HTML escape their values, those of Markdown with the filters `text` and
+    `code`, those of LaTeX with `latex`.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -59,7 +60,7 @@ def render(template: str, content: dict[str, Any]) -> str:
         lstrip_blocks=not html,
         keep_trailing_newline=not html,
     )
-    environment.filters |= {"text": markdown.text, "code": markdown.code}
+    environment.filters |= {"text": markdown.text, "code": markdown.code, "latex": latex.text}
     return environment.get_template(template).render(content)
 
 
