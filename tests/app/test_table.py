@@ -247,6 +247,11 @@ def test_rows_on_other_documents_are_refused(base, tmp_path, table_file):
     assert with_trials(table, planned)["rows"][1]["trials"] == [1]
 
 
+def test_a_single_run_has_no_table(capsys):
+    assert main(["adapt", "table=lecture"]) == EXIT_USER
+    assert "hpc-llm: table=lecture: " in capsys.readouterr().err
+
+
 def test_a_table_has_no_stages_nor_sweeps_and_a_folder_must_be_one(tmp_path, capsys):
     for words in (["-m"], ["--stages", "corpus"], ["--cfg", "job"]):
         assert main(["table", "table=lecture", *words]) == EXIT_USER
