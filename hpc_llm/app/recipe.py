@@ -21,6 +21,7 @@ __all__ = ["run_recipe"]
 # idle cores it costs 3 % (2 threads, 2 cores, sequences of 512 tokens). Read at import of torch.
 SPIN_COUNT = "10000"
 COMPOSING = ("compose", "corpus", "evaluate")  # verbs with a stage of a composition
+MEASURED = "evaluate/tokenizer"  # the stage whose table the verb tokenizer prints
 
 
 def run_recipe(arguments: Arguments) -> int:
@@ -72,7 +73,7 @@ def _check_verb(cfg: RunConfig, verb: str) -> None:
 
 def _run(cfg: RunConfig, ranks: Ranks, verb: str, names: list[str] | None) -> int:
     from hpc_llm.pipeline import check_start, choose, open_context, pipeline, run, unfinished
-    from hpc_llm.report import print_summary
+    from hpc_llm.report import print_summary, print_tokenizers
 
     stages = pipeline(cfg)  # fails on missing input before anything is written
     chosen = choose(stages, names)
@@ -94,6 +95,8 @@ def _run(cfg: RunConfig, ranks: Ranks, verb: str, names: list[str] | None) -> in
         run(context, verb)
     if ranks.is_first and verb in ("adapt", "report") and "report" in (names or ["report"]):
         print_summary(folder, sys.stdout)
+    if ranks.is_first and verb == "tokenizer" and any(s.name == MEASURED for s in chosen):
+        print_tokenizers(folder, sys.stdout)
     return 0
 
 

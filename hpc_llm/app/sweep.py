@@ -20,7 +20,7 @@ from hpc_llm.errors import EXIT_REQUEUE, UserError
 from hpc_llm.launch import run_ranks
 from hpc_llm.rundir import Sweep, SweepFolder, append_line, refuse_foreign
 
-__all__ = ["run_sweep"]
+__all__ = ["plan_only", "run_here", "run_sweep"]
 
 # Exit codes of a trial that end the sweep: stopped on request, or interrupted
 STOPPED = (
@@ -47,7 +47,7 @@ def run_sweep(arguments: Arguments, ranks: Ranks) -> int:
     folder, sweep, planned = plan_sweep(arguments)
     cfg = planned[0].cfg
     if cfg.plan.only:
-        return _plan(arguments, folder, sweep, planned)
+        return plan_only(folder, sweep, planned)
     refuse_foreign(folder.path)
     if is_to_be_submitted(cfg, ranks, from_file=False):
         from hpc_llm.app.submit_sweep import submit_sweep
@@ -56,7 +56,10 @@ def run_sweep(arguments: Arguments, ranks: Ranks) -> int:
     for one in planned:
         open_folder(one.cfg, ranks)
     folder.write(sweep)
-    return _run_here(folder, sweep, planned, arguments.stages)
+    code = run_here(folder, sweep, planned)
+    if code not in STOPPED:
+        say(f"hpc-llm sweep {shlex.quote(str(folder.path))} prints the table and draws the plot")
+    return code
 
 
 def _show(arguments: Arguments) -> int:
@@ -68,9 +71,8 @@ def _show(arguments: Arguments) -> int:
     return 0
 
 
-def _plan(
-    arguments: Arguments, folder: SweepFolder, sweep: Sweep, planned: Sequence[PlannedTrial]
-) -> int:
+def plan_only(folder: SweepFolder, sweep: Sweep, planned: Sequence[PlannedTrial]) -> int:
+    """Print the plan of each trial, and the scripts of the arrays; write nothing."""
     from hpc_llm.app.plan import print_plan_of_sweep
 
     names = {one.trial.number: f"trial {one.trial.number}: {one.trial.words}" for one in planned}
@@ -78,20 +80,22 @@ def _plan(
     if planned[0].cfg.launch.name == "slurm":
         from hpc_llm.app.submit_sweep import arrays_of
 
-        for scripts, _, trials in arrays_of(folder, sweep, planned, whole=arguments.stages is None):
+        whole = planned[0].names is None
+        for scripts, _, trials in arrays_of(folder, sweep, planned, whole=whole):
             arrays |= {names[one.trial.number]: scripts for one in trials}
     return print_plan_of_sweep({names[one.trial.number]: one.cfg for one in planned}, arrays)
 
 
-def _run_here(
-    folder: SweepFolder, sweep: Sweep, planned: Sequence[PlannedTrial], names: list[str] | None
-) -> int:
-    """Run the trials one after another, each in separate processes."""
+def run_here(folder: SweepFolder, sweep: Sweep, planned: Sequence[PlannedTrial]) -> int:
+    """Run the trials one after another, each in separate processes.
+
+    Return the exit code of the first that failed, or of one that was stopped, which ends the sweep.
+    """
     first_failure = 0
     for one in planned:
         say(f"trial {one.trial.number}: {one.trial.words} -> {one.folder.path}")
         words = [sweep.verb, "--config", str(one.folder.config)]
-        words += ["--stages", ",".join(names)] if names else []
+        words += ["--stages", ",".join(one.names)] if one.names else []
         begun = {"begun": _now(), "process": os.getpid(), "host": os.uname().nodename}
         append_line(folder.local, {"trial": one.trial.number, **begun})
         processes = one.cfg.launch.processes if one.cfg.launch.name == "local" else 1
@@ -103,7 +107,6 @@ def _run_here(
         first_failure = first_failure or code
         if code in STOPPED:
             return code
-    say(f"hpc-llm sweep {shlex.quote(str(folder.path))} prints the table and draws the plot")
     return first_failure
 
 

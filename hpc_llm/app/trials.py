@@ -12,7 +12,7 @@ from hpc_llm.launch import ranks_per_node
 from hpc_llm.rundir import RunFolder, Sweep, SweepFolder, Trial
 from hpc_llm.settings import RunConfig
 
-__all__ = ["PlannedTrial", "plan_sweep"]
+__all__ = ["SHARED", "ComposedTrial", "PlannedTrial", "of_trial", "plan_sweep", "plan_trials"]
 
 SHARED = (  # equal for all trials
     *("run", "runs_dir", "tracking.group", "plan.only"),
@@ -21,11 +21,25 @@ SHARED = (  # equal for all trials
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComposedTrial:
+    """A trial with its configuration, before it has a number."""
+
+    values: dict[str, str]
+    """What distinguishes it from other trials: swept key -> value, as typed."""
+    overrides: list[str]
+    """All its overrides."""
+    cfg: RunConfig
+    names: list[str] | None
+    """The stages to run; None: all of the verb."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlannedTrial:
-    """A trial with its configuration and its unfinished stages."""
+    """A trial with its configuration, its stages and the unfinished ones."""
 
     trial: Trial
     cfg: RunConfig
+    names: list[str] | None
     due: tuple[str, ...]
 
     @property
@@ -37,13 +51,21 @@ class PlannedTrial:
 def plan_sweep(arguments: Arguments) -> tuple[SweepFolder, Sweep, list[PlannedTrial]]:
     """Return the folder, its full list of trials, and the trials of this call.
 
-    A trial that is already in the folder keeps its number; others get the next ones. Nothing is
-    written. Raises `UserError` with the values of a trial that cannot start.
+    Nothing is written. Raises `UserError` with the values of a trial that cannot start.
     """
-    composed = _compose(arguments)
-    cfg = composed[0][2]
-    folder = _folder(composed)
-    keys = list(composed[0][0])
+    return plan_trials(_compose(arguments), str(arguments.verb))
+
+
+def plan_trials(
+    composed: Sequence[ComposedTrial], verb: str
+) -> tuple[SweepFolder, Sweep, list[PlannedTrial]]:
+    """Return what `plan_sweep` returns, for trials that are composed already.
+
+    A trial that is already in the folder keeps its number; others get the next ones.
+    """
+    cfg = composed[0].cfg
+    folder = _folder([one.cfg for one in composed])
+    keys = list(composed[0].values)
     known = folder.read() if folder.exists() else None
     if known and known.keys != keys:
         raise UserError(
@@ -55,28 +77,24 @@ def plan_sweep(arguments: Arguments) -> tuple[SweepFolder, Sweep, list[PlannedTr
         )
     group = known.group if known else f"{folder.path.name}-{secrets.token_hex(4)}"
     sweep = Sweep(
-        verb=str(arguments.verb),
+        verb=verb,
         group=cfg.tracking.group or group,
         keys=keys,
         trials=known.trials if known else [],
     )
     trials = {trial.number: trial for trial in sweep.trials}
     planned = []
-    for values, overrides, cfg in composed:
-        number = sweep.number(values)
+    for one in composed:
+        number = sweep.number(one.values)
         number = max(trials, default=-1) + 1 if number is None else number
-        trial = Trial(number=number, values=values, overrides=overrides, stages={})
-        planned.append(_planned(trial, _as_trial(cfg, sweep, number), arguments))
+        trial = Trial(number=number, values=one.values, overrides=one.overrides, stages={})
+        planned.append(_planned(trial, _as_trial(one.cfg, sweep, number), verb, one.names))
         trials[number] = planned[-1].trial
     ordered = [trials[number] for number in sorted(trials)]
     return folder, replace(sweep, trials=ordered), planned
 
 
-Composed = tuple[dict[str, str], list[str], RunConfig]
-"""The values of a trial, all its overrides, and the composed configuration."""
-
-
-def _compose(arguments: Arguments) -> list[Composed]:
+def _compose(arguments: Arguments) -> list[ComposedTrial]:
     from hpc_llm import config
 
     combinations = config.combinations(arguments.overrides)
@@ -99,14 +117,16 @@ def _compose(arguments: Arguments) -> list[Composed]:
             if arguments.verb in ("adapt", "train"):
                 config.refuse_laptop_defaults(overrides, cfg, os.environ)
         except UserError as error:
-            raise _of_trial(values, error) from error
-        composed.append((values, overrides, cfg))
+            raise of_trial(values, error) from error
+        composed.append(
+            ComposedTrial(values=values, overrides=overrides, cfg=cfg, names=arguments.stages)
+        )
     return composed
 
 
-def _folder(composed: Sequence[Composed]) -> SweepFolder:
+def _folder(configs: Sequence[RunConfig]) -> SweepFolder:
     """Return the folder of the sweep."""
-    name, *others = sorted({cfg.run or cfg.model.label for _, _, cfg in composed})
+    name, *others = sorted({cfg.run or cfg.model.label for cfg in configs})
     if others:
         raise UserError(
             "run",
@@ -114,7 +134,7 @@ def _folder(composed: Sequence[Composed]) -> SweepFolder:
             f"trials would be named {name}, {others[0]}",
             "set one name for the sweep with run=NAME",
         )
-    places = sorted({(cfg.runs_dir, cfg.launch.name) for _, _, cfg in composed})
+    places = sorted({(cfg.runs_dir, cfg.launch.name) for cfg in configs})
     runs, launch = places[0]
     if len(places) > 1:
         raise UserError(
@@ -140,27 +160,30 @@ def _as_trial(cfg: RunConfig, sweep: Sweep, number: int) -> RunConfig:
     return replace(cfg, run=name, tracking=replace(cfg.tracking, group=sweep.group))
 
 
-def _planned(trial: Trial, cfg: RunConfig, arguments: Arguments) -> PlannedTrial:
+def _planned(trial: Trial, cfg: RunConfig, verb: str, names: list[str] | None) -> PlannedTrial:
     from hpc_llm.pipeline import check_start, choose, pipeline, unfinished, wanted
 
-    verb, folder = str(arguments.verb), RunFolder(cfg.folder)
+    folder = RunFolder(cfg.folder)
     ranks = cfg.launch.processes
     if cfg.launch.name == "slurm":
         ranks = cfg.cluster.nodes * ranks_per_node(cfg)
     try:
         stages = pipeline(cfg)
-        chosen = choose(stages, arguments.stages)
+        chosen = choose(stages, names)
         due = unfinished(folder, chosen, verb)
         check_start(cfg, folder, stages, due, ranks)
     except UserError as error:
-        raise _of_trial(trial.values, error) from error
+        raise of_trial(trial.values, error) from error
     own = {stage.name: stage.fingerprint for stage in wanted(chosen, verb)}
     return PlannedTrial(
-        trial=replace(trial, stages=own), cfg=cfg, due=tuple(stage.name for stage in due)
+        trial=replace(trial, stages=own),
+        cfg=cfg,
+        names=names,
+        due=tuple(stage.name for stage in due),
     )
 
 
-def _of_trial(values: dict[str, str], error: UserError) -> UserError:
+def of_trial(values: dict[str, str], error: UserError) -> UserError:
     """Return the error of a trial with its values; no trial has started."""
     words = " ".join(f"{key}={value}" for key, value in values.items())
     return (

@@ -93,6 +93,15 @@ VERBS: dict[str, Verb] = {
         "sweep_table:run_sweep_table",
         takes="SWEEP_FOLDER",
     ),
+    "table": Verb(
+        "run the rows of a table, one run for each row and seed, and write it",
+        "hpc-llm table table=lecture model.path=FOLDER corpus.target=FILES corpus.source=FILES\n"
+        "A table is a YAML file in conf/table/. Runs share equal stages; the same command again\n"
+        "continues, and only writes the table when all are finished. launch=slurm submits job\n"
+        "arrays; hpc-llm table runs/NAME then writes table.json, .md, .html and .tex.",
+        "table:run_table",
+        takes="table=NAME [KEY=VALUE ...] | TABLE_FOLDER",
+    ),
     "status": Verb(
         "monitor the jobs of a run: state, nodes, pending reason, progress, cost",
         "hpc-llm status runs/*: from Slurm, events.jsonl and ledger.jsonl; reports what "

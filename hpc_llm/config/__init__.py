@@ -11,6 +11,7 @@ from hpc_llm.config.compose import (
     write,
 )
 from hpc_llm.config.laptop import refuse_laptop_defaults
+from hpc_llm.config.words import override_key
 
 __all__ = [
     "as_yaml",
@@ -18,6 +19,7 @@ __all__ = [
     "compose",
     "differences",
     "load",
+    "override_key",
     "refuse_laptop_defaults",
     "swept_keys",
     "typed",

@@ -62,6 +62,7 @@ def compose(overrides: list[str], example: bool = False) -> DictConfig:
     Raises `UserError` for an unknown key (with the nearest known ones) or a value of a wrong type.
     """
     ConfigStore.instance().store(name="run_config", node=RunConfig)
+    OmegaConf.register_new_resolver("sum", _sum, replace=True)
     parsed = _parse(overrides)
     refuse_hydra(parsed)
     refuse_old_names(parsed)
@@ -88,6 +89,11 @@ def compose(overrides: list[str], example: bool = False) -> DictConfig:
             if isinstance(error, UserError):
                 raise
             raise explain(error, keys, _stage_keys(parsed)) from error
+
+
+def _sum(*numbers: int) -> int:
+    """Return the sum of `${sum:A,B,...}` in a YAML file of `conf/`."""
+    return sum(numbers)
 
 
 def _search_path() -> list[str]:

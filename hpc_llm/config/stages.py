@@ -15,10 +15,10 @@ from omegaconf.errors import OmegaConfBaseException
 from hpc_llm.config.suggest import nearest, wrong_value
 from hpc_llm.ensembles import settings_of as composition_settings
 from hpc_llm.errors import UserError
-from hpc_llm.methods import describe, method_names, settings_of
+from hpc_llm.methods import describe, method_names, settings_of, trains
 from hpc_llm.rundir import conf_files
 from hpc_llm.settings.compose import ComposeSettings
-from hpc_llm.settings.stage import SCRATCH, StageSettings
+from hpc_llm.settings.stage import SCRATCH, UNTRAINED, StageSettings
 
 __all__ = ["as_written", "recipe_name", "typed_compose", "typed_stages"]
 
@@ -61,6 +61,9 @@ def _typed(key: str, values: Any) -> StageSettings:
             "there are no new tokens before the transplant",
             "use a method that trains everything: full",
         )
+    if stage.from_stage == UNTRAINED and not trains(stage).body:
+        rule = "would leave weights of the model untrained"
+        raise UserError(f"{key}.method", stage.method, rule, "use full, or another from")
     return stage
 
 

@@ -27,6 +27,7 @@ __all__ = [
 OPEN_ENDED = (
     "zero.extra.",
     "corpus.texts.",
+    "tokenizer.parity.",
     "evaluation.task_files.",
     "corpus.text_fields.",
     "model.architecture.",
@@ -80,13 +81,16 @@ def refuse_hydra(overrides: Sequence[Override]) -> None:
     """Raise `UserError` for settings of Hydra itself, which is used only for composing.
 
     Above all for its launchers: without -m Hydra would ignore them and run on the login node. Also
-    for `task=NAME`: tasks are no part of the configuration, but named in it.
+    for `task=NAME` and `table=NAME`, which are no part of the configuration.
     """
     for override in overrides:
         line = override.input_line or ""
         if override.key_or_group.split("@")[0] == "task":
             value, fix = override.get_value_element_as_str(), "use evaluation.tasks=[NAME]"
             raise UserError("task", value, "a run can have several tasks", fix)
+        if override.key_or_group.split("@")[0] == "table":
+            value, fix = override.get_value_element_as_str(), "use hpc-llm table table=NAME"
+            raise UserError("table", value, "a table has many runs", fix)
         if of_launcher(override):
             raise UserError(
                 line,

@@ -20,12 +20,12 @@ from hpc_llm.methods import trains
 from hpc_llm.pipeline.table import COMPOSED, Entry, choose_names, outline, point_of, training_texts
 from hpc_llm.pipeline.tasks import check_task_points, counting_tasks, without_tasks
 from hpc_llm.pipeline.texts import check_texts
+from hpc_llm.pipeline.tokenizer_settings import measuring_settings, vocabulary_settings
 from hpc_llm.rundir import fingerprint, fingerprint_path, flat
 from hpc_llm.settings import RunConfig, ScheduleSettings
 from hpc_llm.settings.corpus import LANGUAGES
-from hpc_llm.settings.stage import SCRATCH
+from hpc_llm.settings.stage import SCRATCH, UNTRAINED
 from hpc_llm.surgery.folders import check_model_folder
-from hpc_llm.tokenizer.own import own_folder
 from hpc_llm.training.checkpoints.differences import CONTENT
 from hpc_llm.vocabulary.initial import code_of as initial_code
 from hpc_llm.vocabulary.modes import mode_of, mode_settings
@@ -34,6 +34,7 @@ __all__ = ["Stage", "choose", "pipeline"]
 
 LAYOUT = 2  # increment when the files of a stage change, so that old results are recomputed
 
+OF_TEXT = ("corpus", "tokenizer")  # modules of stages that depend on `corpus.seed`
 NOT_IN_RESULTS = ("micro_batch_tokens", "log_steps", "max_hours", "threads", "steps", "replay")
 SHAPE = ("sequence_length", "batch_tokens", "micro_batch_tokens", "schedule", "text", "from_stage")
 
@@ -84,16 +85,17 @@ def pipeline(cfg: RunConfig) -> list[Stage]:
         of_texts = entry.row.module == "evaluate"
         before = [bare[n] if of_texts else stages[n].fingerprint for n in entry.needs]
         losses = {key: value for key, value in own.items() if key != "tasks"}
-        bare[entry.name] = fingerprint(LAYOUT, entry.name, cfg.seed, losses, before)
-        known: dict[str, Any] = {"seed": cfg.seed}
+        seed = cfg.text_seed if entry.row.module in OF_TEXT else cfg.seed
+        bare[entry.name] = fingerprint(LAYOUT, entry.name, seed, losses, before)
+        known: dict[str, Any] = {"seed": seed}
         upstream: set[str] = set(entry.needs)
         for need in entry.needs:
             known |= stages[need].settings
             upstream |= set(stages[need].upstream)
         stages[entry.name] = Stage(
             **{key: getattr(entry, key) for key in Entry.__dataclass_fields__},
-            fingerprint=fingerprint(LAYOUT, entry.name, cfg.seed, own, before),
-            settings=known | flat(own),
+            fingerprint=fingerprint(LAYOUT, entry.name, seed, own, before),
+            settings=known | {"seed": seed} | flat(own),
             upstream=tuple(name for name in stages if name in upstream),
         )
     return list(stages.values())
@@ -107,7 +109,7 @@ def choose(stages: Sequence[Stage], names: Sequence[str] | None) -> list[Stage]:
 
 def _corpus(cfg: RunConfig, point: str) -> dict[str, Any]:
     corpus = asdict(cfg.corpus)
-    for key in (*LANGUAGES, "texts"):
+    for key in (*LANGUAGES, "texts", "seed"):
         del corpus[key]
     for name in cfg.corpus.names:
         key, entries = cfg.corpus.entries(name)
@@ -117,18 +119,17 @@ def _corpus(cfg: RunConfig, point: str) -> dict[str, Any]:
 
 
 def _tokenizer(cfg: RunConfig, point: str) -> dict[str, Any]:
-    tokenizer = asdict(cfg.tokenizer)
-    own = tokenizer.pop("path")
-    if own is not None or not mode_of(cfg).trains_vocabulary:
-        tokenizer = {"special_strings": cfg.tokenizer.special_strings}
-    if own is not None:
-        tokenizer["path" + CONTENT] = fingerprint_path(own_folder(own))
     return {
-        "tokenizer": tokenizer,
+        "tokenizer": vocabulary_settings(cfg),
         "transplant": mode_settings(cfg),
         "languages": training_texts(cfg),
         **_model_key(cfg),
     }
+
+
+def _measure_tokenizer(cfg: RunConfig, point: str) -> dict[str, Any]:
+    evaluation = {"tune_bytes": cfg.evaluation.tune_bytes}
+    return {"tokenizer": measuring_settings(cfg), "evaluation": evaluation}
 
 
 def _transplant(cfg: RunConfig, point: str) -> dict[str, Any]:
@@ -156,8 +157,9 @@ def _train(cfg: RunConfig, name: str) -> dict[str, Any]:
     if stage["learning_rate"] is not None:
         del stage["learning_rate_times_width"]
     stage["text"] = cfg.text_of(name)
-    if cfg.stages[name].from_stage != SCRATCH:
-        stage["from"] = cfg.parent(name)
+    start = cfg.stages[name].from_stage
+    if start != SCRATCH:
+        stage["from"] = start if start == UNTRAINED else cfg.parent(name)
     stage |= method_code(cfg.stages[name].method)
     return {
         "train": _shared(own, name),
@@ -239,6 +241,7 @@ def _report(cfg: RunConfig, point: str) -> dict[str, Any]:
 COUNTING: dict[str, Callable[[RunConfig, str], dict[str, Any]]] = {
     "corpus": _corpus,
     "tokenizer": _tokenizer,
+    "measure_tokenizer": _measure_tokenizer,
     "transplant": _transplant,
     "pretrain": _pretrain,
     "train": _train,

@@ -48,6 +48,9 @@ class Row:
 ROWS = {
     "corpus": Row(module="corpus", verb="corpus", part="corpus", light=True),
     "tokenizer": Row(module="tokenizer", verb="tokenizer", part="tokenizer", light=True),
+    "measure_tokenizer": Row(
+        module="measure_tokenizer", verb="tokenizer", part="tokenizer", light=True
+    ),
     "transplant": Row(module="transplant", verb="transplant", part="transplant"),
     "pretrain": Row(module="pretrain", verb="train", part="pretrain", all_ranks=True),
     "train": Row(module="train", verb="train", part="train", all_ranks=True),
@@ -132,6 +135,9 @@ def _recipe(cfg: RunConfig) -> list[Entry]:
     shards = tuple(f"tokenizer/shards/{text}.json" for text in training_texts(cfg))
     exported = ("tokenizer/tokenizer.json",) if mode_of(cfg).changes else ()  # else the base's
     add("tokenizer", "tokenizer", ("corpus", *base), (*exported, *shards))
+    measures = "evaluate/tokenizer.json"
+    needs = ("corpus", "tokenizer", *base)
+    add("measure_tokenizer", "evaluate/tokenizer", needs, (measures,), (measures,))
     evaluate("measure_start", "base", "corpus", "tokenizer", *base)
     files = ("transplant/config.json", "transplant/new_rows.npy")
     add("transplant", "transplant", ("tokenizer", *base), files)

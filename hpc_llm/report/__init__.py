@@ -14,7 +14,7 @@ from hpc_llm.report.sweep import (
     sweep_table,
 )
 from hpc_llm.report.sweep_plot import draw_sweep
-from hpc_llm.report.tables import print_summary, summary_table
+from hpc_llm.report.tables import print_summary, print_tokenizers, summary_table
 
 __all__ = [
     "TrialResults",
@@ -26,6 +26,7 @@ __all__ = [
     "main_measure",
     "model_card",
     "print_summary",
+    "print_tokenizers",
     "read_measures",
     "read_results",
     "short_names",

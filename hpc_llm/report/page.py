@@ -7,7 +7,7 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from hpc_llm.report import markdown
+from hpc_llm.report import latex, markdown
 from hpc_llm.report.drawing import Plot
 from hpc_llm.report.gather import RunData, gather
 from hpc_llm.report.measure_plots import measure_plots
@@ -18,15 +18,17 @@ from hpc_llm.report.sections import (
     count_table,
     measure_table,
     stage_table,
+    tokenizer_table,
     vocabulary_table,
 )
-from hpc_llm.report.tables import FERTILITY, results
+from hpc_llm.report.tables import FERTILITY, PER_CHARACTER, results
 from hpc_llm.report.text import decimal
 from hpc_llm.rundir import RunFolder, write_text
 
 __all__ = ["TEMPLATES", "render", "write_report"]
 
 TEMPLATES = Path(__file__).parent / "templates"
+TOKENIZER = "evaluate/tokenizer"
 MOST_CARDS = 6  # measures at the top of the page; the table has all
 
 
@@ -44,7 +46,8 @@ def write_report(folder: RunFolder) -> Path:
 def render(template: str, content: dict[str, Any]) -> str:
     """Fill a template; a name that it uses and `content` lacks is an error, not an empty place.
 
-    Templates of HTML escape their values, those of Markdown with the filters `text` and `code`.
+    Templates of HTML escape their values, those of Markdown with the filters `text` and
+    `code`, those of LaTeX with `latex`.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -57,7 +60,7 @@ def render(template: str, content: dict[str, Any]) -> str:
         lstrip_blocks=not html,
         keep_trailing_newline=not html,
     )
-    environment.filters |= {"text": markdown.text, "code": markdown.code}
+    environment.filters |= {"text": markdown.text, "code": markdown.code, "latex": latex.text}
     return environment.get_template(template).render(content)
 
 
@@ -69,18 +72,22 @@ def _content(data: RunData, by_measure: list[Plot], plots: list[Plot]) -> dict[s
         default={"versions": {}, "commit": None},
     )
     found = results(data.summary) if data.summary else {}
+    measured = data.result(TOKENIZER)
     return {
         "name": data.name,
         "recipe": data.summary["recipe"] if data.summary else None,
         "headline": _headline(data.measures, found),
-        "results": {label: text for label, text in found.items() if label != FERTILITY},
+        "results": {
+            label: text for label, text in found.items() if label not in (FERTILITY, PER_CHARACTER)
+        },
         "measure_plots": by_measure,
         "plots": {plot.name: plot for plot in plots},
         "images": {plot.name: _data_uri(plot.svg) for plot in [*by_measure, *plots]},
         "tables": {
             "measures": measure_table(data.measures),
             "stages": stage_table(data),
-            "vocabulary": vocabulary_table(data.result("tokenizer")),
+            "tokenizers": tokenizer_table(measured),
+            "vocabulary": vocabulary_table({} if measured else data.result("tokenizer")),
             "transplant": count_table(data.result("transplant")),
             "corpus": corpus_table(data.result("corpus")),
         },
@@ -110,10 +117,10 @@ def _headline(measures: Measures, found: dict[str, str]) -> list[dict[str, str]]
             value = f"{decimal(base['value'], 2)} → {decimal(now['value'], 2)}"
             note = f"{change_from(base, now)} from {first} to {last}: {measure_text(now)}"
         cards.append({"label": f"{name}, {now['unit']}", "value": value, "note": note})
-    if FERTILITY in found:
-        value, _, note = found[FERTILITY].partition(" (")
+    for label in filter(found.__contains__, (FERTILITY, PER_CHARACTER)):
+        value, _, note = found[label].partition(" (")
         note = f"{note.rstrip(')')} with the new tokenizer"
-        cards.append({"label": FERTILITY, "value": value, "note": note})
+        cards.append({"label": label, "value": value, "note": note})
     return cards
 
 

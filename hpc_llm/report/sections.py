@@ -8,6 +8,7 @@ from hpc_llm.report.gather import RunData, training
 from hpc_llm.report.measures import (
     Measures,
     axis_label,
+    by_name,
     change_from,
     first_point,
     measure_text,
@@ -22,6 +23,7 @@ __all__ = [
     "measure_list",
     "measure_table",
     "stage_table",
+    "tokenizer_table",
     "vocabulary_table",
 ]
 
@@ -98,8 +100,31 @@ def stage_table(data: RunData) -> Table:
     return Table(heads, rows)
 
 
+def tokenizer_table(result: dict[str, Any]) -> Table:
+    """A row for each measure, a column for each tokenizer: old, new, those of `compare`.
+
+    `result` as in `evaluate/tokenizer.json`, or empty. Lines of a cell: value, interval, change.
+    """
+    if not result:
+        return Table([], [])
+    columns = result["tokenizers"]
+    measures = by_name(columns)
+    rows = [
+        [
+            f"{name.replace('_', ' ')}\n{axis_label(column)}",
+            *(_lines(column.get(side), column.get("old")) for side in columns),
+        ]
+        for name, column in measures.items()
+    ]
+    rows.append(["vocabulary size", *(count(result["vocab_sizes"][side]) for side in columns)])
+    return Table(["tokenizer", *columns], rows)
+
+
 def vocabulary_table(result: dict[str, Any]) -> Table:
-    """The old and the new tokenizer on the same text; `result` of stage `tokenizer` or empty."""
+    """The old and the new tokenizer on the same text; `result` of stage `tokenizer` or empty.
+
+    For runs of versions without `evaluate/tokenizer.json`.
+    """
     if not result:
         return Table([], [])
     old, new = result["old"], result["new"]

@@ -5,14 +5,22 @@ from typing import Any, TextIO
 
 from hpc_llm.distributed import visible
 from hpc_llm.report.measures import summary_measures
-from hpc_llm.report.sections import measure_list
+from hpc_llm.report.sections import measure_list, tokenizer_table
 from hpc_llm.report.text import NOT_KNOWN, change, clock, decimal, interval, money, scientific
 from hpc_llm.rundir import RunFolder, read_json
 
-__all__ = ["FERTILITY", "print_summary", "results", "summary_table"]
+__all__ = [
+    "FERTILITY",
+    "PER_CHARACTER",
+    "print_summary",
+    "print_tokenizers",
+    "results",
+    "summary_table",
+]
 
 PIPE_COLUMNS = 80
 FERTILITY = "fertility (tokens per word)"
+PER_CHARACTER = "fertility (tokens per character)"  # of languages without spaces
 
 
 def results(summary: dict[str, Any]) -> dict[str, str]:
@@ -20,12 +28,11 @@ def results(summary: dict[str, Any]) -> dict[str, str]:
 
     `summary` is a whole `summary.json`: a missing key is a `KeyError`, None is n/a.
     """
-    words = summary["tokens_per_word"] or {"old": None, "new": None}
-    old, new = words["old"], words["new"]
+    label, fertility = _fertility(summary)
     ratio = summary.get("token_ratio")  # summaries of older versions have none
     gaps = summary.get("not_in_ledger")  # the costs lack these stages
     return {
-        FERTILITY: f"{decimal(old, 2)} → {decimal(new, 2)} ({change(new, old)})",
+        label: fertility,
         "tokens for the same text": NOT_KNOWN if ratio is None else f"×{decimal(ratio, 3)}",
         "merging factor phi": interval(summary["phi"], of="best factor"),
         "training FLOPs": scientific(summary["flops"]),
@@ -46,6 +53,17 @@ def _time_by_part(summary: dict[str, Any]) -> str:
     total = sum(seconds.values())
     shares = {part: round(100 * taken / total) for part, taken in seconds.most_common() if taken}
     return ", ".join(f"{part} {share} %" for part, share in shares.items() if share)
+
+
+def _fertility(summary: dict[str, Any]) -> tuple[str, str]:
+    """Return label and text of the fertility; per character for text without spaces."""
+    none = {"old": None, "new": None}
+    label, found = FERTILITY, summary["tokens_per_word"] or none
+    per_character = summary.get("tokens_per_character")  # of older versions: none
+    if found["new"] is None and per_character:
+        label, found = PER_CHARACTER, per_character
+    old, new = found["old"], found["new"]
+    return label, f"{decimal(old, 2)} → {decimal(new, 2)} ({change(new, old)})"
 
 
 def summary_table(summary: dict[str, Any]) -> Any:
@@ -71,6 +89,24 @@ def summary_table(summary: dict[str, Any]) -> Any:
     for label, text in results(summary).items():
         rest.add_row(f"  {label}", Text(visible(text)))
     return Group(table, rest)
+
+
+def print_tokenizers(folder: RunFolder, file: TextIO) -> None:
+    """Print the measures of old and new tokenizer: those of `evaluate/tokenizer.json`."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    found = tokenizer_table(read_json(folder.path / "evaluate/tokenizer.json"))
+    table = Table(box=SIMPLE_HEAD)
+    for number, head in enumerate(found.heads):
+        table.add_column(head, justify="right" if number else "left")
+    for name, *cells in found.rows:
+        values = ["\n".join(cell.split("\n")[:2]) for cell in cells]  # without the change
+        table.add_row(*map(Text, map(visible, [name.split("\n")[0], *values])))
+    width = None if file.isatty() else PIPE_COLUMNS
+    Console(file=file, width=width, highlight=False).print(table)
 
 
 def print_summary(folder: RunFolder, file: TextIO) -> None:

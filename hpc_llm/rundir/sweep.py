@@ -6,6 +6,8 @@ sweep.json    the verb, the swept keys, and each trial: number, values, override
 jobs.jsonl    the submitted job arrays; their scripts are in jobs/
 local.jsonl   without Slurm: when each trial began and ended
 sweep.svg     the plot drawn by `hpc-llm sweep`
+rows.json     of a table (`hpc-llm table`): its rows and their trials
+table.*       of a table: json, md, html and tex
 ```
 """
 
@@ -67,6 +69,11 @@ class SweepFolder:
     def listing(self) -> Path:
         """The list of trials."""
         return self.path / "sweep.json"
+
+    @property
+    def rows(self) -> Path:
+        """Of a table: its settings, and the trials of each row."""
+        return self.path / "rows.json"
 
     @property
     def jobs(self) -> Path:

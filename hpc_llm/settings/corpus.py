@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 
 from hpc_llm.errors import UserError
-from hpc_llm.settings.checks import check_fields, fraction, require_name, require_positive
+from hpc_llm.settings.checks import (
+    check_fields,
+    count,
+    fraction,
+    require_name,
+    require_positive,
+)
 
 __all__ = ["LANGUAGES", "CorpusSettings"]
 
@@ -44,6 +50,10 @@ class CorpusSettings:
     """Held-out documents, disjoint from these, on which the merging factor is chosen."""
     max_heldout_share: float = fraction()
     """Held-out documents never exceed this share of the corpus."""
+    seed: int | None = count(2**32 - 1, 0, default=None)
+    """Seed of the choice of held-out documents and of the text that the tokenizer is trained on;
+    null: the run's seed. Runs with the same value and different seeds share both stages, and are
+    evaluated on the same documents."""
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -24,7 +24,7 @@ from hpc_llm.settings.preflight import PreflightSettings
 from hpc_llm.settings.recipe import RecipeSettings
 from hpc_llm.settings.rerun import RerunSettings
 from hpc_llm.settings.schedule import ScheduleSettings
-from hpc_llm.settings.stage import SCRATCH, StageSettings
+from hpc_llm.settings.stage import SCRATCH, UNTRAINED, StageSettings
 from hpc_llm.settings.tokenizer import TokenizerSettings
 from hpc_llm.settings.tracking import TrackingSettings
 from hpc_llm.settings.train import TrainSettings
@@ -100,6 +100,11 @@ class RunConfig:
         self._check_site()
 
     @property
+    def text_seed(self) -> int:
+        """Seed of the held-out documents and of the tokenizer."""
+        return self.seed if self.corpus.seed is None else self.corpus.seed
+
+    @property
     def adaptation(self) -> list[str]:
         """Names of the stages that train the transplanted model, in order."""
         return [name for name, stage in self.stages.items() if stage.from_stage != SCRATCH]
@@ -111,8 +116,13 @@ class RunConfig:
         return next(scratch, None) if self.model.path is None else None
 
     def parent(self, name: str) -> str:
-        """Return the starting point of a stage: transplant, STAGE or STAGE@STEP."""
+        """Return the starting point of a stage: transplant, STAGE or STAGE@STEP.
+
+        That of a stage from untrained weights is transplant, whose shape and tokenizer it has.
+        """
         stage: StageSettings = self.stages[name]
+        if stage.from_stage == UNTRAINED:
+            return "transplant"
         if stage.from_stage is not None:
             return stage.from_stage
         before = self.adaptation[: self.adaptation.index(name)]
@@ -183,7 +193,7 @@ class RunConfig:
 
     def _check_parent(self, name: str) -> None:
         stage = self.stages[name]
-        if stage.from_stage in (None, SCRATCH, "transplant"):
+        if stage.from_stage in (None, SCRATCH, UNTRAINED, "transplant"):
             return
         parent = stage.from_stage.partition("@")[0]
         before = self.adaptation[: self.adaptation.index(name)]

@@ -11,11 +11,13 @@ from typing import Any
 from hpc_llm.errors import UserError
 from hpc_llm.settings.checks import check_fields, count, positive, require_name
 
-__all__ = ["RESERVED", "SCRATCH", "StageSettings"]
+__all__ = ["RESERVED", "SCRATCH", "UNTRAINED", "StageSettings"]
 
 SCRATCH = "scratch"
+UNTRAINED = "untrained"
 STEP = re.compile(r"0*[1-9][0-9]{0,11}")
-RESERVED = ("base", "transplant", "corrected", SCRATCH)  # points of a run that are not stages
+RESERVED = ("base", "tokenizer", "transplant", "corrected", SCRATCH, UNTRAINED)
+"""Names in `evaluate/` that are not training stages, and the starts that are not stages."""
 
 
 @dataclass(kw_only=True)
@@ -28,7 +30,8 @@ class StageSettings:
     """`from` in YAML. null: the end of the stage before it, for the first one the transplanted
     model; transplant | STAGE: the end of that stage; STAGE@STEP: its checkpoint of that step with
     its optimizer states and its position in the text (a decay branch); scratch: an untrained model
-    of model.architecture on the source text, if no weights are given."""
+    of model.architecture on the source text, if no weights are given; untrained: the transplanted
+    model with untrained weights, to see what those of the base model are worth."""
     text: dict[str, float] | None
     """Shares of the tokens by text: target, source or a name of corpus.texts; null: target, and
     train.replay of source."""

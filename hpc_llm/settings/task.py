@@ -1,15 +1,13 @@
 """Settings of a benchmark task (`conf/task/NAME.yaml`), read and type-checked by name."""
 
-import difflib
-from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from hpc_llm.errors import UserError
-from hpc_llm.rundir.confdir import conf_files
 from hpc_llm.settings.checks import require_choice
 from hpc_llm.settings.corpus import LANGUAGES
+from hpc_llm.settings.options import near, read_option
 
 __all__ = ["TaskSettings", "load_task"]
 
@@ -61,21 +59,7 @@ def load_task(name: str) -> TaskSettings:
     Raises `UserError` for an unknown task, and about `task.NAME.KEY` for an unknown or missing key
     and a value of a wrong type.
     """
-    import yaml
-
-    options = conf_files("task")
-    if name not in options:
-        raise UserError(
-            "evaluation.tasks", name, f"there is no conf/task/{name}.yaml", _near(name, [*options])
-        )
-    path = options[name]
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())
-        raise UserError(str(path), None, f"not valid YAML: {text}", "correct the file") from error
-    if not isinstance(content, dict):
-        raise UserError(str(path), None, "must be a mapping of settings", "see Extending, A task")
+    path, content = read_option("task", name, "evaluation.tasks")
     return _typed(name, path, content)
 
 
@@ -84,7 +68,7 @@ def _typed(name: str, path: Path, content: dict[Any, Any]) -> TaskSettings:
     for key in content:
         if key not in known:
             rule = f"no such setting of a task ({path})"
-            raise UserError(f"task.{name}.{key}", None, rule, _near(str(key), [*known]))
+            raise UserError(f"task.{name}.{key}", None, rule, near(str(key), [*known]))
     needed = [
         key
         for key, f in known.items()
@@ -113,8 +97,3 @@ def _check_type(key: str, value: Any, kinds: tuple[Any, ...]) -> None:
     if not fits:
         rule = f"must be {' or '.join(NAMES[kind] for kind in kinds)}"
         raise UserError(key, "null" if value is None else value, rule, "put texts in quotes")
-
-
-def _near(word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known)}"

@@ -1,6 +1,6 @@
 """Settings of the new vocabulary (`conf/tokenizer/`)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hpc_llm.errors import UserError
 from hpc_llm.settings.checks import (
@@ -11,8 +11,9 @@ from hpc_llm.settings.checks import (
     require_positive,
 )
 
-__all__ = ["SMALLEST_VOCABULARY", "TokenizerSettings"]
+__all__ = ["MODEL_TYPES", "SMALLEST_VOCABULARY", "TokenizerSettings"]
 
+MODEL_TYPES = ("unigram", "bpe")
 SMALLEST_VOCABULARY = 384  # 256 byte tokens, the special tokens and an alphabet
 
 
@@ -39,11 +40,20 @@ class TokenizerSettings:
     """Special tokens' strings in texts (`</s>` in HTML): text, letters like any other text; or
     tokens, the special tokens. For all text that is trained, scored or sampled, old and new
     vocabulary alike."""
+    compare: list[str] = field(default_factory=list)
+    """Further types (bpe) of vocabulary, trained on the same text only to be measured beside."""
+    lexicon: str | None = None
+    """File of words and their morphemes (`слова<TAB>слов/а`), to score token boundaries by F1."""
+    parity: dict[str, str] = field(default_factory=dict)
+    """Files of equal content by language, the reference first: {en: FILE, ru: FILE}. The tokens
+    that each language needs for the same content are compared."""
 
     def __post_init__(self) -> None:
         """Check the values."""
         check_fields(self, "tokenizer")
-        require_choice("tokenizer.model_type", self.model_type, ("unigram", "bpe"))
+        require_choice("tokenizer.model_type", self.model_type, MODEL_TYPES)
+        for kind in self.compare:
+            require_choice("tokenizer.compare", kind, MODEL_TYPES)
         require_choice("tokenizer.special_strings", self.special_strings, ("text", "tokens"))
         require_positive("tokenizer.max_characters", self.max_characters)
         require_positive("tokenizer.threads", self.threads)
@@ -51,3 +61,6 @@ class TokenizerSettings:
         if self.vocab_size < SMALLEST_VOCABULARY:
             rule = f"must be at least {SMALLEST_VOCABULARY} (256 byte tokens and the alphabet)"
             raise UserError("tokenizer.vocab_size", self.vocab_size, rule, "use a larger one")
+        if len(self.parity) == 1:
+            rule = "needs two languages or more, the reference first"
+            raise UserError("tokenizer.parity", self.parity, rule, "write {en: FILE, ru: FILE}")

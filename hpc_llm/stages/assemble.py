@@ -8,13 +8,20 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from hpc_llm.accounting.model_file import read_config
 from hpc_llm.distributed import say
 from hpc_llm.methods import describe
 from hpc_llm.pipeline.context import Context
 from hpc_llm.pipeline.table import COMPOSED
 from hpc_llm.planning.evaluation import is_partitioned
 from hpc_llm.settings import RunConfig
-from hpc_llm.surgery.loading import apply_weights, full_shape, load_model, load_tokenizer
+from hpc_llm.surgery.loading import (
+    apply_weights,
+    build_model,
+    full_shape,
+    load_model,
+    load_tokenizer,
+)
 from hpc_llm.surgery.merge import attach_adapter, merge_adapter
 from hpc_llm.training.process_group import agreed, device_of
 from hpc_llm.training.zero import division_config
@@ -31,6 +38,7 @@ __all__ = [
     "start_model",
     "tokenizer_at",
     "trained_folders",
+    "untrained_model",
     "vocabulary_rows",
     "whole_adapted",
 ]
@@ -57,6 +65,14 @@ def start_model(context: Context, name: str | None, *, to_train: bool = False) -
     cfg = context.cfg
     divided = division_config(cfg.train, cfg.zero, context.ranks) if to_train else None
     return _after(context, trained_folders(context, name), divided)
+
+
+def untrained_model(context: Context) -> PreTrainedModel:
+    """Return a model of the shape of the transplanted one with untrained weights (collective)."""
+    cfg = context.cfg
+    divided = division_config(cfg.train, cfg.zero, context.ranks)
+    architecture = read_config(context.stage_folder("transplant") / "config.json")
+    return build_model(architecture, architecture["vocab_size"], cfg.seed, divided)
 
 
 def _after(context: Context, folders: list[Path], divided: dict[str, Any] | None) -> Any:

@@ -33,7 +33,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
                 entries,
                 key,
                 settings,
-                context.cfg.seed,
+                context.cfg.text_seed,
                 folder / text,
                 heldout=None if text in LANGUAGES else heldout,
             )

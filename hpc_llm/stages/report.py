@@ -39,6 +39,10 @@ def summarise(context: Context) -> dict[str, Any]:
         or {"value": None, "low": None, "high": None},
         "vocabulary": {"mode": cfg.transplant.mode, "changed": mode_of(cfg).changes},
         "tokens_per_word": {side: words[side]["tokens_per_word"] for side in ("old", "new")},
+        "tokens_per_character": {
+            side: words[side].get("tokens_per_character") for side in ("old", "new")
+        },
+        "tokenizer": by_name(_result(context, "evaluate/tokenizer").get("tokenizers", {})),
         "token_ratio": words["token_ratio"],
         "flops": spent.flops,
         "pf_days": pf_days(spent.flops),

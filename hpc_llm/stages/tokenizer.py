@@ -44,8 +44,8 @@ def run(context: Context, name: str) -> dict[str, Any]:
         old_ids, new_ids = (encoder(each, special) for each in (old, new))
         measures = compare(old_ids, new_ids, texts, new.decode)
     line = (
-        f"{len(new):,} tokens; tokens per word {measures['old']['tokens_per_word']:.2f} -> "
-        f"{measures['new']['tokens_per_word']:.2f}; {shards['target'].tokens:,} training tokens"
+        f"{len(new):,} tokens; x{measures['token_ratio']:.3f} tokens for the same text; "
+        f"{shards['target'].tokens:,} training tokens"
     )
     return {
         "vocab_size": len(new),

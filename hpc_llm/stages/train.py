@@ -11,7 +11,8 @@ from hpc_llm.pipeline.cache import SharedCache
 from hpc_llm.pipeline.context import Context
 from hpc_llm.pipeline.table import point_of
 from hpc_llm.rundir import replaced_folder, write_json
-from hpc_llm.stages.assemble import start_model
+from hpc_llm.settings.stage import UNTRAINED
+from hpc_llm.stages.assemble import start_model, untrained_model
 from hpc_llm.stages.reader import TrainingText
 from hpc_llm.stages.training import train_stage, training_result
 from hpc_llm.surgery.merge import save_adapter
@@ -43,10 +44,14 @@ def starting_point(context: Context, stage: str) -> tuple[PreTrainedModel, Train
     """Return the model from which a stage of the recipe starts, and its training text.
 
     A branch of STAGE@STEP gets the model from which STAGE started: the checkpoint has the rest.
+    A stage from untrained weights gets a model of the transplanted one's shape.
     """
     cfg = context.cfg
     before = cfg.lineage(stage)[:-1]
-    model = start_model(context, before[-1] if before else None, to_train=True)
+    if cfg.stages[stage].from_stage == UNTRAINED:
+        model = untrained_model(context)
+    else:
+        model = start_model(context, before[-1] if before else None, to_train=True)
     folder = context.stage_folder("tokenizer")
     shares = {folder / "shards" / text: share for text, share in cfg.text_of(stage).items()}
     shared = None

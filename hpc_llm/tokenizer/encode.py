@@ -18,7 +18,7 @@ from hpc_llm.errors import UserError
 from hpc_llm.tokenizer.coder import Coder, sentencepiece_coder
 from hpc_llm.tokenizer.shard_files import ENDINGS, describe_shards, part
 
-__all__ = ["ShardCounts", "encode_shards", "open_shards", "write_shards"]
+__all__ = ["ShardCounts", "count_ids", "encode_shards", "open_shards", "write_shards"]
 
 BATCH_DOCUMENTS = 2_000
 BATCH_CHARACTERS = 4_000_000
@@ -113,3 +113,14 @@ def open_shards(prefix: Path) -> Any:
 
     with contextlib.redirect_stdout(io.StringIO()):  # it prints each of its steps
         return MMapIndexedDataset(str(prefix), skip_warmup=True)
+
+
+def count_ids(prefixes: Iterable[Path], vocab_size: int) -> np.ndarray:
+    """Return how often each id occurs in the shards at `prefixes`, int64 (vocab_size,)."""
+    seen = np.zeros(vocab_size, dtype=np.int64)
+    for prefix in prefixes:
+        dataset = open_shards(prefix)
+        for at in range(0, len(dataset), BATCH_DOCUMENTS):
+            ids = np.concatenate(dataset[at : at + BATCH_DOCUMENTS])
+            seen += np.bincount(ids, minlength=vocab_size)
+    return seen

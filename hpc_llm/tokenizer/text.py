@@ -13,10 +13,12 @@ from typing import Any
 from hpc_llm.errors import UserError
 from hpc_llm.tokenizer.specials import is_text, special_tokens_of
 
-__all__ = ["Encode", "first_token", "special_strings", "text_encoder"]
+__all__ = ["Encode", "Spans", "first_token", "span_encoder", "special_strings", "text_encoder"]
 
 Encode = Callable[[list[str]], list[list[int]]]
 """Texts to ids, without BOS and EOS."""
+Spans = Callable[[list[str]], list[list[tuple[int, int]]]]
+"""Texts to the first character of each token and the one after its last, without BOS and EOS."""
 
 HIDDEN = "\0{}\0"  # the name of a token that no text contains: NUL is not text
 
@@ -40,16 +42,31 @@ def text_encoder(tokenizer: Any, special: str = "text", rows: int | None = None)
     letters = set() if rows is None else {text for text, index in added.items() if index >= rows}
     if special == "text":
         letters |= special_strings(tokenizer)
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if not hasattr(backend, "encode_batch_fast"):
-        encode = _slow(tokenizer, bool(letters))
-    else:
-        encode = _fast(backend, letters)
+    backend = _backend(tokenizer)
+    encode = _slow(tokenizer, bool(letters)) if backend is None else _fast(backend, letters)
     return encode if rows is None else _bounded(encode, rows)
 
 
-def _fast(backend: Any, letters: set[str]) -> Encode:
-    """Return the function of a copy of `backend` for which the strings `letters` are plain text."""
+def span_encoder(tokenizer: Any) -> Spans | None:
+    """Return the function from texts to the characters of each token; special strings are letters.
+
+    None for a tokenizer without a backend of the library `tokenizers`: it has no offsets.
+    """
+    backend = _backend(tokenizer)
+    if backend is None:
+        return None
+    copy = _with_letters(backend, special_strings(tokenizer))
+    return lambda texts: [e.offsets for e in copy.encode_batch(texts, add_special_tokens=False)]
+
+
+def _backend(tokenizer: Any) -> Any | None:
+    """Return the `tokenizers.Tokenizer` of a tokenizer; None for one written in Python."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return backend if hasattr(backend, "encode_batch_fast") else None
+
+
+def _with_letters(backend: Any, letters: set[str]) -> Any:
+    """Return a copy of `backend` for which the strings `letters` are plain text."""
     from tokenizers import Tokenizer
 
     parts = json.loads(backend.to_str())
@@ -63,6 +80,12 @@ def _fast(backend: Any, letters: set[str]) -> Encode:
     copy.encode_special_tokens = True  # what is flagged special is not searched for in texts
     copy.no_truncation()
     copy.no_padding()
+    return copy
+
+
+def _fast(backend: Any, letters: set[str]) -> Encode:
+    """Return the function of `backend`, for which the strings `letters` are plain text."""
+    copy = _with_letters(backend, letters)
 
     def encode(texts: list[str]) -> list[list[int]]:
         try:

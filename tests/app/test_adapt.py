@@ -67,7 +67,8 @@ def test_the_console_ends_with_the_table_and_the_paths(example):
         assert word in done.stdout
     assert str(folder / "model") in done.stdout.replace("\n", "")
     page = (folder / "report" / "index.html").read_text(encoding="utf-8")
-    assert f"<td>tokens for the same text</td><td>1.00</td><td>{ratio:.2f}</td>" in page
+    assert f"<td>{ratio:.3f}\n" in page
+    assert list(summary(folder)["tokenizer"]["renyi_efficiency"]) == ["old", "new"]
 
 
 def test_the_model_loads_in_plain_transformers_with_equal_logits(example):

@@ -10,6 +10,7 @@ import pytest
 from hpc_llm import config
 from hpc_llm.app.arguments import parse
 from hpc_llm.app.main import main
+from hpc_llm.app.table_trials import compose_table, table_of
 from hpc_llm.app.verbs import VERBS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,6 +82,9 @@ def test_a_documented_command_composes(words):
     told = [word for word in told if word is not None and not re.fullmatch("[A-Z]+", word)]
     arguments = parse([verb, *told])
     if not VERBS[verb].has_settings or arguments.help:
+        return
+    if verb == "table":
+        assert compose_table(*table_of(arguments.overrides))
         return
     example = verb in ("adapt", "plan", "preflight")
     trials = [arguments.overrides]

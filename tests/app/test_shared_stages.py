@@ -6,7 +6,14 @@ import pytest
 from tiny import TINY, hpc_llm, records, summary
 
 ALPHAS = (8, 16, 32, 64)
-SHARED = ["corpus", "train/pretrain", "tokenizer", "evaluate/base", "transplant"]
+SHARED = [
+    "corpus",
+    "train/pretrain",
+    "tokenizer",
+    "evaluate/tokenizer",
+    "evaluate/base",
+    "transplant",
+]
 SHARED += ["evaluate/transplant", "train/embeddings", "evaluate/embeddings"]
 OWN = ["train/lora", "evaluate/lora", "correct", "evaluate/corrected", "report"]
 

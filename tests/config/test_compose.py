@@ -11,7 +11,7 @@ from hpc_llm.rundir import conf_dir
 OPTIONS = [
     f"{path.parent.name}={path.stem}"
     for path in sorted(conf_dir().glob("*/*.yaml"))
-    if path.parent.name not in ("compose", "experiment", "method", "task")
+    if path.parent.name not in ("compose", "experiment", "method", "table", "task")
 ]
 
 

@@ -49,6 +49,7 @@ def riddles(tmp_path):
 
 def summarised(folder, cfg):
     """Write summary.json as the stage `report` does."""
+    write_record(folder, "evaluate/tokenizer", {"tokenizers": {}})
     account = Account(cfg, folder.ledger, Ranks(), "a")
     write_json(
         folder.summary, report.summarise(SimpleNamespace(cfg=cfg, folder=folder, account=account))

@@ -23,8 +23,10 @@ EVERYTHING = {s.name for s in pipeline(typed())}
 AFTER_LORA = {"train/lora", "evaluate/lora", "correct", "evaluate/corrected", "report"}
 AFTER_EMBEDDINGS = AFTER_LORA | {"train/embeddings", "evaluate/embeddings"}
 AFTER_TRANSPLANT = AFTER_EMBEDDINGS | {"transplant", "evaluate/transplant"}
+TOKENIZER_MEASURED = {"evaluate/tokenizer", "report"}
 MEASURED = {name for name in EVERYTHING if "evaluate" in name} | {"correct", "report"}
-AFTER_TOKENIZER = AFTER_TRANSPLANT | {"tokenizer", "evaluate/base"}
+MEASURED.remove("evaluate/tokenizer")  # it scores no text with a model
+AFTER_TOKENIZER = AFTER_TRANSPLANT | {"tokenizer", "evaluate/tokenizer", "evaluate/base"}
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,8 @@ AFTER_TOKENIZER = AFTER_TRANSPLANT | {"tokenizer", "evaluate/base"}
         ("stages.embeddings.steps=3", AFTER_EMBEDDINGS),
         ("transplant.input=random", AFTER_TRANSPLANT),
         ("tokenizer.vocab_size=900", AFTER_TOKENIZER),
+        ("tokenizer.compare=[bpe]", TOKENIZER_MEASURED),
+        ("evaluation.tune_bytes=9000", MEASURED | TOKENIZER_MEASURED),
         ("correct.rule=weighted", {"correct", "evaluate/corrected", "report"}),
         ("correct.beta=1", set()),  # counts in correct.rule=weighted only
         ("evaluation.stride=100", MEASURED),

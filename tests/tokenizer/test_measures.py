@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 from hpc_llm.corpus import read_documents
 from hpc_llm.settings import CorpusSettings, TokenizerSettings
 from hpc_llm.tokenizer import SpecialTokens, compare, measure, train_vocabulary
+from hpc_llm.tokenizer.words import is_spaced, letter_words
 
 
 def letters(texts: list[str]) -> list[list[int]]:
@@ -25,8 +26,10 @@ def test_letters_and_words() -> None:
     assert figures == {
         "tokens": 11,
         "tokens_per_word": 11 / 5,
+        "tokens_per_character": 1,
         "characters_per_token": 1,
         "bytes_per_token": 16 / 11,
+        "continued_words": 3 / 5,
         "share_one_token_words": 2 / 5,  # "и" and "a"
         "round_trip": 1,
     }
@@ -46,6 +49,46 @@ def test_comparison_is_on_equal_text() -> None:
 def test_no_words(texts: list[str]) -> None:
     with pytest.raises(ValueError, match="no word"):
         measure(letters, texts)
+
+
+def test_running_words_count_as_often_as_they_occur() -> None:
+    found = measure(letters, ["a a a bc", "bc, d-d"])
+    assert found["continued_words"] == 2 / 7
+    assert found["share_one_token_words"] == 2 / 3  # a, bc, d
+
+
+def test_marks_belong_to_words() -> None:
+    """A word of Hindi is one word, although half of its characters are marks and no letters."""
+    found = measure(words, ["हिन्दी में", "हिन्दी"])
+    assert found["share_one_token_words"] == 1
+    assert letter_words(["हिन्दी में हिन्दी!"]) == [{"हिन्दी": 2, "में": 1}]
+
+
+SPACELESS = [
+    "ภาษาไทย ไม่มีวรรค",
+    "日本語の文章です。",
+    "中文没有空格。",
+    "ភាសាខ្មែរ",
+    "ဗမာစာ",
+    "ພາສາລາວ",
+]
+
+
+@pytest.mark.parametrize("text", SPACELESS)
+def test_text_without_spaces_has_no_measure_of_words(text: str) -> None:
+    found = measure(letters, [text, f"{text} HPC 2"], lambda _: ["", ""])
+    assert not is_spaced([text, f"{text} HPC 2"])
+    for name in ("tokens_per_word", "continued_words", "share_one_token_words"):
+        assert found[name] is None
+    assert found["tokens_per_character"] == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["Это русский текст, 日本語 в нём.", "한국어 문장", "123 456", "हिन्दी"]
+)
+def test_text_with_spaces_has_words(text: str) -> None:
+    assert is_spaced([text])
+    assert measure(words, [text])["tokens_per_word"] == 1
 
 
 def test_a_russian_vocabulary_is_shorter_on_russian(

@@ -26,7 +26,7 @@ def _build(base: Base, folder: Path) -> Vocabulary:
     cfg, old = base.cfg, base.tokenizer
     specials = special_tokens_of(old)
     target, source = base.texts("target"), base.texts("source")
-    model_file = train_vocabulary(target, source, cfg.tokenizer, specials, cfg.seed, folder)
+    model_file = train_vocabulary(target, source, cfg.tokenizer, specials, cfg.text_seed, folder)
     kind = model_type(base.path, cfg.model)
     new = export_fast(model_file, old, specials, old.model_max_length, folder, kind)
     tokens = new if cfg.tokenizer.special_strings == "tokens" else None
