@@ -137,6 +137,9 @@ def _transplant(cfg: RunConfig, point: str) -> dict[str, Any]:
     chosen = mode_settings(cfg)
     if mode_of(cfg).changes:
         chosen |= asdict(cfg.transplant) | initial_code(cfg.transplant)
+        donor = Path(os.path.expanduser(cfg.transplant.donor.path or ""))
+        if cfg.transplant.donor.path and donor.is_dir():
+            chosen["donor"] |= {"path" + CONTENT: fingerprint_path(donor)}
     stretched = {"rope_scaling": cfg.model.rope_scaling} if cfg.model.rope_scaling else {}
     return {"transplant": chosen, **precision, **_model_key(cfg), **stretched}
 

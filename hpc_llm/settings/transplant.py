@@ -6,6 +6,7 @@ from hpc_llm.settings.checks import check_fields, count, fraction, number, posit
 
 __all__ = [
     "AnchorSettings",
+    "DistilledSettings",
     "DonorSettings",
     "FocusSettings",
     "OmpSettings",
@@ -41,7 +42,8 @@ class DonorSettings:
     """Vectors of the new tokens that `projection`, `focus` and `omp` start from."""
 
     kind: str
-    """A file in `hpc_llm/vocabulary/donors/`: cooccurrence."""
+    """A file in `hpc_llm/vocabulary/donors/`: cooccurrence; word2vec and fasttext, which need the
+    extra `donors`; model."""
     dimensions: int | None = count(4096)
     """Length of the vectors; null: 300, or a fifth of the anchors if that is less."""
     window: int = count(20)
@@ -49,7 +51,13 @@ class DonorSettings:
     min_count: int = count(10**9)
     """Tokens that are rarer in the training text have no vector."""
     max_tokens: int = count(10**12)
-    """Tokens of the training text to count, from documents spread evenly over it."""
+    """Tokens of the training text to read, from documents spread evenly over it."""
+    epochs: int = count(1000)
+    """`word2vec`, `fasttext`: passes over the text."""
+    negatives: int = count(100)
+    """`word2vec`, `fasttext`: negative samples for each pair of neighbours."""
+    path: str | None
+    """`model`: folder or hub id of the sibling."""
 
 
 @dataclass(kw_only=True)
@@ -80,6 +88,31 @@ class OmpSettings:
 
 
 @dataclass(kw_only=True)
+class DistilledSettings:
+    """`distilled`: rows learnt from the base model's hidden states (Dobler et al. 2025)."""
+
+    start: str
+    """Initialisation from which the input embeddings are trained."""
+    output: str
+    """Initialisation of the LM head of a model whose embeddings are not tied."""
+    steps: int = count(10**7)
+    """Largest number of updates."""
+    batch: int = count(10**5)
+    """Contexts of an update."""
+    context: int = count(10**4, low=2)
+    """New tokens of a context."""
+    contexts: int = count(10**4)
+    """Contexts that are sampled for each new token, where the text has so many."""
+    layer: int | None = count(10**4)
+    """Compare hidden states behind this layer; null: behind the last one and its norm."""
+    learning_rate: float = positive(10)
+    """Peak of Adam's learning rate, in units of the root mean square of the old embeddings; it
+    falls linearly to 0."""
+    save_steps: int = count(10**7)
+    """Save the state after so many updates; a killed stage resumes from there."""
+
+
+@dataclass(kw_only=True)
 class TransplantSettings:
     """The vocabulary of the adapted model, and the initialisation of its new embeddings.
 
@@ -102,6 +135,7 @@ class TransplantSettings:
     projection: ProjectionSettings
     focus: FocusSettings
     omp: OmpSettings
+    distilled: DistilledSettings
 
     def __post_init__(self) -> None:
         """Check the values."""

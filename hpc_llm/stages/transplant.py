@@ -3,16 +3,16 @@
 With `transplant.mode=keep` the model is that of the base, bit by bit.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hpc_llm.pipeline.context import Context
-from hpc_llm.rundir import replaced_folder
+from hpc_llm.rundir import replaced_folder, write_json
 from hpc_llm.stages.assemble import load_base
 from hpc_llm.stages.from_files import open_base, tokenizer_to_save
 from hpc_llm.surgery.loading import DTYPES, load_tokenizer
@@ -22,6 +22,8 @@ from hpc_llm.surgery.positions import stretch_positions
 from hpc_llm.tokenizer.encode import open_shards
 from hpc_llm.vocabulary.donors import Donor, donor_of
 from hpc_llm.vocabulary.modes import mode_of
+from hpc_llm.vocabulary.rows import TrainingText
+from hpc_llm.vocabulary.surfaces import surfaces
 from hpc_llm.vocabulary.transplant import transplant
 
 __all__ = ["run"]
@@ -30,7 +32,8 @@ __all__ = ["run"]
 def run(context: Context, name: str) -> dict[str, Any]:
     """Write transplant/: the model with new embeddings and LM head, and its tokenizer.
 
-    new_rows.npy has the ids (int64) of tokens that the base model did not have. All other weights
+    new_rows.npy has the ids (int64) of tokens that the base model did not have, report.json the
+    sources, fits and norms of the rows of each side. All other weights
     go from file to file; `loaded_whole` of the record says why they did not, or is null.
     """
     with replaced_folder(context.stage_folder(name)) as folder:
@@ -41,6 +44,8 @@ def run(context: Context, name: str) -> dict[str, Any]:
             counts, unseen = _write(context, load_base(context), folder)
             whole = str(reason)
         np.save(folder / "new_rows.npy", np.array(unseen, dtype=np.int64))
+        write_json(folder / "report.json", counts)
+    _state_file(context).unlink(missing_ok=True)
     return {**counts, "loaded_whole": whole, "line": _line(counts)}
 
 
@@ -67,8 +72,17 @@ def _transplant(context: Context, model: PreTrainedModel) -> tuple[dict[str, Any
     old, new = load_tokenizer(context.base, cfg.model), load_tokenizer(folder, cfg.model)
     file = folder / "ids.npy"
     old_ids = np.load(file).tolist() if file.exists() else None
-    vectors = donor_vectors(context, len(new) if old_ids is None else len(old_ids))
-    return transplant(model, old, new, cfg.transplant, cfg.seed, vectors, old_ids=old_ids)
+    text = TrainingText(
+        vectors=donor_vectors(context, new, len(new) if old_ids is None else len(old_ids)),
+        documents=TargetText(context, cfg.transplant.donor.max_tokens),
+        state=_state_file(context),
+    )
+    return transplant(model, old, new, cfg.transplant, cfg.seed, text, old_ids=old_ids)
+
+
+def _state_file(context: Context) -> Path:
+    """Return the file from which an initialisation resumes its training after a kill."""
+    return context.folder.path / f".transplant-{context.stage('transplant').fingerprint}.state"
 
 
 def _line(counts: Mapping[str, Any]) -> str:
@@ -96,24 +110,45 @@ def _side_text(report: Mapping[str, Any]) -> str:
     sources = report["sources"].items()
     words = [f"{name} {n:,}" for name, n in sources if name not in ("copied", "special")]
     text = ", ".join(words) or "nothing new"
+    if "distillation" in report and (error := report["distillation"]["error"]) is not None:
+        text += f", relative error {report['distillation']['error_before']:.3f} -> {error:.3f}"
     if "anchors" in report:
         text += f", fitted to {report['anchors']:,} shared tokens"
         text += f" (held-out R2 {report['r2']:.2f})" if "r2" in report else ""
     return text
 
 
-def donor_vectors(context: Context, size: int) -> Callable[[int], Donor]:
-    """Return a function from a largest length to vectors of the `size` new tokens.
+class TargetText:
+    """Token ids (length,) of the documents of the target text, spread evenly, about `most` tokens.
+
+    Can be iterated several times.
+    """
+
+    def __init__(self, context: Context, most: int) -> None:
+        """Name the shards; they are opened when the text is read."""
+        self._prefix, self._most = context.stage_folder("tokenizer") / "shards" / "target", most
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield documents, more than `most` tokens of them where lengths differ."""
+        documents = open_shards(self._prefix)
+        step = max(1, int(documents.sizes.sum()) // self._most)
+        yield from (np.array(documents.get(i)) for i in range(0, len(documents), step))
+
+
+def donor_vectors(
+    context: Context, new: PreTrainedTokenizerBase, size: int
+) -> Callable[[int], Donor]:
+    """Return a function from a largest length to vectors of the tokens of `new`, in `size` rows.
 
     They are made from the shards of the target text, once for both sides of the model.
     """
     settings = context.cfg.transplant.donor
+    texts = [surface and surface.text for surface in surfaces(new)]
+    texts += [None] * (size - len(texts))  # rows that fill up the embedding
 
     @cache
     def vectors(dimensions: int) -> Donor:
-        documents = open_shards(context.stage_folder("tokenizer") / "shards" / "target")
-        step = max(1, int(documents.sizes.sum()) // settings.max_tokens)
-        text = (documents.get(i) for i in range(0, len(documents), step))
-        return donor_of(settings.kind)(text, size, dimensions, settings)
+        text = TargetText(context, settings.max_tokens)
+        return donor_of(settings.kind)(text, texts, dimensions, settings)
 
     return vectors

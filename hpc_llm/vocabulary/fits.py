@@ -58,6 +58,7 @@ def fitted_anchors(old: torch.Tensor, tokens: NewTokens) -> Fitted:
     wanted = settings.donor.dimensions
     donor = tokens.donor(wanted or MOST_DIMENSIONS)
     kept = [(i, j) for i, j in pairs if donor.known[i] and donor.counts[i] > 0]
+    kept.sort(key=lambda pair: pair[1])  # ties do not depend on the order of new ids
     if len(kept) < 2:
         raise UserError(
             "transplant.donor.min_count",

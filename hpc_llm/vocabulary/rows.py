@@ -1,16 +1,31 @@
 """New tokens as passed to initialisations, and sums of old embeddings."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from hpc_llm.errors import UserError
 from hpc_llm.settings import TransplantSettings
 from hpc_llm.vocabulary.donors import Donor
 
-__all__ = ["NewTokens", "combine", "mean_of_pieces", "sum_of_pieces"]
+__all__ = ["NewTokens", "TrainingText", "combine", "mean_of_pieces", "sum_of_pieces"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingText:
+    """The target text under the new vocabulary, for initialisations that learn from it."""
+
+    vectors: Callable[[int], Donor] | None = None
+    """Returns the donor's vectors of all new tokens, given their largest length."""
+    documents: Iterable[np.ndarray] = ()
+    """Token ids (length,) of each document, each time it is iterated."""
+    state: Path | None = None
+    """A file for the state of a long training, from which it resumes after a kill; None: none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +50,13 @@ class NewTokens:
     surfaces: Sequence[bytes | None] = ()
     """The text of each new token (vocab_n); None for special and unused ids."""
     vectors: Callable[[int], Donor] | None = None
-    """Returns the donor's vectors of all new tokens, given their largest length."""
+    """As in `TrainingText`."""
+    documents: Iterable[np.ndarray] = ()
+    """As in `TrainingText`."""
+    state: Path | None = None
+    """As in `TrainingText`."""
+    model: PreTrainedModel | None = None
+    """The base model; its layers are on the meta device if the stage streams them."""
     inputs: torch.Tensor | None = None
     """For the LM head: the new input embedding (vocab_n, d); None: there is none yet."""
     report: dict[str, Any] = field(default_factory=dict)

@@ -5,7 +5,7 @@ rows, all others are initialised (`initial`). Input embedding and LM head may us
 initialisations.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -15,8 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hpc_llm.errors import UserError
 from hpc_llm.settings import TransplantSettings
 from hpc_llm.vocabulary.anchors import match_rows
-from hpc_llm.vocabulary.donors import Donor
-from hpc_llm.vocabulary.rows import NewTokens, mean_of_pieces
+from hpc_llm.vocabulary.rows import NewTokens, TrainingText, mean_of_pieces
 from hpc_llm.vocabulary.sides import new_rows, new_side
 from hpc_llm.vocabulary.tables import check_replaced, check_tables
 from hpc_llm.vocabulary.token_ids import move_token_ids
@@ -30,13 +29,13 @@ def transplant(  # noqa: PLR0913 (the public form of the room)
     new: PreTrainedTokenizerBase,
     settings: TransplantSettings,
     seed: int,
-    vectors: Callable[[int], Donor] | None = None,
+    text: TrainingText | None = None,
     *,
     old_ids: Sequence[int] | None = None,
 ) -> tuple[dict[str, Any], list[int]]:
     """Replace the vocabulary of `model`, that of `old`, by that of `new`.
 
-    `vectors` returns a donor's vectors of the new tokens, for the initialisations that need them.
+    `text` is for the initialisations that learn from it.
     `old_ids` are the ids in `old` by new row, -1 for new tokens; None: tokens match by their text.
 
     Returns the entries of the record (counts, and a report for each side) and the ids that `old`
@@ -56,7 +55,9 @@ def transplant(  # noqa: PLR0913 (the public form of the room)
         )
     rows = model.get_input_embeddings().weight.shape[0]
     tokens, counts = match_rows(old, new, settings, seed, rows, old_ids)
-    tokens = replace(tokens, vectors=vectors)
+    tokens = replace(tokens, model=model)
+    if text is not None:
+        tokens = replace(tokens, vectors=text.vectors, documents=text.documents, state=text.state)
     sides = _replace_rows(model, tokens, tied)
     configs = {"config": model.config, "generation_config": model.generation_config}
     dropped = move_token_ids(configs, old, new, tokens.anchors)

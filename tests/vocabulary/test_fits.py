@@ -11,8 +11,8 @@ import torch
 from errors import user_error
 from tiny import settings
 
-from hpc_llm.vocabulary.donors import Donor
-from hpc_llm.vocabulary.donors.cooccurrence import count_pairs, vectors
+from hpc_llm.vocabulary.donors import Donor, donor_of
+from hpc_llm.vocabulary.donors._pairs import count_pairs
 from hpc_llm.vocabulary.initial import initialisation
 from hpc_llm.vocabulary.rows import NewTokens, mean_of_pieces
 from hpc_llm.vocabulary.solvers import matching_pursuit, ridge, sparsemax, unit
@@ -98,7 +98,7 @@ def test_pairs_are_those_of_a_double_loop():
 def test_vectors_factorise_the_information_and_depend_on_the_text_only():
     documents = [RANDOM.integers(0, 30, 40) for _ in range(60)]
     plan = replace(settings().transplant.donor, min_count=1)
-    donor, again = (vectors(iter(documents), 30, 10, plan) for _ in range(2))
+    donor, again = (donor_of("cooccurrence")(documents, [b""] * 30, 10, plan) for _ in range(2))
     assert donor.vectors.shape == (30, 10)
     assert donor.known.all()
     assert donor.counts.sum() == 2400
@@ -115,7 +115,7 @@ def test_vectors_factorise_the_information_and_depend_on_the_text_only():
 
 def test_rare_tokens_have_no_vector():
     plan = replace(settings().transplant.donor, min_count=3)
-    donor = vectors([np.array([0, 1, 0, 1, 0, 1, 2])], 4, 2, plan)
+    donor = donor_of("cooccurrence")([np.array([0, 1, 0, 1, 0, 1, 2])], [b""] * 4, 2, plan)
     assert donor.known.tolist() == [True, True, False, False]
 
 

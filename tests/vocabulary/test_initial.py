@@ -15,7 +15,7 @@ from hpc_llm import config
 from hpc_llm.vocabulary.anchors import match_rows
 from hpc_llm.vocabulary.donors import Donor
 from hpc_llm.vocabulary.initial import initial_names, initialisation
-from hpc_llm.vocabulary.rows import NewTokens, mean_of_pieces
+from hpc_llm.vocabulary.rows import NewTokens, TrainingText, mean_of_pieces
 from hpc_llm.vocabulary.sides import new_rows
 from hpc_llm.vocabulary.transplant import transplant
 
@@ -26,26 +26,28 @@ DONOR = Donor(
     np.array([True, True, True, False, True]),
 )
 OLD = torch.randn(7, 4, generator=torch.Generator().manual_seed(0))
+DOCUMENTS = [np.array([0, 1, 2, 4, 1])] * 3
+FEW_STEPS = ("transplant.anchors.drop_norm_quantile=0", "transplant.distilled.steps=3")
 TIED = ("tie", True)  # copies what is the same
 
 
 def new_tokens(**changes):
     values = {
         "ids": [1, 3, 4], "pieces": [[2, 5, 5], [], [6]], "anchors": [(0, 3), (2, 0)], "size": 5,
-        "seed": 9, "settings": settings("transplant.anchors.drop_norm_quantile=0").transplant,
-        "vectors": lambda largest: DONOR, "inputs": INPUTS,
+        "seed": 9, "settings": settings(*FEW_STEPS).transplant, "inputs": INPUTS,
+        "vectors": lambda largest: DONOR, "model": untied(4, 7), "documents": DOCUMENTS,
     }  # fmt: skip
     return NewTokens(**values | changes)
 
 
 def plan_of(name, tied):
     """Return the settings of an initialisation; one that copies the input side is for the head."""
-    plan = settings().transplant
+    plan = settings(*FEW_STEPS[1:]).transplant
     return replace(plan, input="mean" if name == "tie" and not tied else name, output=name)
 
 
-def vectors_of(tokenizer):
-    """Return random vectors of all tokens of a vocabulary, as a donor gives them."""
+def text_of(tokenizer):
+    """Return a text of all tokens of a vocabulary, and random vectors as a donor gives them."""
 
     def vectors(largest):
         random = np.random.default_rng(0)
@@ -54,14 +56,14 @@ def vectors_of(tokenizer):
         found = random.normal(size=(size, min(8, largest)))
         return Donor(found, random.integers(0, 50, size), known)
 
-    return vectors
+    return TrainingText(vectors=vectors, documents=[np.arange(len(tokenizer))])
 
 
-def untied():
+def untied(width=16, vocabulary=512):
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
-    config = LlamaConfig(num_attention_heads=2, vocab_size=512, tie_word_embeddings=False, **sizes)
-    return LlamaForCausalLM(config)
+    sizes = {"hidden_size": width, "intermediate_size": 24, "num_hidden_layers": 1}
+    sizes |= {"num_attention_heads": 2, "vocab_size": vocabulary}
+    return LlamaForCausalLM(LlamaConfig(tie_word_embeddings=False, **sizes))
 
 
 @pytest.mark.parametrize("name", initial_names())
@@ -71,7 +73,7 @@ def test_the_same_vocabulary_gives_the_same_model(stories, name, tied):
     model = model if tied else untied()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     chosen = plan_of(name, tied)
-    _, new = transplant(model, tokenizer, tokenizer, chosen, 1, vectors_of(tokenizer))
+    _, new = transplant(model, tokenizer, tokenizer, chosen, 1, text_of(tokenizer))
     assert new == []
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
@@ -82,11 +84,34 @@ def test_the_same_vocabulary_gives_the_same_model(stories, name, tied):
 def test_no_row_is_nan_or_zero(stories, llama32k, name, tied):
     model, old = stories
     model = model if tied else untied()
-    transplant(model, old, llama32k, plan_of(name, tied), 1, vectors_of(llama32k))
+    transplant(model, old, llama32k, plan_of(name, tied), 1, text_of(llama32k))
     for weight in (model.get_input_embeddings().weight, model.get_output_embeddings().weight):
         assert weight.shape[0] == 32_000
         assert weight.isfinite().all()
         assert (weight.abs().sum(1) > 0).all()
+
+
+@pytest.mark.parametrize("name", initial_names())
+def test_an_order_of_ids_orders_the_rows_and_nothing_else(name):
+    """The new vocabulary 0, 1, 2, 3, 4 against 4, 2, 0, 3, 1; draws follow the id by intention."""
+    if name in ("random", "gaussian", "focus"):  # focus: of the token without a vector
+        pytest.skip("drawn for each id")
+    order = np.array([2, 4, 1, 3, 0])  # the new place of each id
+    tokens = new_tokens()
+    moved = new_tokens(
+        ids=[0, 3, 4],
+        pieces=[[6], [], [2, 5, 5]],
+        anchors=[(1, 0), (2, 3)],
+        vectors=lambda largest: Donor(
+            DONOR.vectors[order.argsort()],
+            DONOR.counts[order.argsort()],
+            DONOR.known[order.argsort()],
+        ),
+        inputs=INPUTS[order.argsort()],
+        documents=[order[one] for one in DOCUMENTS],
+    )
+    rows = initialisation(name)(OLD, tokens)
+    torch.testing.assert_close(initialisation(name)(OLD, moved), rows.flip(0))
 
 
 @pytest.mark.parametrize("name", initial_names())

@@ -1,23 +1,25 @@
 """Donors: vectors of the new tokens from elsewhere than the base model, one file each.
 
-`donors/NAME.py` defines `vectors(text, size, dimensions, settings) -> Donor`. No other code refers
-to one by name.
+`donors/NAME.py` defines `vectors(text, surfaces, dimensions, settings) -> Donor`, and may define
+`check(settings)`, which is called when the configuration is composed; so the module imports numpy
+and the like inside functions. No other code refers to one by name.
 """
 
 import hashlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from hpc_llm.rundir.choices import choice_names, load_choice
 from hpc_llm.settings import DonorSettings
+from hpc_llm.settings.checks import require_choice
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Donor", "Vectors", "donor_names", "donor_of"]
+__all__ = ["Donor", "Vectors", "check_donor", "donor_names", "donor_of"]
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,16 @@ class Vectors(Protocol):
     """The function `vectors` of a file in this folder."""
 
     def __call__(
-        self, text: "Iterable[np.ndarray]", size: int, dimensions: int, settings: DonorSettings
+        self,
+        text: "Iterable[np.ndarray]",
+        surfaces: Sequence[bytes | None],
+        dimensions: int,
+        settings: DonorSettings,
     ) -> Donor:
-        """Return vectors of `dimensions` or fewer for a vocabulary of `size` tokens.
+        """Return vectors of `dimensions` or fewer for the tokens of the new vocabulary.
 
-        `text` yields the token ids (length,) of each document of the training text.
+        `surfaces` are their texts, None for special tokens. `text` yields the token ids (length,)
+        of each document of the training text, each time it is iterated.
         """
 
 
@@ -63,3 +70,11 @@ def donor_of(name: str) -> Vectors:
     """Return the function of the donor `name`. Raises `UserError` for an unknown one."""
     function: Vectors = load_choice(sys.modules[__name__], name, "vectors").vectors
     return function
+
+
+def check_donor(settings: DonorSettings) -> None:
+    """Raise `UserError` for an unknown donor, and for settings or packages that it lacks."""
+    require_choice("transplant.donor.kind", settings.kind, donor_names())
+    module = load_choice(sys.modules[__name__], settings.kind, "vectors")
+    if hasattr(module, "check"):
+        module.check(settings)

@@ -6,95 +6,39 @@ neighbours within a window weigh 1/distance, and the counts of contexts are smoo
 3/4. Nothing is drawn at random, so the vectors depend only on the text.
 """
 
-import math
-from collections.abc import Iterable, Iterator
-
-import numpy as np
-import scipy.sparse
-import scipy.sparse.linalg
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from hpc_llm.settings import DonorSettings
 from hpc_llm.vocabulary.donors import Donor
 
-__all__ = ["count_pairs", "vectors"]
+if TYPE_CHECKING:
+    import numpy as np
 
-SMOOTHING = 0.75
-CHUNK = 1_000_000  # tokens counted at a time
+__all__ = ["vectors"]
 
 
 def vectors(
-    text: Iterable[np.ndarray], size: int, dimensions: int, settings: DonorSettings
+    text: "Iterable[np.ndarray]",
+    surfaces: Sequence[bytes | None],
+    dimensions: int,
+    settings: DonorSettings,
 ) -> Donor:
     """Return D = U S^(1/2) of the truncated SVD of the PPMI matrix M (size, size) = U S V^T."""
+    import numpy as np
+    from scipy.sparse import csr_array
+
+    from hpc_llm.vocabulary.donors import _pairs
+
+    size = len(surfaces)
     counts = np.zeros(size, np.int64)
-    pairs = scipy.sparse.csr_array((size, size), dtype=np.int64)
-    for documents in _chunks(text, settings.max_tokens):
+    pairs = csr_array((size, size), dtype=np.int64)
+    for documents in _pairs.text_chunks(text, settings.max_tokens):
         counts += np.bincount(np.concatenate(documents), minlength=size)
-        pairs = pairs + count_pairs(documents, size, settings.window)
+        pairs = pairs + _pairs.count_pairs(documents, size, settings.window)
     known = counts >= settings.min_count
     found = np.zeros((size, min(dimensions, max(1, int(known.sum()) - 1))))
     if known.sum() > 1:
-        found[known] = _factors(_ppmi(pairs[known][:, known]), found.shape[1])
+        information = _pairs.positive_information(pairs[known][:, known])
+        found[known] = _pairs.factors(information, found.shape[1])
     return Donor(found, counts, known & (np.abs(found).sum(1) > 0))
-
-
-def count_pairs(
-    documents: list[np.ndarray], size: int, window: int
-) -> "scipy.sparse.csr_array[np.int64]":
-    """Return the counts (size, size) of ordered pairs within `window`, symmetric.
-
-    A pair at distance k counts lcm(1, ..., window) / k, a whole number, so that sums of counts of
-    parts of a text are exact in any order.
-    """
-    whole = math.lcm(*range(1, window + 1))
-    ids = np.concatenate(documents)
-    owner = np.repeat(np.arange(len(documents)), [len(d) for d in documents])
-    total = scipy.sparse.csr_array((size, size), dtype=np.int64)
-    for distance in range(1, min(window, len(ids) - 1) + 1):
-        inside = owner[distance:] == owner[:-distance]
-        first, second = ids[:-distance][inside], ids[distance:][inside]
-        weights = np.full(len(first), whole // distance, np.int64)
-        one = scipy.sparse.coo_array((weights, (first, second)), shape=(size, size)).tocsr()
-        total = total + one + one.T
-    return total
-
-
-def _chunks(text: Iterable[np.ndarray], most: int) -> Iterator[list[np.ndarray]]:
-    """Yield lists of documents of about CHUNK tokens, `most` tokens in all."""
-    held: list[np.ndarray] = []
-    tokens = 0
-    for document in text:
-        document = np.asarray(document[: max(0, most - tokens)])
-        tokens += len(document)
-        if len(document):
-            held.append(document)
-        if sum(map(len, held)) >= CHUNK or tokens >= most:
-            if held:
-                yield held
-            held = []
-        if tokens >= most:
-            return
-    if held:
-        yield held
-
-
-def _ppmi(pairs: "scipy.sparse.csr_array[np.int64]") -> "scipy.sparse.csr_array[np.float64]":
-    """Return max(0, log(P(i, j) / (P(i) P(j)))) with smoothed P(j), of counts (n, n)."""
-    found = pairs.tocoo()
-    sums = np.asarray(pairs.sum(1), np.float64)
-    smoothed = sums**SMOOTHING
-    rows, columns = found.coords
-    values = found.data / sums[rows] * (smoothed.sum() / smoothed[columns])
-    information = np.maximum(0.0, np.log(values))
-    return scipy.sparse.coo_array((information, (rows, columns)), shape=pairs.shape).tocsr()
-
-
-def _factors(matrix: "scipy.sparse.csr_array[np.float64]", rank: int) -> np.ndarray:
-    """Return U S^(1/2) (n, rank) with fixed signs: the largest entry of a column is positive."""
-    start = np.ones(matrix.shape[0]) / math.sqrt(matrix.shape[0])
-    left, values, _ = scipy.sparse.linalg.svds(matrix, k=rank, v0=start, solver="arpack")
-    order = np.argsort(-values)
-    left, values = left[:, order], values[order]
-    largest = left[np.abs(left).argmax(0), np.arange(rank)]
-    result: np.ndarray = left * np.where(largest < 0, -1.0, 1.0) * np.sqrt(values)
-    return result

@@ -53,8 +53,11 @@ def code_of(settings: TransplantSettings) -> dict[str, dict[str, str]]:
 
 
 def check_transplant(settings: TransplantSettings) -> None:
-    """Raise `UserError` for an initialisation that does not exist. Imports no torch."""
+    """Raise `UserError` for an initialisation or donor that cannot be used. Imports no torch."""
     names = initial_names()
     require_choice("transplant.input", settings.input, names)
     require_choice("transplant.output", settings.output, names)
-    require_choice("transplant.donor.kind", settings.donor.kind, donors.donor_names())
+    for key in ("start", "output"):
+        others = [name for name in names if name != "distilled"]
+        require_choice(f"transplant.distilled.{key}", getattr(settings.distilled, key), others)
+    donors.check_donor(settings.donor)
