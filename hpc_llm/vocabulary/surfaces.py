@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from hpc_llm.tokenizer.sample import LITERAL, SPACE
 from hpc_llm.tokenizer.text import Encode, text_encoder
 
-__all__ = ["Surface", "pieces_of", "surfaces"]
+__all__ = ["Surface", "pieces_of", "surface_of", "surfaces"]
 
 
 class Surface(NamedTuple):
@@ -50,7 +50,8 @@ def _is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:
     return "ByteLevel" in json.dumps([parts.get("pre_tokenizer"), parts.get("decoder")])
 
 
-def _surface(token: str, byte_level: bool) -> Surface:
+def surface_of(token: str, byte_level: bool) -> Surface:
+    """Return the surface of `token`; at the byte level its letters stand for bytes."""
     if byte_level:
         letters = _byte_letters()
         if all(letter in letters for letter in token):
@@ -67,7 +68,7 @@ def surfaces(tokenizer: PreTrainedTokenizerBase) -> list[Surface | None]:
     byte_level = _is_byte_level(tokenizer)
     tokens = {index: token for token, index in tokenizer.get_vocab().items()}
     return [
-        None if index in special or index not in tokens else _surface(tokens[index], byte_level)
+        None if index in special or index not in tokens else surface_of(tokens[index], byte_level)
         for index in range(max(tokens) + 1)
     ]
 
