@@ -49,7 +49,8 @@ try:
     with StopFlag() as flag:
         write()
         exec(os.environ.get("ACT", ""))
-except Stopped:  # the ranks leave one after the other
+except Stopped:  # all ranks stop, as in training, and leave one after the other
+    barrier()
     time.sleep(0.5 * ranks.rank)
     sys.exit(75)
 """
