@@ -72,7 +72,7 @@ def _trained(context: Context, kind: str, base: Any, folder: Path) -> tuple[Any,
     settings, specials = replace(cfg.tokenizer, model_type=kind), special_tokens_of(base)
     source_texts = read_texts(source) if source.exists() else []
     model_file = train_vocabulary(
-        read_texts(target), source_texts, settings, specials, cfg.seed, folder
+        read_texts(target), source_texts, settings, specials, cfg.text_seed, folder
     )
     tokenizer = export_fast(model_file, base, specials, None, folder)
     shards = [folder / "shards" / text for text in training_texts(cfg)]

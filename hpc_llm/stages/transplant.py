@@ -33,8 +33,9 @@ def run(context: Context, name: str) -> dict[str, Any]:
     """Write transplant/: the model with new embeddings and LM head, and its tokenizer.
 
     new_rows.npy has the ids (int64) of tokens that the base model did not have, report.json the
-    sources, fits and norms of the rows of each side. All other weights
-    go from file to file; `loaded_whole` of the record says why they did not, or is null.
+    sources, fits and norms of the rows of each side; the record has their seconds as well. All
+    other weights go from file to file; `loaded_whole` of the record says why they did not, or is
+    null.
     """
     with replaced_folder(context.stage_folder(name)) as folder:
         try:
@@ -44,7 +45,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
             counts, unseen = _write(context, load_base(context), folder)
             whole = str(reason)
         np.save(folder / "new_rows.npy", np.array(unseen, dtype=np.int64))
-        write_json(folder / "report.json", counts)
+        write_json(folder / "report.json", _repeatable(counts))
     _state_file(context).unlink(missing_ok=True)
     return {**counts, "loaded_whole": whole, "line": _line(counts)}
 
@@ -64,6 +65,12 @@ def _write(
     else:
         save_model(base, tokenizer, folder, DTYPES[cfg.train.precision])
     return done
+
+
+def _repeatable(counts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries without seconds: equal runs write equal files."""
+    parts = {k: _repeatable(v) if isinstance(v, dict) else v for k, v in counts.items()}
+    return {k: v for k, v in parts.items() if k != "seconds"}
 
 
 def _transplant(context: Context, model: PreTrainedModel) -> tuple[dict[str, Any], list[int]]:

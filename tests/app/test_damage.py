@@ -13,7 +13,18 @@ import pytest
 from tiny import TINY, adapt, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "chaos"))
-from damage import DAMAGE, JOURNALS, SETTINGS, again, files_of, group_of, strike, two_runs
+from damage import (
+    DAMAGE,
+    JOURNALS,
+    SETTINGS,
+    VARYING,
+    VIEWS,
+    again,
+    files_of,
+    group_of,
+    strike,
+    two_runs,
+)
 
 from hpc_llm.app.main import main
 from hpc_llm.pipeline import pipeline
@@ -74,6 +85,21 @@ def one_of_each(source: Path) -> list[tuple[str, str]]:
         groups.setdefault(group_of(name), []).append(name)
     kinds = itertools.cycle(rng.sample(list(DAMAGE), len(DAMAGE)))
     return [(rng.choice(names), kind) for names, kind in zip(groups.values(), kinds, strict=False)]
+
+
+def test_files_of_results_hold_no_times(runs):
+    """Else a stage that runs again writes other bytes, seldom where it takes milliseconds."""
+    for name in files_of(runs / "source"):
+        timed = name.endswith(VARYING) or name.startswith((*VIEWS, *JOURNALS))
+        if name.endswith(".json") and not timed:
+            assert "seconds" not in keys_of(json.loads((runs / "source" / name).read_bytes())), name
+
+
+def keys_of(part) -> set[str]:
+    """Return the keys of all mappings in `part`."""
+    if isinstance(part, list):
+        return set().union(*map(keys_of, part))
+    return set(part).union(*map(keys_of, part.values())) if isinstance(part, dict) else set()
 
 
 @pytest.mark.parametrize("kind", ["half", "empty", "removed", "garbage", "bit"])

@@ -24,7 +24,7 @@ def test_removed_characters_are_in_the_line(removed: int, tmp_path: Path, settin
 
 def context(folder: Path, settings: Any) -> Any:
     return SimpleNamespace(
-        cfg=SimpleNamespace(corpus=settings, seed=1), stage_folder=lambda name: folder / name
+        cfg=SimpleNamespace(corpus=settings, text_seed=1), stage_folder=lambda name: folder / name
     )
 
 
