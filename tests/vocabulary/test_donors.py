@@ -35,8 +35,6 @@ def twins():
 
 @pytest.mark.parametrize("kind", ["cooccurrence", "word2vec", "fasttext"])
 def test_tokens_of_the_same_places_have_similar_vectors(kind):
-    if kind != "cooccurrence":
-        pytest.importorskip("gensim")
     text = [*twins(), np.array([7])]
     texts = [b"aqxw", b"bmzt", b"ckgv", b"d", b"e", b"f", b"g", b"rare", None]
     first, again = (made(kind, text, texts, window=2, epochs=300) for _ in range(2))

@@ -130,6 +130,13 @@ def test_two_initialisations_on_a_tied_model_are_refused(stories, llama32k):
         transplant_of(model, old, llama32k, output="random")
 
 
+@pytest.mark.parametrize(("side", "inputs"), [("output", "mean"), ("input", "tie")])
+def test_a_tie_on_a_tied_model_is_refused(stories, llama32k, side, inputs):
+    model, old = stories
+    with user_error(f"transplant.{side}", "mean", value="tie"):
+        transplant_of(model, old, llama32k, input=inputs, output="tie")
+
+
 def test_a_head_of_its_own_survives_a_configuration_that_says_tied(stories, llama32k, tmp_path):
     """Loading keeps such a head, so the saved transplant must keep it, too."""
     _, old = stories

@@ -18,7 +18,7 @@ ROWS = 4096  # in float64 at a time
 def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
     """Return the rows (n, d) of the new `tokens`; `old` is (vocab_o, d) in fp32.
 
-    A row depends only on its id and the seed, not on which other tokens are new.
+    A row depends only on the text of its token and the seed, not on its id or on other tokens.
     """
     width = old.shape[1]
     mean, covariance = _moments(old)

@@ -14,7 +14,7 @@ __all__ = ["rows"]
 def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
     """Return the rows (n, d) of the new `tokens`; `old` is (vocab_o, d) in fp32.
 
-    A row depends only on its id and the seed, not on which other tokens are new.
+    A row depends only on the text of its token and the seed, not on its id or on other tokens.
     """
     result = mean_of_pieces(old, tokens)
     mean, deviation = old.mean(0), old.std(0)
@@ -23,5 +23,5 @@ def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
     tokens.report["sources"] = {"random": count, "mean": len(drawn) - count}
     for places, noise in noise_of(tokens, old.shape[1]):
         own = drawn[places]
-        result[places[own]] = mean + noise[own] * deviation
+        result[places][own] = mean + noise[own] * deviation
     return result
