@@ -1,6 +1,7 @@
 """Greedy continuations of prompts for the report; deterministic."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -10,7 +11,7 @@ from hpc_llm.evaluation.dealing import dealt
 from hpc_llm.evaluation.inference import device_for, inference, is_partitioned, positions_of
 from hpc_llm.tokenizer.text import Encode, first_token, text_encoder
 
-__all__ = ["continue_texts"]
+__all__ = ["continue_encoded", "continue_texts"]
 
 
 def continue_texts(
@@ -33,9 +34,24 @@ def continue_texts(
     start = [] if first is None else [first]
     encoded = [start + ids for ids in encode(list(prompts))]
     most = min([max_new_tokens, *(_free(model, ids, max_new_tokens) for ids in encoded)])
+    return continue_encoded(model, tokenizer, encoded, most)
+
+
+def continue_encoded(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: Sequence[list[int]],
+    max_new_tokens: int,
+    until: Sequence[str] = (),
+) -> list[str]:
+    """Return the greedy continuation of each prompt, given as token ids (collective).
+
+    Generation also stops once the continuation holds one of the texts `until` after its leading
+    white space.
+    """
 
     def compute(ids: list[int]) -> str:
-        return _continue(model, tokenizer, ids, most)
+        return _continue(model, tokenizer, ids, max_new_tokens, until)
 
     # a partitioned model generates in step: a rank without a prompt repeats the first one
     idle = (lambda: compute(encoded[0])) if is_partitioned(model) else None
@@ -57,7 +73,11 @@ def _free(model: PreTrainedModel, ids: list[int], max_new_tokens: int) -> int:
 
 
 def _continue(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: list[int], max_new_tokens: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    ids: list[int],
+    max_new_tokens: int,
+    until: Sequence[str],
 ) -> str:
     inputs = torch.tensor([ids], device=device_for(model))
     generation = GenerationConfig(
@@ -74,9 +94,26 @@ def _continue(
         input_ids=inputs,
         attention_mask=torch.ones_like(inputs),
         generation_config=generation,
+        stopping_criteria=[partial(_has_ended, tokenizer, ids, until)] if until else None,
         synced_gpus=is_partitioned(model),  # every rank generates until all have finished
     )
     return _new_text(tokenizer, ids, output[0].tolist())
+
+
+def _has_ended(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: list[int],
+    until: Sequence[str],
+    found: torch.Tensor,
+    scores: object,
+    **_: object,
+) -> torch.Tensor:
+    """Return whether one of `until` is in the text after `prompt`, bool (1,), to stop generation.
+
+    `found` (1, tokens) are the ids so far.
+    """
+    text = tokenizer.decode(found[0, len(prompt) :], skip_special_tokens=True).lstrip()
+    return torch.tensor([any(end in text for end in until)], device=found.device)
 
 
 def _new_text(tokenizer: PreTrainedTokenizerBase, prompt: list[int], whole: list[int]) -> str:

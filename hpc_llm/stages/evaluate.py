@@ -23,6 +23,7 @@ from hpc_llm.evaluation.measures import (
 from hpc_llm.evaluation.samples import continue_texts
 from hpc_llm.evaluation.tasks.evaluate import Place, evaluate_task, partial_file
 from hpc_llm.evaluation.tasks.scorer import Scorer
+from hpc_llm.evaluation.tasks.suites import suite_measures
 from hpc_llm.pipeline.context import Context
 from hpc_llm.pipeline.table import point_of
 from hpc_llm.rundir import write_json
@@ -110,7 +111,7 @@ def _losses_of_base(context: Context) -> dict[str, DocumentLosses]:
 
 
 def _tasks(context: Context, point: str, scorer: Scorer) -> dict[str, Measure]:
-    """Evaluate the tasks of a point; their scores survive an interruption."""
+    """Evaluate the tasks of a point and their suites; scores survive an interruption."""
     settings, stage = context.cfg.evaluation, context.stage(f"evaluate/{point}")
     names = settings.tasks_at(point)
     place = Place(
@@ -122,7 +123,7 @@ def _tasks(context: Context, point: str, scorer: Scorer) -> dict[str, Measure]:
     if context.ranks.is_first:
         for name in names:
             partial_file(place, name).unlink(missing_ok=True)
-    return found
+    return found | suite_measures(found, {name: settings.task(name).suite for name in names})
 
 
 def require_finite(model: Any, point: str, losses: Mapping[str, Bpb], path: str | None) -> None:

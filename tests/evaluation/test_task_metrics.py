@@ -32,7 +32,10 @@ def test_outcomes_by_hand(metric, given, prediction, expected):
     assert (found.prediction, found.value) == (prediction, expected)
 
 
-@pytest.mark.parametrize("metric", metric_names())
+OF_TEXTS = ("bpb", "exact", "f1_bag")
+
+
+@pytest.mark.parametrize("metric", [name for name in metric_names() if name not in OF_TEXTS])
 def test_a_model_without_preferences_is_at_chance_in_every_metric(metric):
     for gold in range(3):
         given = scored([-2.0] * 3, gold=gold, neutral=[-1.0] * 3)

@@ -1,10 +1,10 @@
 """Task files and their records: the shipped tasks, and what is wrong with others."""
 
-import gzip
 import json
 
 import pytest
 from errors import user_error
+from task_formats import GOLD, RECORDS, write_records
 
 from hpc_llm.evaluation.tasks import read_questions
 from hpc_llm.evaluation.tasks.records import task_code
@@ -21,16 +21,6 @@ choices: options
 gold: label
 metric: [acc_bytes, acc]
 """
-RECORDS = {
-    "parus": {"premise": "Я устал.", "question": "cause", "choice1": "Да.", "choice2": "Нет."},
-    "russe": {"word": "мир", "sentence1": "Миру мир.", "sentence2": "Мир велик."},
-    "ruworldtree": {"question": "Кто?", "choices": ["он", "она", "оно", "они"]},
-    "rublimp": {"good": "Он спит.", "bad": "Он спят.", "phenomenon": "A", "paradigm": "b"},
-    "blimp": {"good": "He sits.", "bad": "He sit.", "phenomenon": "A", "paradigm": "b"},
-    "mmlu_en": {"question": "2 + 2?", "choices": ["1", "2", "3", "4"], "subject": "high_school"},
-}
-LABELS = {"parus": 1, "russe": True, "ruworldtree": 3, "mmlu_en": 3}
-FILES = {"mmlu_en": "mmlu_en_test.jsonl.gz", "rublimp": "rublimp.jsonl", "blimp": "blimp.jsonl"}
 
 
 def settings(*tasks, **more):
@@ -58,20 +48,17 @@ def mine(tmp_path, monkeypatch):
 def test_every_task_of_the_project_reads_its_format(name, tmp_path):
     task = load_task(name)
     assert task.description
-    record = RECORDS[name] | ({"label": LABELS[name]} if name in LABELS else {})
-    path = tmp_path / FILES.get(name, task.files[0])
-    text = json.dumps(record) + "\n"
-    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
-    (question,) = read_questions(name, settings(name, task_folder=str(tmp_path)))
-    assert question.id == f"{path.name}:1"
-    assert question.gold == int(LABELS.get(name, 0))
-    assert question.groups == tuple(record[key] for key in task.group_by)
+    path = write_records(name, task, tmp_path)
+    questions = read_questions(name, settings(name, task_folder=str(tmp_path)))
+    assert [question.gold for question in questions] == GOLD.get(name, [0])
+    assert questions[0].id.startswith(f"{path.name}:1")
+    assert questions[0].groups == tuple(RECORDS[name][key] for key in task.group_by)
     first = (conf_dir() / "task" / f"{name}.yaml").read_text().splitlines()[0]
     assert first.startswith(f"# evaluation.tasks=[{name}]: ")
 
 
 def test_prompts_of_the_project_read_as_text(tmp_path):
-    (tmp_path / "rsg_parus.jsonl").write_text(json.dumps(RECORDS["parus"] | {"label": 1}))
+    write_records("parus", load_task("parus"), tmp_path)
     (question,) = read_questions("parus", settings("parus", task_folder=str(tmp_path)))
     assert question.requests == [("Я устал, потому что", " да."), ("Я устал, потому что", " нет.")]
 

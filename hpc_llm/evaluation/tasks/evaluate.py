@@ -7,14 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hpc_llm.distributed import say
 from hpc_llm.errors import Stopped
 from hpc_llm.evaluation.measures import Measure
+from hpc_llm.evaluation.tasks.generation import Answer, generated
 from hpc_llm.evaluation.tasks.questions import Question
 from hpc_llm.evaluation.tasks.records import read_questions
-from hpc_llm.evaluation.tasks.results import group_means, item_line, measure, outcomes
+from hpc_llm.evaluation.tasks.results import estimate, group_means, item_line, mean_of, outcomes
 from hpc_llm.evaluation.tasks.scorer import Score, Scorer
 from hpc_llm.rundir import append_line, read_jsonl, write_json, write_text
 from hpc_llm.settings.task import TaskSettings
@@ -69,32 +68,35 @@ def _write(
 ) -> Measure:
     """Write the two files of a task, and return its first metric."""
     write_text(files[0], "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    groups = [question.groups for question in questions]
-    chance = float(np.mean([1 / len(question.choices) for question in questions]))
-    found: dict[str, Measure] = {}
-    for metric in task.metric:
-        values = [outcome.value for outcome in outcomes(metric, lines)]
-        found[metric] = measure(values, groups, chance, seed)
+    estimates = {metric: estimate(metric, lines, seed) for metric in task.metric}
+    found = {metric: each.measure for metric, each in estimates.items()}
+    main = found[task.metric[0]]
+    if task.mean_of:
+        main = found["mean"] = mean_of([estimates[metric] for metric in task.mean_of]).measure
     first = [outcome.value for outcome in outcomes(task.metric[0], lines)]
     result: dict[str, Any] = {
         "task": name,
         "metrics": {metric: _with_chance(value) for metric, value in found.items()},
-        "groups": group_means(first, groups),
+        "groups": group_means(first, [question.groups for question in questions]),
         "cut_prompts": sum(line["cut"] for line in lines),
         "settings": asdict(task),
     }
     write_json(files[1], plain(result))  # NaN becomes null
-    main = found[task.metric[0]]
     cut = f", {result['cut_prompts']} prompts cut" if result["cut_prompts"] else ""
-    say(f"  {files[0].parent.name}: task {name}, {task.metric[0]} {_text(main)}{cut}")
+    say(f"  {files[0].parent.name}: task {name}, {_shown(task)} {_text(main)}{cut}")
     return main
+
+
+def _shown(task: TaskSettings) -> str:
+    return f"mean of {', '.join(task.mean_of)}" if task.mean_of else task.metric[0]
 
 
 def _text(found: Measure) -> str:
     """Return the value with its interval; at chance it says so."""
     interval = "" if found.low is None else f" [{found.low:.3f}, {found.high:.3f}]"
-    level = f"chance ({found.chance:.3f})" if found.at_chance else f"chance is {found.chance:.3f}"
-    return f"{found.value:.4f}{interval}, n={found.n}, {level}"
+    level = "" if found.chance is None else f", chance is {found.chance:.3f}"
+    level = f", chance ({found.chance:.3f})" if found.at_chance else level
+    return f"{found.value:.4f}{interval}, n={found.n}{level}"
 
 
 def _with_chance(found: Measure) -> dict[str, Any]:
@@ -112,7 +114,7 @@ def _all_lines(
     for start in range(0, len(todo), ranks):
         _stop_if_requested(place)
         begins, chunks = zip(*todo[start : start + ranks], strict=True)
-        found = dict(zip(begins, _score(chunks, scorer, task.metric[0]), strict=True))
+        found = dict(zip(begins, _score(chunks, scorer, task), strict=True))
         process_group.on_first_rank(partial(_save, path, found))
         done |= found
     return [line for begin in sorted(done) for line in done[begin]]
@@ -152,23 +154,27 @@ def _chunks(questions: list[Question]) -> Iterator[tuple[int, list[Question]]]:
 
 
 def _score(
-    chunks: Sequence[Sequence[Question]], scorer: Scorer, metric: str
+    chunks: Sequence[Sequence[Question]], scorer: Scorer, task: TaskSettings
 ) -> list[list[dict[str, Any]]]:
     """Return the lines of chunks; the questions of a chunk are scored together."""
     requests = [[each for question in chunk for each in question.requests] for chunk in chunks]
+    prompts = [q.prompt for chunk in chunks for q in chunk if q.generates]
+    answers = iter(generated(scorer, prompts, task))
     return [
-        _lines(chunk, iter(scores), metric)
+        _lines(chunk, iter(scores), answers, task.metric[0])
         for chunk, scores in zip(chunks, scorer.scores_of_each(requests), strict=True)
     ]
 
 
 def _lines(
-    questions: Sequence[Question], scores: Iterator[Score], metric: str
+    questions: Sequence[Question], scores: Iterator[Score], answers: Iterator[Answer], metric: str
 ) -> list[dict[str, Any]]:
     """Return the lines of questions; `scores` are those of their requests, one after another."""
     lines = []
     for question in questions:
         own = [next(scores) for _ in question.requests]
-        cut = any(score.cut for score in own)
-        lines.append(item_line(question, [score.nats for score in own], cut, metric))
+        answer = next(answers) if question.generates else None
+        cut = any(score.cut for score in own) or (answer is not None and answer.cut)
+        text = None if answer is None else answer.text
+        lines.append(item_line(question, [score.nats for score in own], cut, metric, text))
     return lines

@@ -3,8 +3,8 @@
 They are jinja2's, in its sandbox: a task file from elsewhere can run no code and read no files.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +27,7 @@ class Templates:
             undefined=StrictUndefined, keep_trailing_newline=True, finalize=_not_null
         )
         self._environment.globals.clear()  # else a field that is missing could be a function
+        self._environment.filters["spans"] = _spans
         self.prompt = self._template("prompt", task.prompt)
         neutral = task.neutral_prompt
         self.neutral_prompt = None if neutral is None else self._template("neutral_prompt", neutral)
@@ -37,6 +38,11 @@ class Templates:
         )
         self.gold = None if task.gold is None else self._expression("gold", task.gold)
         self.groups = [self._expression("group_by", text) for text in task.group_by]
+        self.each = [self._expression("each", text) for text in task.each]
+        self.variants = [
+            {key: self._expression("variants", text) for key, text in variant.items()}
+            for variant in task.variants
+        ]
 
     def _template(self, key: str, text: str) -> Callable[[Mapping[str, Any]], str]:
         return self._compiled(key, text, lambda: self._environment.from_string(text).render)
@@ -54,6 +60,11 @@ class Templates:
             raise UserError(place, " ".join(text.split()), rule, fix) from error
 
 
+def _spans(places: Sequence[Mapping[str, int]], text: str) -> list[str]:
+    """Return the different texts from `start` to `end` (exclusive) of each place in `text`."""
+    return [*dict.fromkeys(text[place["start"] : place["end"]].strip() for place in places)]
+
+
 def _not_null(value: Any) -> Any:
     """Refuse to print null, which would read `None` in a prompt."""
     if value is None:
@@ -69,6 +80,8 @@ class Fields:
     record: Mapping[str, Any]
     where: str
     """`FILE:LINE` of the record."""
+    place: tuple[int, ...] = ()
+    """Indices of a question inside its record: in each nested list, then of its variant."""
 
     @property
     def task(self) -> TaskSettings:
@@ -85,13 +98,18 @@ class Fields:
         return None if function is None else str(self._value("neutral_prompt", function))
 
     def choices(self) -> tuple[str, ...]:
-        """Return the choices. Raises `UserError` unless they are a list of texts."""
+        """Return the choices. Raises `UserError` unless they are a list of two or more texts."""
         functions = self.templates.choices
+        if functions == []:
+            raise self.unfit("choices", f"kind {self.task.kind} needs two or more")
         if isinstance(functions, list):
-            return tuple(self._value("choices", function) for function in functions)
-        found = self._value("choices", functions)
+            found = [self._value("choices", function) for function in functions]
+        else:
+            found = self._value("choices", functions)
         if not isinstance(found, list | tuple) or not all(isinstance(c, str) for c in found):
             raise self.bad(f"choices must be a list of texts, not {found!r}")
+        if len(found) < 2:
+            raise self.bad(f"has {len(found)} choices; two or more are needed")
         return tuple(found)
 
     def gold(self, choices: tuple[str, ...]) -> int:
@@ -99,9 +117,7 @@ class Fields:
 
         Raises `UserError` if it is not one of the choices.
         """
-        if self.templates.gold is None:
-            raise self.unfit("gold", "names the correct choice, by its index or its text")
-        found = self._value("gold", self.templates.gold)
+        found = self._gold("names the correct choice, by its index or its text")
         if isinstance(found, str):
             texts = [choice.strip() for choice in choices]
             if found.strip() in texts:
@@ -111,6 +127,58 @@ class Fields:
         last = len(choices) - 1
         shown = ", ".join(choices)
         raise self.bad(f"gold is {found!r}, not an index from 0 to {last} nor one of {shown}")
+
+    def label(self) -> int:
+        """Return the index of the class: of the value of gold in `labels`, or that number itself.
+
+        Booleans are written `false` and `true`. Raises `UserError` for a value that is no label.
+        """
+        labels = self.task.labels
+        found = self._gold("names the class, by its label or its index")
+        text = str(found).lower() if isinstance(found, bool) else str(found).strip()
+        if text in labels:
+            return labels.index(text)
+        if isinstance(found, int) and not isinstance(found, bool) and 0 <= found < len(labels):
+            return int(found)
+        raise self.bad(f"gold is {found!r}, not one of {', '.join(labels)}")
+
+    def answers(self) -> tuple[str, ...]:
+        """Return the accepted answers. Raises `UserError` unless they are texts, one or more."""
+        found = self._gold("gives the accepted answer, or a list of them")
+        found = [found] if isinstance(found, str | int) else found
+        if not isinstance(found, list | tuple) or not found or not all(map(str, found)):
+            raise self.bad(f"gold is {found!r}, not a text nor a list of texts")
+        return tuple(map(str, found))
+
+    def _gold(self, rule: str) -> Any:
+        if self.templates.gold is None:
+            raise self.unfit("gold", rule)
+        return self._value("gold", self.templates.gold)
+
+    def questions(self) -> Iterator["Fields"]:
+        """Yield the fields of each question of the record: one, or those of `each` and `variants`.
+
+        Raises `UserError` for a value of `each` that is no list of objects.
+        """
+        for inner in self._nested(0):
+            if not self.templates.variants:
+                yield inner
+            for index, variant in enumerate(self.templates.variants):
+                more = {key: inner._value("variants", f) for key, f in variant.items()}
+                yield inner._with(more, index)
+
+    def _nested(self, depth: int) -> Iterator["Fields"]:
+        if depth == len(self.templates.each):
+            yield self
+            return
+        found = self._value("each", self.templates.each[depth])
+        if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+            raise self.bad(f"each: {self.task.each[depth]} must be a list of objects")
+        for index, entry in enumerate(found):
+            yield from self._with(entry, index)._nested(depth + 1)
+
+    def _with(self, more: Mapping[str, Any], index: int) -> "Fields":
+        return replace(self, record={**self.record, **more}, place=(*self.place, index))
 
     def groups(self) -> tuple[str, ...]:
         """Return the groups of the record, from outer to inner."""

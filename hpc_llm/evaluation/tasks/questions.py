@@ -1,9 +1,11 @@
-"""Questions with choices, before and after scoring."""
+"""Questions before and after scoring."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Asked", "Outcome", "Question", "Scored", "by_highest"]
+__all__ = ["NO_CHOICE", "Asked", "Outcome", "Question", "Scored", "by_highest"]
+
+NO_CHOICE = -1  # gold of a question none of whose choices equals an accepted answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,11 +17,17 @@ class Asked:
     separator: str = ""
     """Text between prompt and choice: scored with the choice, not counted in its bytes."""
     choices: tuple[str, ...]
-    """Texts of the choices."""
+    """Texts to score after the prompt: the choices, or the one text of a generated answer."""
     gold: int
-    """Index of the correct choice."""
+    """Index of the correct choice; -1: none equals an accepted answer."""
     neutral_prompt: str | None = None
     """Prompt without the question, after which choices are scored, too; None: they are not."""
+    generates: bool = False
+    """Whether the model continues the prompt by an answer of its own."""
+    answers: tuple[str, ...] = ()
+    """Accepted answers of a question that is judged by the text of its answer."""
+    texts: tuple[str, ...] = ()
+    """Answers that the choices stand for, if they differ from the choices."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +38,8 @@ class Question(Asked):
     """`FILE:LINE` of its record, without the folder."""
     groups: tuple[str, ...] = ()
     """Its groups, from outer to inner."""
+    unit: str | None = None
+    """Id that it shares with other questions of its record; None: it is alone."""
 
     @property
     def requests(self) -> list[tuple[str, str]]:
@@ -54,7 +64,13 @@ class Scored:
     bytes: Sequence[int]
     """UTF-8 bytes of each choice."""
     gold: int
-    """Index of the correct choice."""
+    """Index of the correct choice; -1: none of them."""
+    answer: str | None = None
+    """Text of the model's answer: generated, or of its choice; None: the task has no such texts."""
+    answers: Sequence[str] = ()
+    """Accepted answers, for tasks judged by the text of an answer."""
+    texts: Sequence[str] = ()
+    """Answers that the choices stand for; empty for a generated answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +78,11 @@ class Outcome:
     """The value of a metric for one question."""
 
     value: float
-    """In [0, 1]; a guess has 1 / choices on average."""
+    """In [0, 1] for a metric that is a mean; a guess has 1 / choices on average."""
     prediction: int | None
-    """Index of the predicted choice; None: none, since a score is NaN."""
+    """Index of the predicted choice; None: none, since a score is NaN or the answer generated."""
+    parts: tuple[float, ...] = ()
+    """What a metric that is no mean sums over questions (`metrics.totals`)."""
 
 
 def by_highest(values: Sequence[float], gold: int) -> Outcome:

@@ -1,24 +1,20 @@
 """Read the questions of a task from its files, with all checks that need no model."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from hpc_llm.corpus import expand_entries
-from hpc_llm.corpus.packed import blames_archive
-from hpc_llm.corpus.streams import read_lines
 from hpc_llm.errors import UserError
 from hpc_llm.evaluation.tasks.fields import Fields, Templates
 from hpc_llm.evaluation.tasks.kinds import kind_code, kind_names, load_kind
 from hpc_llm.evaluation.tasks.metrics import load_metric, metric_code, metric_names
-from hpc_llm.evaluation.tasks.questions import Asked, Question, Scored
+from hpc_llm.evaluation.tasks.questions import NO_CHOICE, Asked, Question, Scored
+from hpc_llm.evaluation.tasks.readers import ENDINGS, records
 from hpc_llm.settings import EvaluationSettings
 from hpc_llm.settings.task import TaskSettings
 
 __all__ = ["read_questions", "task_code", "task_paths"]
-
-ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 
 
 def task_paths(name: str, settings: EvaluationSettings) -> list[Path]:
@@ -69,32 +65,22 @@ def read_questions(name: str, settings: EvaluationSettings) -> list[Question]:
 def _questions(name: str, settings: EvaluationSettings, task: TaskSettings) -> Iterator[Question]:
     templates, ask = Templates(name, task), load_kind(task.kind)
     for path in task_paths(name, settings):
-        for where, record in _records(path):
-            fields = Fields(templates, record, where)
-            asked = _asked(ask, fields)
-            _check(asked, fields)
-            own = {key: getattr(asked, key) for key in Asked.__dataclass_fields__}
-            place = f"{path.name}:{where.rsplit(':', 1)[1]}"
-            yield Question(id=place, groups=fields.groups(), **own)
+        for where, record in records(path):
+            for fields in Fields(templates, record, where).questions():
+                yield _question(f"{path.name}:{where.rsplit(':', 1)[1]}", fields, ask)
 
 
-def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the place (`FILE:LINE`) and the record of each line that is not empty."""
-    with blames_archive(path):
-        for number, line in enumerate(read_lines(path), 1):
-            if line.strip():
-                yield f"{path}:{number}", _record(f"{path}:{number}", line)
+def _question(line: str, fields: Fields, ask: Callable[[Fields], Asked]) -> Question:
+    """Return a question of a record; its id is `FILE:LINE`, then its place inside the record.
 
-
-def _record(where: str, line: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        rule = f"invalid JSON ({error})"
-        raise UserError(where, None, rule, "fix or remove the line") from error
-    if not isinstance(record, dict):
-        raise UserError(where, None, "not a JSON object", "write one object on each line")
-    return record
+    All but the last index of that place name its unit.
+    """
+    asked = _asked(ask, fields)
+    _check(asked, fields)
+    own = {key: getattr(asked, key) for key in Asked.__dataclass_fields__}
+    places = [line, *map(str, fields.place)]
+    unit = ".".join(places[:-1]) if fields.place else None
+    return Question(id=".".join(places), unit=unit, groups=fields.groups(), **own)
 
 
 def _asked(ask: Callable[[Fields], Asked], fields: Fields) -> Asked:
@@ -113,14 +99,14 @@ def _asked(ask: Callable[[Fields], Asked], fields: Fields) -> Asked:
 
 def _check(asked: Asked, fields: Fields) -> None:
     """Raise `UserError` for a question that cannot be scored."""
-    if len(asked.choices) < 2:
-        raise fields.bad(f"has {len(asked.choices)} choices; two or more are needed")
+    if not asked.choices:
+        raise fields.bad(f"kind {fields.task.kind} gives no text to score")
     if not all(choice.strip() for choice in asked.choices):
         raise fields.bad(f"choice {[c.strip() for c in asked.choices].index('')} is empty")
-    if not 0 <= asked.gold < len(asked.choices):
+    if not (0 <= asked.gold < len(asked.choices) or (asked.answers and asked.gold == NO_CHOICE)):
         raise fields.bad(f"gold is {asked.gold}, but there are {len(asked.choices)} choices")
     try:
-        "".join((asked.prompt, *asked.choices)).encode()
+        "".join((asked.prompt, *asked.choices, *asked.answers)).encode()
     except UnicodeEncodeError as error:
         raise fields.bad(f"its text is not valid Unicode ({error.reason})") from error
 
@@ -138,15 +124,29 @@ def _check_names(name: str, task: TaskSettings) -> None:
 
 def _try_metric(name: str, metric: str, questions: list[Question]) -> None:
     """Raise `UserError` if a metric does not accept the questions of a task."""
-    outcome = load_metric(metric)
+    outcome, sizes = load_metric(metric), set()
     try:
         for question in questions:
-            scores = [-1.0] * len(question.choices)
-            neutral = None if question.neutral_prompt is None else scores
-            sizes = [len(choice.encode()) for choice in question.choices]
-            outcome(Scored(scores=scores, neutral=neutral, bytes=sizes, gold=question.gold))
+            sizes.add(len(outcome(_stand_in(question)).parts))
+        if len(sizes) > 1:
+            rule = "needs the same number of choices in every question"
+            raise UserError("metric", metric, rule, "use acc")
     except UserError as error:
         raise UserError(f"task.{name}.metric", metric, error.rule, error.fix) from error
+
+
+def _stand_in(question: Question) -> Scored:
+    """Return equal scores of a question's choices, in place of a model's."""
+    scores = [-1.0] * len(question.choices)
+    return Scored(
+        scores=scores,
+        neutral=None if question.neutral_prompt is None else scores,
+        bytes=[len(choice.encode()) for choice in question.choices],
+        gold=question.gold,
+        answer="" if question.answers else None,
+        answers=question.answers,
+        texts=question.texts,
+    )
 
 
 def _spaced(questions: list[Question], limit: int | None) -> list[Question]:

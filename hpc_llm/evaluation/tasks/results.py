@@ -3,25 +3,40 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from hpc_llm.evaluation.bootstrap import SAMPLES, percentiles
 from hpc_llm.evaluation.measures import Measure
-from hpc_llm.evaluation.tasks.metrics import load_metric
+from hpc_llm.evaluation.tasks.metrics import load_metric, load_total
 from hpc_llm.evaluation.tasks.questions import Outcome, Question, Scored
+from hpc_llm.evaluation.tasks.totals import MEAN, Total
 
-__all__ = ["group_means", "item_line", "measure", "outcomes", "weights"]
-
+__all__ = [
+    "Estimate",
+    "estimate",
+    "group_means",
+    "item_line",
+    "mean_of",
+    "measure",
+    "outcomes",
+    "weights",
+]
 
 TAIL = 0.025  # of a two-sided 95 % interval
 
 
-def item_line(question: Question, nats: Sequence[float], cut: bool, metric: str) -> dict[str, Any]:
-    """Return the line of a question in `TASK.jsonl`; `nats` are the scores of its requests."""
+def item_line(
+    question: Question, nats: Sequence[float], cut: bool, metric: str, answer: str | None = None
+) -> dict[str, Any]:
+    """Return the line of a question in `TASK.jsonl`.
+
+    `nats` are the scores of its requests; `answer` is the generated one.
+    """
     count = len(question.choices)
-    line = {
+    line: dict[str, Any] = {
         "id": question.id,
         "groups": list(question.groups),
         "scores": [_or_null(value) for value in nats[:count]],
@@ -30,6 +45,13 @@ def item_line(question: Question, nats: Sequence[float], cut: bool, metric: str)
         "gold": question.gold,
         "cut": cut,
     }
+    if question.unit is not None:
+        line["unit"] = question.unit
+    if question.answers:
+        texts = question.texts
+        if texts and None not in line["scores"]:
+            answer = texts[line["scores"].index(max(line["scores"]))]
+        line |= {"answer": answer, "answers": list(question.answers), "texts": list(texts)}
     (outcome,) = outcomes(metric, [line])
     return line | {"prediction": outcome.prediction}
 
@@ -38,48 +60,133 @@ def _or_null(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
+def scored_of(line: Mapping[str, Any]) -> Scored:
+    """Return the scores that a line of `TASK.jsonl` holds."""
+    given = ("scores", "neutral", "bytes", "gold", "answer", "answers", "texts")
+    return Scored(**{key: line[key] for key in given if key in line})
+
+
 def outcomes(metric: str, lines: Sequence[Mapping[str, Any]]) -> list[Outcome]:
     """Return the outcome of a metric for each line of `TASK.jsonl`; NaN where a score is null."""
     function = load_metric(metric)
     return [
-        function(Scored(**{key: line[key] for key in ("scores", "neutral", "bytes", "gold")}))
+        function(scored_of(line))
         if None not in (*line["scores"], *(line["neutral"] or ()))
         else Outcome(value=math.nan, prediction=None)
         for line in lines
     ]
 
 
-def measure(
-    values: Sequence[float], groups: Sequence[Sequence[str]], chance: float, seed: int
-) -> Measure:
-    """Return the mean of `values` over groups, with its bootstrap interval over items.
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A metric of a task with its resamples; equal seeds draw the same units of a task."""
 
-    `values` (items,) in [0, 1]; `groups[i]` are the groups of item i, from outer to inner; `chance`
-    is the value of a guess. Items are drawn within their group (strata). Groups of one item are
-    drawn from together: alone they would not vary. Items that all have 0, or all 1, never vary:
-    the other bound is then that of Clopper and Pearson (1934). One item has no interval, nor
-    has NaN.
-    """
-    found, shares = np.array(values, dtype=np.float64), weights(groups)
-    low, high = None, None
-    if len(found) > 1 and not np.isnan(found).any():
-        random = np.random.default_rng(seed)
-        draws = sum(
-            shares[stratum] @ found[random.choice(stratum, (len(stratum), SAMPLES))]
-            for stratum in _strata(groups)
-        )
-        low, high = map(_exact, percentiles(draws))
-        beyond = TAIL ** (1 / len(found))
-        low, high = (beyond if found.min() == 1 else low), (high if found.max() else 1 - beyond)
-    return Measure(
-        value=_exact(float(shares @ found)),
+    measure: Measure
+    draws: np.ndarray | None
+    """Its value in each resample, float64 (samples,); None: there is no interval."""
+
+
+def estimate(metric: str, lines: Sequence[Mapping[str, Any]], seed: int) -> Estimate:
+    """Return a metric of the lines of `TASK.jsonl`."""
+    total, found = load_total(metric), outcomes(metric, lines)
+    members = list(_units(lines).values())
+    failed = [outcome.prediction is None and math.isnan(outcome.value) for outcome in found]
+    parts = [outcome.parts or (outcome.value,) for outcome in found]
+    if any(failed):
+        parts = [(math.nan,)] * len(found)
+    rows = [total.gather(np.array([parts[i] for i in unit], dtype=np.float64)) for unit in members]
+    groups = [lines[unit[0]]["groups"] for unit in members]
+    chance = total.chance([[scored_of(lines[i]) for i in unit] for unit in members])
+    return estimated(np.array(rows), groups, chance, seed, MEAN if any(failed) else total)
+
+
+def _units(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Return the indices of the questions of each unit, in order of appearance."""
+    units: dict[str, list[int]] = defaultdict(list)
+    for index, line in enumerate(lines):
+        units[line.get("unit", line["id"])].append(index)
+    return units
+
+
+def mean_of(found: Sequence[Estimate]) -> Estimate:
+    """Return the mean of metrics of one task; its resamples are those of each."""
+    ones = [each.measure for each in found]
+    levels = [one.chance for one in ones]
+    known = [each.draws for each in found if each.draws is not None]
+    draws = np.mean(known, axis=0) if len(known) == len(found) else None
+    low, high = (None, None) if draws is None else map(_exact, percentiles(draws))
+    measured = Measure(
+        value=_exact(float(np.mean([one.value for one in ones]))),
         low=low,
         high=high,
-        n=len(found),
-        unit="accuracy",
-        better="higher",
-        chance=_exact(chance),
+        n=ones[0].n,
+        unit="mean of metrics",
+        better=ones[0].better,
+        chance=None if None in levels else _exact(float(np.mean([*filter(None, levels)]))),
     )
+    return Estimate(measure=measured, draws=draws)
+
+
+def measure(
+    values: Sequence[float], groups: Sequence[Sequence[str]], chance: float | None, seed: int
+) -> Measure:
+    """Return the mean of `values` over groups; arguments and interval as in `estimated`.
+
+    `values` (items,) are in [0, 1].
+    """
+    rows = np.array(values, dtype=np.float64)[:, None]
+    return estimated(rows, groups, chance, seed, MEAN).measure
+
+
+def estimated(
+    rows: np.ndarray,
+    groups: Sequence[Sequence[str]],
+    chance: float | None,
+    seed: int,
+    total: Total,
+) -> Estimate:
+    """Return the total of `rows` (units, parts), averaged over groups, with its interval.
+
+    `groups[i]` are the groups of unit i, from outer to inner; `chance` is the value of a guess.
+    Units are drawn within their group (strata). Groups of one unit are drawn from together: alone
+    they would not vary. Values of a mean that are all 0, or all 1, never vary: the other bound is
+    then that of Clopper and Pearson (1934). One unit has no interval, nor has NaN.
+    """
+    shares = weights(groups)
+    low, high, draws = None, None, None
+    if len(rows) > 1 and not np.isnan(rows).any():
+        draws = _of(total, _resampled(rows, groups, shares, seed))
+        low, high = map(_exact, percentiles(draws))
+        if total.of is None:
+            beyond = TAIL ** (1 / len(rows))
+            low, high = (beyond if rows.min() == 1 else low), (high if rows.max() else 1 - beyond)
+    measured = Measure(
+        value=_exact(float(_of(total, shares @ rows))),
+        low=low,
+        high=high,
+        n=len(rows),
+        unit=total.unit,
+        better=total.better,
+        chance=None if chance is None else _exact(chance),
+    )
+    return Estimate(measure=measured, draws=draws)
+
+
+def _of(total: Total, parts: np.ndarray) -> np.ndarray:
+    return parts[..., 0] if total.of is None else total.of(parts)
+
+
+def _resampled(
+    rows: np.ndarray, groups: Sequence[Sequence[str]], shares: np.ndarray, seed: int
+) -> np.ndarray:
+    """Return the averages of resampled units, float64 (samples, parts)."""
+    random = np.random.default_rng(seed)
+    found = np.zeros((SAMPLES, rows.shape[1]))
+    for stratum in _strata(groups):
+        drawn = random.choice(stratum, (len(stratum), SAMPLES))
+        for part in range(rows.shape[1]):
+            found[:, part] += shares[stratum] @ rows[drawn, part]
+    return found
 
 
 def _exact(value: float) -> float:

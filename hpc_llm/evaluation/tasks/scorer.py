@@ -87,14 +87,15 @@ class Scorer:
         sequences, windows, cut = [], [], []
         for number, ((prompt, text), ids) in enumerate(zip(unique, encoded, strict=True)):
             start = self._start(ids, prompt, text)
-            dropped = max(0, min(start, len(ids) - self._window))
+            dropped = max(0, min(start, len(ids) - self.window))
             sequences.append(self._sequence(ids[dropped:]))
             windows += self._windows(number, len(sequences[-1]) - 1, start - dropped)
             cut.append(dropped > 0)
         return _Encoded(sequences, windows, cut)
 
     @cached_property
-    def _window(self) -> int:
+    def window(self) -> int:
+        """Predictions of a forward pass at most."""
         return window_of(self.model, self.settings)
 
     @cached_property
@@ -107,10 +108,10 @@ class Scorer:
     def _windows(self, number: int, predictions: int, start: int) -> list[ScoringWindow]:
         """Return the windows that score the tokens from `start`; several for a long text only."""
         first = start if self.first_token is not None else max(0, start - 1)
-        if predictions <= self._window:
+        if predictions <= self.window:
             return [ScoringWindow(number, 0, first, predictions)] if first < predictions else []
         stride = self.settings.stride
-        found = document_windows([predictions], self._window, stride)
+        found = document_windows([predictions], self.window, stride)
         return [ScoringWindow(number, w.begin, w.scored, w.end) for w in found]
 
     def _start(self, ids: list[int], prompt: str, text: str) -> int:

@@ -1,0 +1,114 @@
+"""One record of each task of the project in the form that its authors publish.
+
+Russian SuperGLUE: the JSON Lines of russiansuperglue.com, whose fields the baselines of
+github.com/RussianNLP/RussianSuperGLUE read (`tfidf_baseline/`). MMLU: github.com/hendrycks/test.
+XQuAD, BLiMP, RuBLiMP: the fields of their files in the data folder.
+"""
+
+import gzip
+import json
+
+NLI = {"premise": "Кран течёт. Мастер ушёл.", "hypothesis": "Мастер ушёл.", "idx": 1}
+PASSAGE = "Осло - столица Норвегии. Там живёт Кнут.\n@highlight\nКнут любит Осло."
+
+RECORDS = {
+    "parus": {
+        "premise": "Я устал.",
+        "question": "cause",
+        "choice1": "Да.",
+        "choice2": "Нет.",
+        "label": 1,
+    },
+    "russe": {"word": "мир", "sentence1": "Миру мир.", "sentence2": "Мир велик.", "label": True},
+    "lidirus": {"sentence1": "Все спят.", "sentence2": "Он спит.", "label": "not_entailment"},
+    "rcb": {**NLI, "verb": "сказать", "negation": "no_negation", "label": "neutral"},
+    "terra": {**NLI, "label": "entailment"},
+    "danetqa": {"question": "Вода мокрая?", "passage": "Вода мокрая.", "idx": 0, "label": True},
+    "rwsd": {
+        "text": "Кубок не влез в чемодан, потому что он большой.",
+        "target": {
+            "span1_index": 0,
+            "span1_text": "Кубок",
+            "span2_index": 7,
+            "span2_text": "он большой",
+        },
+        "idx": 0,
+        "label": False,
+    },
+    "muserc": {
+        "idx": 0,
+        "passage": {
+            "text": "(1) Кот спал. (2) Пёс ел.",
+            "questions": [
+                {
+                    "question": "Кто спал?",
+                    "answers": [
+                        {"idx": 0, "text": "Кот", "label": 1},
+                        {"idx": 1, "text": "Пёс", "label": 0},
+                    ],
+                    "idx": 0,
+                },
+                {
+                    "question": "Кто ел?",
+                    "answers": [{"idx": 2, "text": "Пёс", "label": 1}],
+                    "idx": 1,
+                },
+            ],
+        },
+    },
+    "rucos": {
+        "source": "Lenta",
+        "idx": 0,
+        "passage": {
+            "text": PASSAGE,
+            "entities": [
+                {"start": 0, "end": 4},
+                {"start": 35, "end": 39},
+                {"start": 52, "end": 56},
+            ],
+        },
+        "qas": [
+            {
+                "query": "@placeholder живёт в столице.",
+                "answers": [{"start": 35, "end": 39, "text": "Кнут"}],
+                "idx": 0,
+            }
+        ],
+    },
+    "ruworldtree": {"question": "Кто?", "choices": ["он", "она", "оно", "они"], "label": 3},
+    "xquad_ru": {"context": "Кот спит.", "question": "Кто спит?", "answers": ["Кот", "кот"]},
+    "rublimp": {"good": "Он спит.", "bad": "Он спят.", "phenomenon": "A", "paradigm": "b"},
+    "blimp": {"good": "He sits.", "bad": "He sit.", "phenomenon": "A", "paradigm": "b"},
+    "mmlu_en": {
+        "question": "2 + 2?",
+        "choices": ["1", "2", "3", "4"],
+        "subject": "high_school",
+        "label": 3,
+    },
+}
+RECORDS["parus_orders"] = RECORDS["parus"]
+
+GOLD = {
+    "parus": [1],
+    "parus_orders": [1, 0],
+    "russe": [1],
+    "lidirus": [1],
+    "rcb": [2],
+    "terra": [0],
+    "danetqa": [1],
+    "rwsd": [0],
+    "muserc": [1, 0, 1],
+    "rucos": [1],
+    "ruworldtree": [3],
+    "mmlu_en": [3],
+}
+"""Index of the correct choice of each question of the record; others have one question and 0."""
+
+
+def write_records(name, task, folder):
+    """Write the record of a task where `task` looks for it; return the path."""
+    file = task.files[0].replace("*", "", 1).replace("*", ".gz")
+    path = folder / file
+    text = json.dumps(RECORDS[name], ensure_ascii=False) + "\n"
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
