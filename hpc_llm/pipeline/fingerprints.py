@@ -28,7 +28,7 @@ from hpc_llm.settings.stage import SCRATCH, UNTRAINED
 from hpc_llm.surgery.folders import check_model_folder
 from hpc_llm.training.checkpoints.differences import CONTENT
 from hpc_llm.vocabulary.initial import code_of as initial_code
-from hpc_llm.vocabulary.modes import mode_of, mode_settings
+from hpc_llm.vocabulary.modes import OF_MODES, mode_of, mode_settings
 
 __all__ = ["Stage", "choose", "pipeline"]
 
@@ -136,7 +136,8 @@ def _transplant(cfg: RunConfig, point: str) -> dict[str, Any]:
     precision = {"train": {"precision": cfg.train.precision}}
     chosen = mode_settings(cfg)
     if mode_of(cfg).changes:
-        chosen |= asdict(cfg.transplant) | initial_code(cfg.transplant)
+        initial = {k: v for k, v in asdict(cfg.transplant).items() if k not in OF_MODES}
+        chosen |= initial | initial_code(cfg.transplant)
         donor = Path(os.path.expanduser(cfg.transplant.donor.path or ""))
         if cfg.transplant.donor.path and donor.is_dir():
             chosen["donor"] |= {"path" + CONTENT: fingerprint_path(donor)}

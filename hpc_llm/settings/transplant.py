@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from hpc_llm.settings.checks import check_fields, count, fraction, number, positive, require_choice
+from hpc_llm.settings.vocabulary import ExtendSettings, OptimiseSettings, SwapSettings
 
 __all__ = [
     "AnchorSettings",
@@ -121,7 +122,8 @@ class TransplantSettings:
     """
 
     mode: str
-    """replace: a new vocabulary replaces the old one; keep: the base model's own, unchanged."""
+    """replace: a new vocabulary replaces the old one; keep: that of the base, unchanged; extend:
+    new tokens are added to it; optimise: after rare ones are removed; swap: in their places."""
     input: str
     """Initialisation of the input embeddings of tokens missing in the old vocabulary."""
     output: str
@@ -136,6 +138,9 @@ class TransplantSettings:
     focus: FocusSettings
     omp: OmpSettings
     distilled: DistilledSettings
+    extend: ExtendSettings
+    optimise: OptimiseSettings
+    swap: SwapSettings
 
     def __post_init__(self) -> None:
         """Check the values."""

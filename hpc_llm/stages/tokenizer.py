@@ -43,14 +43,16 @@ def run(context: Context, name: str) -> dict[str, Any]:
         special = cfg.tokenizer.special_strings
         old_ids, new_ids = (encoder(each, special) for each in (old, new))
         measures = compare(old_ids, new_ids, texts, new.decode)
+    changes = "".join(f" ({count:,} {done})" for done, count in built.counts.items())
     line = (
-        f"{len(new):,} tokens; x{measures['token_ratio']:.3f} tokens for the same text; "
+        f"{len(new):,} tokens{changes}; x{measures['token_ratio']:.3f} tokens for the same text; "
         f"{shards['target'].tokens:,} training tokens"
     )
     return {
         "vocab_size": len(new),
         "old_vocab_size": len(old),
         "rows": coder.size,
+        **built.counts,
         **measures,
         **asdict(shards["target"]),
         "replayed": asdict(shards["source"]) if "source" in shards else None,

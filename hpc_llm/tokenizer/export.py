@@ -15,9 +15,9 @@ from typing import Any
 
 from hpc_llm.tokenizer.autoload import keep_class
 from hpc_llm.tokenizer.sample import LITERAL, SPACE
-from hpc_llm.tokenizer.specials import SpecialTokens
+from hpc_llm.tokenizer.specials import SpecialTokens, special_tokens_of
 
-__all__ = ["SENTENCEPIECE_NAME", "export_fast"]
+__all__ = ["SENTENCEPIECE_NAME", "export_fast", "save_like"]
 
 SENTENCEPIECE_NAME = "sentencepiece.model"  # under `tokenizer.model` transformers would misread it
 UNIGRAM = 1  # TrainerSpec.ModelType in sentencepiece_model.proto; BPE is 2
@@ -126,7 +126,6 @@ def export_fast(
     (see `autoload.py`).
     """
     from sentencepiece import sentencepiece_model_pb2
-    from transformers import PreTrainedTokenizerFast
 
     proto = sentencepiece_model_pb2.ModelProto.FromString(model_file.read_bytes())
     tokenizer = _assemble(proto)
@@ -134,15 +133,48 @@ def export_fast(
     tokenizer.add_tokens(added)
     framing = _framing(base_tokenizer, specials)
     tokenizer.post_processor = _post_processor(tokenizer, specials, framing)
+    roles = _roles(specials, specials.unk_piece)
+    fast = _save(tokenizer, base_tokenizer, roles, model_max_length, folder, model_type)
+    shutil.copyfile(model_file, folder / SENTENCEPIECE_NAME)
+    return fast
+
+
+def save_like(backend: Any, base_tokenizer: Any, folder: Path, model_type: str | None) -> Any:
+    """Write `backend`, a `tokenizers.Tokenizer` with the base's special tokens, and return it.
+
+    Roles, chat template, padding side and length are those of `base_tokenizer`, a transformers
+    tokenizer; `model_type` as in `export_fast`.
+    """
+    specials = special_tokens_of(base_tokenizer)
+    roles = _roles(specials, base_tokenizer.unk_token)
+    length = base_tokenizer.model_max_length
+    return _save(backend, base_tokenizer, roles, length, folder, model_type)
+
+
+def _roles(specials: SpecialTokens, unk: str | None) -> dict[str, Any]:
+    """Return the special tokens as transformers names their roles."""
+    named = {"unk_token": unk, "bos_token": specials.bos, "eos_token": specials.eos}
+    return named | {"pad_token": specials.pad, "additional_special_tokens": specials.additional}
+
+
+def _save(
+    backend: Any,
+    base_tokenizer: Any | None,
+    roles: dict[str, Any],
+    model_max_length: int | None,
+    folder: Path,
+    model_type: str | None,
+) -> Any:
+    """Write the fast tokenizer of `backend` with special tokens by `_roles`."""
+    from transformers import PreTrainedTokenizerFast
+
+    marked = [str(t) for t in backend.get_added_tokens_decoder().values() if t.special]
+    roles["additional_special_tokens"] = [
+        token for token in marked if token in roles["additional_special_tokens"]
+    ]
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token=specials.unk_piece,
-        bos_token=specials.bos,
-        eos_token=specials.eos,
-        pad_token=specials.pad,
-        additional_special_tokens=[
-            str(t) for t in added if t.special and str(t) in specials.additional
-        ],
+        tokenizer_object=backend,
+        **roles,
         model_max_length=model_max_length,
         clean_up_tokenization_spaces=False,
         model_input_names=["input_ids", "attention_mask"],
@@ -151,5 +183,4 @@ def export_fast(
     fast.chat_template = getattr(base_tokenizer, "chat_template", None)
     fast.save_pretrained(folder)
     keep_class(folder, model_type)
-    shutil.copyfile(model_file, folder / SENTENCEPIECE_NAME)
     return fast

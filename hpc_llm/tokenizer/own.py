@@ -11,7 +11,7 @@ from hpc_llm.rundir import bounded_json
 from hpc_llm.tokenizer.files import VOCABULARIES
 from hpc_llm.tokenizer.text import Encode
 
-__all__ = ["load_own", "own_folder", "own_size", "require_lossless"]
+__all__ = ["json_size", "load_own", "own_folder", "own_size", "require_lossless"]
 
 KEY = "tokenizer.path"
 SAVE = "save it with save_pretrained of transformers"
@@ -37,7 +37,7 @@ def own_size(path: str) -> int:
     """
     folder = own_folder(path)
     if (folder / "tokenizer.json").is_file():
-        return _json_size(folder / "tokenizer.json", path)
+        return json_size(folder / "tokenizer.json", KEY, path)
     if (folder / "vocab.json").is_file():
         return int(max(bounded_json(folder / "vocab.json", SAVE).values())) + 1
     if (folder / "vocab.txt").is_file():
@@ -48,15 +48,15 @@ def own_size(path: str) -> int:
     return len(sentencepiece.SentencePieceProcessor(model_file=str(model)))
 
 
-def _json_size(file: Path, path: str) -> int:
-    """Return the largest id + 1 in a `tokenizer.json`."""
+def json_size(file: Path, key: str, path: str) -> int:
+    """Return the largest id + 1 in a `tokenizer.json`. Errors name the setting `key=path`."""
     parts = bounded_json(file, SAVE)
     try:
         vocabulary = parts["model"]["vocab"]
         ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
         return int(max([*ids, *(token["id"] for token in parts["added_tokens"])])) + 1
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(KEY, path, "its tokenizer.json has no vocabulary", SAVE) from error
+        raise UserError(key, path, "its tokenizer.json has no vocabulary", SAVE) from error
 
 
 def load_own(path: str) -> Any:

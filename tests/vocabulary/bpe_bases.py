@@ -23,8 +23,8 @@ METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "alway
 KINDS = ("gpt2", "llama3", "mistral", "llama2")
 
 
-def backend(kind, size=300):
-    """A `tokenizers.Tokenizer` of the kind of model, which has seen English only."""
+def backend(kind, size=300, texts=()):
+    """A `tokenizers.Tokenizer` of the kind of model, which has seen English and `texts` only."""
     byte_level = kind in ("gpt2", "llama3")
     model = models.BPE(
         byte_fallback=not byte_level, fuse_unk=True, ignore_merges=kind == "llama3",
@@ -46,7 +46,7 @@ def backend(kind, size=300):
         vocab_size=size, show_progress=False, special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet() if byte_level else [],
     )  # fmt: skip
-    made.train_from_iterator(ENGLISH * 3, trainer)
+    made.train_from_iterator([*ENGLISH * 3, *texts], trainer)
     parts = parts_of(made)
     if not byte_level:  # no cut into words; byte tokens are found by the model, not in texts
         parts["added_tokens"] = parts["added_tokens"][:2]
@@ -75,6 +75,17 @@ def tables_of(made):
 def written(made, tables):
     """The tokenizer with other tables."""
     return Tokenizer.from_str(json.dumps(tables.write(parts_of(made))))
+
+
+def latin(seed=0, documents=60):
+    """Texts of made-up words of Latin letters."""
+    draw = random.Random(seed)
+    stems = ["quod", "vidi", "lorem", "bis", "ager", "regn", "ludus", "magn"]
+    ends = ["", "us", "um", "ibus", "arum", "is"]
+    words = (
+        " ".join(draw.choice(stems) + draw.choice(ends) for _ in range(9)) for _ in range(documents)
+    )
+    return list(words)
 
 
 def russian(seed=0, documents=40):

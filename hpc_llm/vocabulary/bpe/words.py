@@ -7,7 +7,7 @@ across would make a token with both characters), so the words together have the 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import regex
@@ -15,7 +15,7 @@ import regex
 from hpc_llm.tokenizer.sample import SPACE, chunks_of
 from hpc_llm.vocabulary.bpe.tables import BpeTables
 
-__all__ = ["count_words", "word_cutter"]
+__all__ = ["count_tokens", "count_words", "word_cutter"]
 
 
 def word_cutter(backend: Any, tables: BpeTables) -> Callable[[str], Iterator[str]]:
@@ -58,4 +58,14 @@ def count_words(texts: Iterable[str], backend: Any, tables: BpeTables) -> Counte
     for text in texts:
         for place, chunk in enumerate(chunks_of(text)):
             counts.update(cut(chunk.removeprefix(" ") if prepends and place else chunk))
+    return counts
+
+
+def count_tokens(tables: BpeTables, words: Mapping[str, int]) -> Counter[str]:
+    """Return how often each token of `tables` occurs in `words` with counts."""
+    model = tables.model()
+    counts: Counter[str] = Counter()
+    for word, count in words.items():
+        for token in model.tokenize(word):
+            counts[token.value] += count
     return counts

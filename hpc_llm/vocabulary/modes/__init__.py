@@ -6,8 +6,8 @@ all (`hpc_llm.vocabulary.transplant`). Listing modes does not import torch.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from hpc_llm.tokenizer.coder import Coder
 
 __all__ = [
-    "Base", "Mode", "Vocabulary", "adapted_rows", "check_mode", "mode_names", "mode_of",
+    "OF_MODES", "Base", "Mode", "Vocabulary", "adapted_rows", "check_mode", "mode_names", "mode_of",
     "mode_settings",
 ]  # fmt: skip
+
+OF_MODES = ("extend", "optimise", "swap")
+"""Fields of `TransplantSettings` that concern modes, not initialisations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,8 @@ class Vocabulary:
     old_ids: Sequence[int] | None = None
     """By row: the id in the base model's vocabulary, -1 for a new token. None: tokens are matched
     by their text."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What was done to the base's vocabulary, for the record: added 16,384."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +73,7 @@ class Mode:
     trains_vocabulary: bool = False
     """Whether it trains a vocabulary of its own by all settings in `conf/tokenizer/`."""
     counts: tuple[str, ...] = ()
-    """Fields of `TransplantSettings` on which the vocabulary depends: swap, extend."""
+    """Fields of `TransplantSettings` on which the vocabulary depends: extend, swap."""
     check: Callable[[RunConfig], None] | None = None
     """Raises `UserError` for settings and a base model that it cannot use, before a run starts and
     without torch; the base may be a hub id that is not downloaded yet."""
@@ -110,6 +115,8 @@ def check_mode(cfg: RunConfig) -> None:
         rule = f"transplant.mode={name} starts from the tokenizer of the base model"
         fix = "remove it, or use transplant=replace"
         raise UserError("tokenizer.path", cfg.tokenizer.path, rule, fix)
+    if mode.check is not None:
+        mode.check(cfg)
     if mode.changes:
         return
     for stage in cfg.adaptation:
