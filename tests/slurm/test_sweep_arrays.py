@@ -284,3 +284,37 @@ def test_a_sweep_of_four_ends_in_its_table(slurm_cluster) -> None:
         assert_billed(slurm_cluster, one, two)
     again = slurm_cluster.output(*HPC_LLM, "adapt", *TINY, *COMMON, *SWEPT, *TWO)
     assert "runs/four: nothing" in again
+
+
+TABLE = """
+seeds: [1, 2]
+rows:
+  - {label: base, overrides: [], point: base}
+  - {label: embeddings, overrides: [], point: embeddings}
+  - {label: random, overrides: [transplant=random], point: embeddings}
+"""
+
+
+def test_a_table_is_submitted_as_arrays_and_written_when_they_have_ended(slurm_cluster) -> None:
+    file = slurm_cluster.folder / "plugin/conf/table/mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(TABLE)
+    variables = {
+        "TORCH_EXTENSIONS_DIR": f"{sys.prefix}/torch_extensions",
+        "HPC_LLM_PLUGINS": str(file.parents[2]),
+    }
+    words = ("table=mine", *TINY, "run=mine", "cache=true", "tracking=off", *TWO[:2])
+    said = slurm_cluster.output(*HPC_LLM, "table", *words, **variables)
+    assert "hpc-llm table runs/mine" in said
+    wait_for_end(slurm_cluster)
+    folder = slurm_cluster.folder / "runs/mine"
+    logs = "\n".join(path.read_text() for path in folder.glob("*/slurm-*.out"))
+    said = slurm_cluster.output(*HPC_LLM, "table", "runs/mine", **variables)
+    rows = json.loads((folder / "table.json").read_text())["rows"]
+    assert [(row["label"], row["finished"], row["runs"]) for row in rows] == [
+        ("base", 2, 2), ("embeddings", 2, 2), ("random", 2, 2),
+    ], logs  # fmt: skip
+    assert rows[2]["difference"]["bpb/target"]["low"] is not None
+    jobs = (folder / "jobs.jsonl").read_bytes()
+    slurm_cluster.output(*HPC_LLM, "table", *words, **variables)
+    assert (folder / "jobs.jsonl").read_bytes() == jobs  # nothing was submitted again
