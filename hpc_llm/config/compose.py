@@ -53,6 +53,8 @@ ELSEWHERE = (
 EXAMPLE_KEYS = ("model", "corpus", "experiment", "recipe", "compose")
 OPEN_STAGE = re.compile(r"stages\.[^.]+\.(schedule|text)\.")  # mappings of a stage that take keys
 
+SOURCE = re.compile(r"corpus\.sources\.([^.]+)(?:\.([^.]+))?")
+
 
 def compose(overrides: list[str], example: bool = False) -> DictConfig:
     """Return the resolved configuration for `overrides`.
@@ -281,6 +283,10 @@ def _as_meant(override: Override) -> str:
         key, value = line.split("=", 1)
         line = f"{key}=[{value}]"
     place = f"{override.key_or_group}."
+    if found := SOURCE.fullmatch(override.key_or_group):
+        value = line.split("=", 1)[1]
+        inner = f"{{{found[2]}: {value}}}" if found[2] else value
+        return f"++corpus.sources={{{found[1]}: {inner}}}"  # merged into those before it
     if place.startswith(OPEN_ENDED) or OPEN_STAGE.match(place):
         return f"++{line.lstrip('+')}"
     return line

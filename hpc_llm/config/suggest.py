@@ -27,6 +27,7 @@ __all__ = [
 OPEN_ENDED = (
     "zero.extra.",
     "corpus.texts.",
+    "corpus.sources.",
     "tokenizer.parity.",
     "evaluation.task_files.",
     "corpus.text_fields.",

@@ -60,8 +60,15 @@ class CorpusCounts:
 class _Corpus:
     """State of the pass: digests seen, documents held out so far, and the counts."""
 
-    def __init__(self, settings: CorpusSettings, seed: int, heldout: Iterable[str] | None) -> None:
+    def __init__(
+        self,
+        settings: CorpusSettings,
+        seed: int,
+        heldout: Iterable[str] | None,
+        elsewhere: set[bytes] | None,
+    ) -> None:
         self.settings = settings
+        self.elsewhere = set() if elsewhere is None else elsewhere
         self.heldout = {_digest(text.encode()) for text in heldout or ()}
         self.capacity = 0 if heldout is not None else _requested(settings)
         self.salt = f"{seed}|".encode()
@@ -97,7 +104,7 @@ class _Corpus:
         if digest in self.heldout:
             self.excluded += 1
             return None
-        if digest in self.seen:
+        if digest in self.seen or digest in self.elsewhere:
             self.duplicates += 1
             return None
         self.seen.add(digest)
@@ -140,9 +147,15 @@ def _write(path: Path, texts: Iterable[str]) -> int:
     return count
 
 
+def _name(key: str) -> str:
+    """Return the text whose entries the setting `key` holds: web for corpus.sources.web.files."""
+    parts = key.split(".")
+    return parts[1] if len(parts) == 2 else parts[2]
+
+
 def _fields(entries: list[str], key: str, settings: CorpusSettings) -> dict[str, str]:
     """Return the files and sources of `entries`, each with its field of the text."""
-    name = key.removeprefix("corpus.").removeprefix("texts.")
+    name = _name(key)
     found: dict[str, str] = {}
     for entry in entries:
         for source in expand_entries([entry], key):
@@ -150,7 +163,7 @@ def _fields(entries: list[str], key: str, settings: CorpusSettings) -> dict[str,
     return found
 
 
-def build_corpus(
+def build_corpus(  # noqa: PLR0913 (what a text is, and what it shares with others)
     entries: list[str],
     key: str,
     settings: CorpusSettings,
@@ -158,22 +171,24 @@ def build_corpus(
     folder: Path,
     *,
     heldout: Iterable[str] | None = None,
+    elsewhere: set[bytes] | None = None,
 ) -> CorpusCounts:
     """Write `train.jsonl`, `tune.jsonl` and `test.jsonl` into `folder`; return the counts.
 
     `entries` are files, patterns, samples and hub data sets (`CorpusSettings`); `key` names them in
     errors (`corpus.target`). At most `test_documents + tune_documents`, and no larger share than
     `max_heldout_share`, are held out, but always one for each. With `heldout`, the documents held
-    out from other texts, none is held out here and these are dropped from the text. Raises
-    `UserError` for what cannot be read and for fewer than three documents (one with `heldout`); a
-    full disk raises `OSError`.
+    out from other texts, none is held out here and these are dropped from the text. A document of
+    another text, by its digest in `elsewhere`, is a duplicate; the digests of this text are added.
+    Raises `UserError` for what cannot be read and for fewer than three documents (one with
+    `heldout`); a full disk raises `OSError`.
     """
     documents = (
         text
         for source, field in _fields(entries, key, settings).items()
         for text in read_documents(source, settings, field)
     )
-    corpus = _Corpus(settings, seed, heldout)
+    corpus = _Corpus(settings, seed, heldout, elsewhere)
     least = 3 if heldout is None else 1
     folder.mkdir(parents=True, exist_ok=True)
     texts = corpus.train_texts(islice(documents, settings.max_documents))
@@ -189,6 +204,8 @@ def build_corpus(
             "a line of .jsonl is one)"
         )
         raise UserError(key, ",".join(entries) or "[]", rule, fix)
+    if elsewhere is not None:
+        elsewhere |= corpus.seen
     return CorpusCounts(
         documents=len(corpus.seen),
         characters=corpus.characters,

@@ -43,6 +43,7 @@ __all__ = [
     "document_windows",
     "measure_bpb",
     "measure_bpb_of_each",
+    "pooled",
     "score",
     "window_of",
 ]
@@ -119,13 +120,22 @@ def measure_bpb_of_each(
     ]
     losses = score(model, scorings, settings.batch_tokens)
     return {
-        language: _with_interval(nll, own, seed)
+        language: _with_interval(nll, _sizes(own), seed)
         for (language, own), nll in zip(texts.items(), losses, strict=True)
     }
 
 
-def _with_interval(nll: np.ndarray, texts: Sequence[str], seed: int) -> Bpb:
-    byte_counts = np.array([len(text.encode()) for text in texts], dtype=np.int64)
+def pooled(parts: Sequence[DocumentLosses], seed: int) -> Bpb:
+    """Return the bits per byte of the documents of several texts together."""
+    nll = np.concatenate([part.nll for part in parts])
+    return _with_interval(nll, np.concatenate([part.byte_counts for part in parts]), seed)
+
+
+def _sizes(texts: Sequence[str]) -> np.ndarray:
+    return np.array([len(text.encode()) for text in texts], dtype=np.int64)
+
+
+def _with_interval(nll: np.ndarray, byte_counts: np.ndarray, seed: int) -> Bpb:
     value = bits_per_byte(nll, byte_counts)
     draws = draw_documents(byte_counts, SAMPLES, seed)
     low, high = percentiles(resampled_bpb(nll, byte_counts, draws))

@@ -6,7 +6,7 @@ add one, write a function from `Evaluated` to named measures and list it in
 measure that the files hold.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,9 +80,11 @@ class Evaluated:
     tokenizer: Any
     """Its tokenizer."""
     texts: "Mapping[str, list[str]]"
-    """Test documents of each language; languages without text are absent."""
+    """Test documents of target, source and each source of the corpus; those without are absent."""
     losses: "Mapping[str, Bpb]"
     """Bits per byte of the same documents, with the loss of each."""
+    known: Sequence[str] = LANGUAGES[1:]
+    """Texts in languages that the base model knows, on which forgetting is measured."""
     base: Mapping[str, DocumentLosses] | None
     """Losses of the base model on the same documents; None at the base model itself."""
     seed: int
@@ -96,22 +98,22 @@ class Evaluated:
 
 
 def bits_per_byte_measures(evaluated: Evaluated) -> dict[str, Measure]:
-    """Return `bpb/LANGUAGE`: bits per byte of each language."""
+    """Return `bpb/TEXT`: bits per byte of target, source and each source of the corpus."""
     return {
         f"bpb/{language}": _measure(bpb, len(bpb.nll)) for language, bpb in evaluated.losses.items()
     }
 
 
 def forgetting_measures(evaluated: Evaluated) -> dict[str, Measure]:
-    """Return `forgetting/LANGUAGE`: rise of bits per byte over the base model, paired by document.
+    """Return `forgetting/TEXT`: rise of bits per byte over the base model, paired by document.
 
-    Of every language but the one adapted to, at every point after the base model. Bits per byte
-    and pairing by document hold across tokenizers. Raises `UserError` when the base model was
-    evaluated on other documents.
+    Of every text in a language that the base model knows, at every point after the base model.
+    Bits per byte and pairing by document hold across tokenizers. Raises `UserError` when the base
+    model was evaluated on other documents.
     """
     base = evaluated.base or {}
     found = {}
-    for language in LANGUAGES[1:]:
+    for language in evaluated.known:
         if language in base and language in evaluated.losses:
             after = evaluated.losses[language]
             change = delta_bpb(base[language], after, evaluated.seed)

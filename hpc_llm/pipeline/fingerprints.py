@@ -24,6 +24,7 @@ from hpc_llm.pipeline.tokenizer_settings import measuring_settings, vocabulary_s
 from hpc_llm.rundir import fingerprint, fingerprint_path, flat
 from hpc_llm.settings import RunConfig, ScheduleSettings
 from hpc_llm.settings.corpus import LANGUAGES
+from hpc_llm.settings.mixture import portions
 from hpc_llm.settings.stage import SCRATCH, UNTRAINED
 from hpc_llm.surgery.folders import check_model_folder
 from hpc_llm.training.checkpoints.differences import CONTENT
@@ -109,8 +110,11 @@ def choose(stages: Sequence[Stage], names: Sequence[str] | None) -> list[Stage]:
 
 def _corpus(cfg: RunConfig, point: str) -> dict[str, Any]:
     corpus = asdict(cfg.corpus)
-    for key in (*LANGUAGES, "texts", "seed"):
+    for key in (*LANGUAGES, "texts", "seed", "sources", "source_languages", "temperature"):
         del corpus[key]
+    if cfg.corpus.sources:  # which texts are target or source decides about evaluations, too
+        corpus["sources"] = {key: cfg.corpus.texts_in(key) for key in LANGUAGES}
+        corpus["order"] = list(cfg.corpus.sources)
     for name in cfg.corpus.names:
         key, entries = cfg.corpus.entries(name)
         field = key.removeprefix("corpus.") + CONTENT
@@ -123,6 +127,7 @@ def _tokenizer(cfg: RunConfig, point: str) -> dict[str, Any]:
         "tokenizer": vocabulary_settings(cfg),
         "transplant": mode_settings(cfg),
         "languages": training_texts(cfg),
+        **(portions(cfg.corpus) if mode_of(cfg).changes else {}),
         **_model_key(cfg),
     }
 
@@ -160,7 +165,7 @@ def _train(cfg: RunConfig, name: str) -> dict[str, Any]:
         del stage[key]
     if stage["learning_rate"] is not None:
         del stage["learning_rate_times_width"]
-    stage["text"] = cfg.text_of(name)
+    stage["text"] = cfg.text_of(name).settings
     start = cfg.stages[name].from_stage
     if start != SCRATCH:
         stage["from"] = start if start == UNTRAINED else cfg.parent(name)

@@ -18,7 +18,6 @@ __all__ = ["COMPOSED", "ROWS", "Entry", "Row", "choose_names", "outline", "point
 
 COMPOSED = "composed"
 """The point of a run after its composition."""
-TRAINING_TEXT = "corpus/target/train.jsonl"
 CARD = "model/README.md"  # written by the report, after the stage that writes model/
 
 
@@ -89,10 +88,10 @@ def _composition(cfg: RunConfig) -> list[Entry]:
     """Return the stages of a composition: with text, its reference and its result are evaluated."""
     outputs = ("compose/model/config.json",)
     made = Entry(name="compose", row=ROWS["compose"], needs=(), outputs=outputs, owns=("compose",))
-    if not cfg.corpus.target:
+    if not cfg.corpus.texts_in("target"):
         return [made]
     corpus = Entry(
-        name="corpus", row=ROWS["corpus"], needs=(), outputs=(TRAINING_TEXT,), owns=("corpus",)
+        name="corpus", row=ROWS["corpus"], needs=(), outputs=_target_text(cfg), owns=("corpus",)
     )
     points = {"base": ("corpus",), COMPOSED: ("corpus", "compose", "evaluate/base")}
     if cfg.compose.reference is None:
@@ -127,7 +126,7 @@ def _recipe(cfg: RunConfig) -> list[Entry]:
         base = () if point == "base" else ("evaluate/base",)  # to which forgetting is relative
         entries.append(_evaluation(cfg, kind, point, (*needs, *base)))
 
-    add("corpus", "corpus", (), (TRAINING_TEXT,))
+    add("corpus", "corpus", (), _target_text(cfg))
     base: tuple[str, ...] = ()
     if cfg.pretraining is not None:
         base = (f"train/{cfg.pretraining}",)
@@ -161,8 +160,15 @@ def _recipe(cfg: RunConfig) -> list[Entry]:
 
 def training_texts(cfg: RunConfig) -> list[str]:
     """Return the texts on which the adapted model trains, in a fixed order."""
-    used = {text for name in cfg.adaptation for text in cfg.text_of(name)}
-    return ["target", *(text for text in cfg.corpus.names if text != "target" and text in used)]
+    target = cfg.corpus.texts_in("target") or ["target"]
+    used = {text for name in cfg.adaptation for text in cfg.text_of(name).names}
+    return [*target, *(text for text in cfg.corpus.names if text not in target and text in used)]
+
+
+def _target_text(cfg: RunConfig) -> tuple[str, ...]:
+    """Return the files of the training text in the languages that the model is adapted to."""
+    texts = cfg.corpus.texts_in("target") or ["target"]
+    return tuple(f"corpus/{text}/train.jsonl" for text in texts)
 
 
 def stage_names(cfg: RunConfig) -> list[str]:

@@ -69,7 +69,7 @@ def check_questions(cfg: RunConfig, points: Iterable[str]) -> None:
         _refuse_training_text(cfg, name, task_paths(name, settings))
         read_questions(name, settings)
         language = settings.task(name).language
-        if language is not None and language not in cfg.corpus.names:
+        if language is not None and not cfg.corpus.texts_in(language):
             say(f"task {name} is in the {language} language, of which this run has no text")
 
 

@@ -24,10 +24,10 @@ def check_texts(cfg: RunConfig) -> None:
 
 def _check_stage_text(cfg: RunConfig, name: str) -> None:
     """Raise `UserError` for a stage whose text has no files or no name in the corpus."""
-    stage, missing = cfg.stages[name], set(cfg.text_of(name)) - set(cfg.corpus.names)
+    stage, missing = cfg.stages[name], set(cfg.text_of(name).names) - set(cfg.corpus.names)
     key, value = f"stages.{name}.text", stage.text
     for text in sorted(missing - set(LANGUAGES)):
-        known = ", ".join([*LANGUAGES, *cfg.corpus.texts])
+        known = ", ".join(dict.fromkeys([*LANGUAGES, *cfg.corpus.names]))
         rule = f"unknown text {text}; choose one of {known}"
         fix = f"or add it: corpus.texts={{{text}: [FILES]}}"
         raise UserError(key, value, rule, fix)
@@ -37,4 +37,6 @@ def _check_stage_text(cfg: RunConfig, name: str) -> None:
         if stage.from_stage == SCRATCH:
             key, value = f"stages.{name}.from", SCRATCH
         fix = "set corpus.source=en.jsonl.gz, or train without it"
+        if cfg.corpus.sources:
+            fix = "set corpus.source_languages to the language of a source, or train without it"
         raise UserError(key, value, "there is no source text to train on", fix)

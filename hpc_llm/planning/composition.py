@@ -21,7 +21,7 @@ def composition_text(cfg: RunConfig) -> str:
         lines.append(f"  reads {key}={path}{_size(path)}")
     lines.append(f"  writes {cfg.folder}/compose/model")
     points = "the instruct model and the result" if cfg.compose.reference else "the result"
-    if cfg.corpus.target:
+    if cfg.corpus.texts_in("target"):
         lines.append(f"  evaluates {points} on held-out text")
     return "\n".join(lines) + "\n"
 

@@ -111,9 +111,11 @@ def _hours(cfg: RunConfig, arch: Architecture, devices: int) -> float | None:
         return None
     settings = cfg.evaluation
     points = len(cfg.adaptation) + 3  # base, transplant and corrected
-    texts = points * settings.test_bytes + _factors(cfg) * settings.tune_bytes
+    tests, languages = len(cfg.corpus.sources) or len(LANGUAGES), len(LANGUAGES)
+    texts = tests * points * settings.test_bytes
+    texts += languages * _factors(cfg) * settings.tune_bytes
     window = min(settings.window, arch.max_positions or settings.window)
-    seen = len(LANGUAGES) * texts / TOKEN_BYTES * window / min(settings.stride, window)
+    seen = texts / TOKEN_BYTES * window / min(settings.stride, window)
     forward = step_flops(arch, Method.full(), 1, window).forward / window
     rate = cfg.hardware.peak_flops_per_second(cfg.train.precision) * utilisation
     return forward * seen / (rate * devices) / 3600

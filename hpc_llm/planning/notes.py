@@ -75,6 +75,24 @@ def _tokens(cfg: RunConfig) -> str:
     )
 
 
+def _sources(cfg: RunConfig) -> list[str]:
+    """Return the mixture of the sources, as far as it is known before their sizes."""
+    corpus = cfg.corpus
+    if not corpus.sources:
+        return []
+    total = sum(source.share or 0.0 for source in corpus.sources.values())
+    sized = any(source.share is None for source in corpus.sources.values())
+    parts = []
+    for name, source in corpus.sources.items():
+        part = f"{source.repeat or 1:g} x its size"
+        if source.share is not None:
+            part = f"{source.share / (1.0 if sized else total):.3g}"
+        known = ", source" if source.language in corpus.source_languages else ""
+        parts.append(f"{name} ({source.language}{known}) {part}")
+    rest = f"; by size: the rest, temperature {corpus.temperature:g}" if sized else ""
+    return [f"shares of the tokens: {', '.join(parts)}{rest}"]
+
+
 def _counted(works: Sequence[Work]) -> list[str]:
     """Say which FLOPs have no closed form, and what is unknown then."""
     sources = sorted({work.counted.plain.source for work in works if work.counted})
@@ -133,6 +151,7 @@ def plan_notes(asked: RunConfig, cfg: RunConfig, works: Sequence[Work]) -> list[
         _prices(cfg, asked.hardware),
         f"device: {cfg.hardware.source}",
         _tokens(cfg),
+        *_sources(cfg),
         *_adapters(works),
         *_laptop(cfg, works),
         *_unmerged(cfg),

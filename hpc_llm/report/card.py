@@ -1,6 +1,7 @@
 """The model card: the `README.md` beside the weights, shown by the Hugging Face hub."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,11 @@ def _base_model(model: dict[str, Any]) -> str | None:
 
 
 def _languages(corpus: dict[str, Any]) -> list[str]:
-    """Return the languages of `sample:xx` entries; those of other texts are unknown."""
+    """Return the languages of `sample:xx` entries, and of sources with a code of ISO 639."""
     entries = [*(corpus.get("target") or []), *(corpus.get("source") or [])]
     found = [entry.removeprefix("sample:") for entry in entries if entry.startswith("sample:")]
+    names = [source["language"] for source in (corpus.get("sources") or {}).values()]
+    found += [name for name in names if re.fullmatch("[a-z]{2,3}", name)]
     return list(dict.fromkeys(found))
 
 

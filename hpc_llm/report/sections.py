@@ -22,6 +22,7 @@ __all__ = [
     "count_table",
     "measure_list",
     "measure_table",
+    "mixture_table",
     "stage_table",
     "tokenizer_table",
     "vocabulary_table",
@@ -155,6 +156,16 @@ def corpus_table(result: dict[str, Any]) -> Table:
         if all(_is_number(counts.get(key, 0)) for counts in sides.values())
     ]
     return Table(["", *sides], rows)
+
+
+def mixture_table(data: RunData) -> Table:
+    """Share of the tokens, sequences and epochs of each text of stages that read several."""
+    rows = [
+        [stage, text, decimal(own["share"]), count(own["rows"]), decimal(own["epochs"], 2)]
+        for stage, result in training(data).items()
+        for text, own in (result.get("texts") or {}).items()
+    ]
+    return Table(["stage", "text", "share of the tokens", "sequences", "epochs"], rows)
 
 
 def count_table(result: dict[str, Any]) -> Table:

@@ -14,6 +14,7 @@ from hpc_llm.settings.evaluation import EvaluationSettings
 from hpc_llm.settings.guards import GuardSettings
 from hpc_llm.settings.hardware import ClusterSettings, HardwareSettings
 from hpc_llm.settings.launch import LaunchSettings
+from hpc_llm.settings.mixture import Mixture
 from hpc_llm.settings.model import ModelSettings
 from hpc_llm.settings.parallel import ParallelSettings
 from hpc_llm.settings.plan import PlanSettings
@@ -22,6 +23,7 @@ from hpc_llm.settings.recipe import RecipeSettings
 from hpc_llm.settings.rerun import RerunSettings
 from hpc_llm.settings.run import RunConfig
 from hpc_llm.settings.schedule import ScheduleSettings
+from hpc_llm.settings.sources import SourceSettings
 from hpc_llm.settings.stage import StageSettings
 from hpc_llm.settings.task import TaskSettings
 from hpc_llm.settings.tokenizer import TokenizerSettings
@@ -43,6 +45,7 @@ __all__ = [
     "GuardSettings",
     "HardwareSettings",
     "LaunchSettings",
+    "Mixture",
     "ModelSettings",
     "ParallelSettings",
     "PlanSettings",
@@ -52,6 +55,7 @@ __all__ = [
     "RerunSettings",
     "RunConfig",
     "ScheduleSettings",
+    "SourceSettings",
     "StageSettings",
     "TaskSettings",
     "TokenizerSettings",

@@ -1,15 +1,18 @@
 """Settings of the corpora (`conf/corpus/`)."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from hpc_llm.errors import UserError
 from hpc_llm.settings.checks import (
     check_fields,
     count,
     fraction,
+    positive,
     require_name,
     require_positive,
 )
+from hpc_llm.settings.sources import SourceSettings, check_sources, source_shares
 
 __all__ = ["LANGUAGES", "CorpusSettings"]
 
@@ -28,7 +31,7 @@ class CorpusSettings:
     """
 
     target: list[str]
-    """Text of the new language."""
+    """Text of the new language. It and `source` are not set where `sources` are."""
     source: list[str]
     """Text of the model's own language, to measure forgetting. May be empty."""
     texts: dict[str, list[str]]
@@ -54,6 +57,15 @@ class CorpusSettings:
     """Seed of the choice of held-out documents and of the text that the tokenizer is trained on;
     null: the run's seed. Runs with the same value and different seeds share both stages, and are
     evaluated on the same documents."""
+    sources: dict[str, SourceSettings] = field(default_factory=dict)
+    """Sources of text by name, in place of `target` and `source`: each with its language, its share
+    of the tokens and held-out documents of its own. {}: none."""
+    source_languages: list[str] = field(default_factory=list)
+    """Languages of `sources` that the model knows already: source text. All others are languages
+    that it is adapted to: target text."""
+    temperature: float = positive(1e3, default=1.0)
+    """T of the mixture of `sources` without a share: a language with n tokens gets a part
+    proportional to n^(1/T). 1: by size; above 1: more of small languages."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -65,20 +77,30 @@ class CorpusSettings:
         if self.max_documents is not None:
             require_positive("corpus.max_documents", self.max_documents)
         self._check_fields()
+        self._check_sources()
         for name, entries in self.texts.items():
-            require_name(f"corpus.texts.{name}", name, LANGUAGES)
+            require_name(f"corpus.texts.{name}", name, (*LANGUAGES, *self.sources))
             if not entries:
                 raise UserError(f"corpus.texts.{name}", "[]", "has no files", "give one or more")
 
+    def _check_sources(self) -> None:
+        for name in self.sources:
+            require_name(f"corpus.sources.{name}", name, LANGUAGES)
+        for name in LANGUAGES if self.sources else ():
+            if entries := getattr(self, name):
+                fix = f"make it one of the sources, or set corpus.{name}=[]"
+                raise UserError(f"corpus.{name}", entries, "corpus.sources is set, too", fix)
+        check_sources(self.sources, self.source_languages, self.temperature)
+
     def _check_fields(self) -> None:
-        lists = [getattr(self, name) for name in LANGUAGES] + list(self.texts.values())
-        known = [*LANGUAGES, *self.texts, *(entry for entries in lists for entry in entries)]
-        for name, field in self.text_fields.items():
+        entries = [entry for name in self.names for entry in self.entries(name)[1]]
+        known = [*LANGUAGES, *self.sources, *self.texts, *entries]
+        for name, column in self.text_fields.items():
             if name not in known:
                 fix = f"use one of {', '.join(known)}"
                 raise UserError("corpus.text_fields", name, "is neither a text nor an entry", fix)
-            if not field:
-                raise UserError(f"corpus.text_fields.{name}", field, "names no field", "name one")
+            if not column:
+                raise UserError(f"corpus.text_fields.{name}", column, "names no field", "name one")
 
     def field_of(self, name: str, entry: str) -> str:
         """Return the field with the text in an entry of the text `name`."""
@@ -87,11 +109,34 @@ class CorpusSettings:
 
     @property
     def names(self) -> list[str]:
-        """Names of the texts that have entries: target, source, then the others in order."""
-        return [name for name in LANGUAGES if getattr(self, name)] + list(self.texts)
+        """Names of the texts that have entries: those with held-out documents, then the others."""
+        return [*self.evaluated, *self.texts]
+
+    @property
+    def evaluated(self) -> list[str]:
+        """Names of the texts with held-out documents: the sources, or target and source."""
+        return list(self.sources) or [name for name in LANGUAGES if getattr(self, name)]
+
+    def texts_in(self, language: str) -> list[str]:
+        """Return the texts with held-out documents that make up `target` or `source`."""
+        if not self.sources:
+            return [language] if language in self.evaluated else []
+        known = language != LANGUAGES[0]
+        return [
+            name
+            for name, source in self.sources.items()
+            if (source.language in self.source_languages) == known
+        ]
+
+    def shares(self, size: Callable[[str], int]) -> dict[str, float]:
+        """Return the share of the tokens of each source; `size` returns the size of a source."""
+        sized = (name for name, source in self.sources.items() if source.share is None)
+        return source_shares(self.sources, self.temperature, {name: size(name) for name in sized})
 
     def entries(self, name: str) -> tuple[str, list[str]]:
         """Return the setting that holds the entries of a text, and the entries."""
         if name in LANGUAGES:
             return f"corpus.{name}", getattr(self, name)
+        if name in self.sources:
+            return f"corpus.sources.{name}.files", self.sources[name].files
         return f"corpus.texts.{name}", self.texts[name]

@@ -17,6 +17,7 @@ from hpc_llm.settings.evaluation import EvaluationSettings
 from hpc_llm.settings.guards import GuardSettings
 from hpc_llm.settings.hardware import ClusterSettings, HardwareSettings
 from hpc_llm.settings.launch import PLACES, LaunchSettings, memory_gib, walltime_minutes
+from hpc_llm.settings.mixture import Mixture, check_replay, mixture_of
 from hpc_llm.settings.model import ModelSettings
 from hpc_llm.settings.parallel import ParallelSettings
 from hpc_llm.settings.plan import PlanSettings
@@ -92,6 +93,7 @@ class RunConfig:
                 "zero.stage=0 does not partition states",
                 "use checkpoint.layout=whole, or zero=stage1",
             )
+        check_replay(self.corpus, self.train.replay)
         self.parallel.check(self.train, self.zero, self.checkpoint, self.model.attention)
         on_gpus, slurm = self.hardware.kind == "gpu", self.launch.name == "slurm"
         each = self.planned_ranks // self.cluster.nodes
@@ -147,16 +149,9 @@ class RunConfig:
         branches = [stage.branch for stage in self.stages.values() if stage.branch is not None]
         return sorted({step for stage, step in branches if stage == name})
 
-    def text_of(self, name: str) -> dict[str, float]:
-        """Return the shares of the training texts of a stage; they sum to 1."""
-        stage: StageSettings = self.stages[name]
-        if stage.text is not None:
-            total = sum(stage.text.values())
-            return {text: share / total for text, share in stage.text.items() if share}
-        if stage.from_stage == SCRATCH:
-            return {"source": 1.0}
-        replay = self.train.replay
-        return {"target": 1 - replay, "source": replay} if replay else {"target": 1.0}
+    def text_of(self, name: str) -> Mixture:
+        """Return the mixture of texts of a stage."""
+        return mixture_of(self.corpus, self.stages[name], self.train.replay)
 
     def for_stage(self, name: str) -> "RunConfig":
         """Return the effective configuration of one stage: with its own values in `train` and

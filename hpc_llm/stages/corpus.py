@@ -8,25 +8,30 @@ from hpc_llm.corpus import build_corpus, read_texts
 from hpc_llm.errors import UserError
 from hpc_llm.pipeline.context import Context
 from hpc_llm.rundir import replaced_folder
-from hpc_llm.settings.corpus import LANGUAGES, CorpusSettings
+from hpc_llm.settings.corpus import CorpusSettings
 
 __all__ = ["run"]
 
 
 def run(context: Context, name: str) -> dict[str, Any]:
-    """Write corpus/TEXT/{train,tune,test}.jsonl of each text; return the counts by text."""
+    """Write corpus/TEXT/{train,tune,test}.jsonl of each text; return the counts by text.
+
+    A document of several sources belongs to the first of them, so no source holds out a document
+    on which another one trains.
+    """
     settings = context.cfg.corpus
-    if not settings.target:
+    if not settings.texts_in("target"):
         raise UserError(
             "corpus.target",
             "[]",
             "no text in the new language",
-            "set corpus.target to files (ru.jsonl.gz), a pattern or hub:OWNER/NAME, or use "
-            "corpus=sample",
+            "set corpus.target to files (ru.jsonl.gz), a pattern or hub:OWNER/NAME, or "
+            "corpus.sources, or use corpus=sample",
         )
     counts: dict[str, Any] = {}
     with replaced_folder(context.stage_folder(name)) as folder:
         heldout: list[str] = []
+        elsewhere: set[bytes] | None = set() if settings.sources else None
         for text in settings.names:
             key, entries = settings.entries(text)
             found = build_corpus(
@@ -35,9 +40,10 @@ def run(context: Context, name: str) -> dict[str, Any]:
                 settings,
                 context.cfg.text_seed,
                 folder / text,
-                heldout=None if text in LANGUAGES else heldout,
+                heldout=None if text in settings.evaluated else heldout,
+                elsewhere=elsewhere if text in settings.sources else None,
             )
-            if text in LANGUAGES:
+            if text in settings.evaluated:
                 heldout += [
                     document
                     for part in ("tune", "test")
@@ -49,7 +55,8 @@ def run(context: Context, name: str) -> dict[str, Any]:
 
 def _line(counts: Mapping[str, Mapping[str, int]], settings: CorpusSettings) -> str:
     """Return the log line: the counts of the target, and what was dropped or lacks in any text."""
-    target = counts["target"]
+    texts = settings.texts_in("target")
+    target = {key: sum(counts[text][key] for text in texts) for key in counts[texts[0]]}
     line = (
         f"{target['documents']:,} documents, {target['duplicates']:,} duplicates; "
         f"train {target['train']:,} tune {target['tune']:,} test {target['test']:,}"
@@ -63,7 +70,7 @@ def _line(counts: Mapping[str, Mapping[str, int]], settings: CorpusSettings) -> 
         }
         line += "".join(f"; {count:,} {words} {text}" for words, count in removed.items() if count)
         test, tune = settings.test_documents, settings.tune_documents
-        if text in LANGUAGES and counted["test"] + counted["tune"] < test + tune:
+        if text in settings.evaluated and counted["test"] + counted["tune"] < test + tune:
             line += (
                 f"; only {counted['test']:,} test and {counted['tune']:,} tune documents of {text} "
                 f"held out (set: {test:,} and {tune:,})"

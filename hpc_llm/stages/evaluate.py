@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from itertools import chain
+from typing import Any, TypeVar
 
 import torch
 
 from hpc_llm.errors import Diverged, UserError
-from hpc_llm.evaluation.bits_per_byte import Bpb, measure_bpb_of_each
+from hpc_llm.evaluation.bits_per_byte import Bpb, measure_bpb_of_each, pooled
 from hpc_llm.evaluation.bootstrap import DocumentLosses
 from hpc_llm.evaluation.measures import (
     Evaluated,
@@ -27,7 +29,7 @@ from hpc_llm.evaluation.tasks.suites import suite_measures
 from hpc_llm.pipeline.context import Context
 from hpc_llm.pipeline.table import point_of
 from hpc_llm.rundir import write_json
-from hpc_llm.settings.corpus import LANGUAGES
+from hpc_llm.settings.corpus import LANGUAGES, CorpusSettings
 from hpc_llm.stages.assemble import model_at, tokenizer_at, vocabulary_rows
 from hpc_llm.stages.texts import encoder, first_token, heldout, heldout_note
 from hpc_llm.surgery.loading import gathered, load_tokenizer
@@ -42,6 +44,8 @@ MEASURES: tuple[Callable[[Evaluated], dict[str, Measure]], ...] = (
     task_measures,
 )
 """Measures computed at every point; views show them in this order."""
+
+T = TypeVar("T")
 
 PROMPTS, PROMPT_WORDS, SAMPLE_TOKENS = 3, 6, 80
 LINE_MEASURES = 3  # in the log line of the stage
@@ -84,6 +88,8 @@ def evaluated_at(context: Context, point: str) -> Iterator[Evaluated]:
         encode = encoder(tokenizer, cfg.tokenizer.special_strings, rows)
         first = first_token(tokenizer, rows)
         losses = measure_bpb_of_each(model, encode, texts, cfg.evaluation, first, cfg.seed)
+        losses = _with_languages(cfg.corpus, losses, partial(pooled, seed=cfg.seed))
+        texts = _with_languages(cfg.corpus, texts, lambda own: list(chain(*own)))
         agreed(lambda: require_finite(model, point, losses, cfg.model.path))
         scorer = Scorer(model, tokenizer, encode, first, cfg.evaluation)
         corrected = point == "corrected"
@@ -92,6 +98,7 @@ def evaluated_at(context: Context, point: str) -> Iterator[Evaluated]:
             tokenizer=tokenizer,
             texts=texts,
             losses=losses,
+            known=tuple(dict.fromkeys([*LANGUAGES[1:], *cfg.corpus.texts_in("source")])),
             base=on_first_rank(lambda: None if point == "base" else _losses_of_base(context)),
             seed=cfg.seed,
             tasks=_tasks(context, point, scorer),
@@ -101,9 +108,21 @@ def evaluated_at(context: Context, point: str) -> Iterator[Evaluated]:
 
 
 def _texts(context: Context) -> dict[str, list[str]]:
-    """Return the test documents of each language that has any."""
-    texts = {language: heldout(context, language, "test") for language in LANGUAGES}
-    return {language: documents for language, documents in texts.items() if documents}
+    """Return the test documents of each text that has any."""
+    texts = {name: heldout(context, name, "test") for name in context.cfg.corpus.evaluated}
+    return {name: documents for name, documents in texts.items() if documents}
+
+
+def _with_languages(
+    corpus: CorpusSettings, found: Mapping[str, T], pool: Callable[[list[T]], T]
+) -> dict[str, T]:
+    """Return what was found of each text, and before it that of all sources in target and source.
+
+    Without sources, target and source are texts themselves.
+    """
+    members = {name: [found[t] for t in corpus.texts_in(name) if t in found] for name in LANGUAGES}
+    pools = {name: pool(own) for name, own in members.items() if own and name not in found}
+    return pools | dict(found)
 
 
 def _losses_of_base(context: Context) -> dict[str, DocumentLosses]:

@@ -22,7 +22,8 @@ from hpc_llm.evaluation.tokenizers import (
 from hpc_llm.pipeline.context import Context
 from hpc_llm.pipeline.table import training_texts
 from hpc_llm.rundir import write_json
-from hpc_llm.stages.texts import encoder, heldout, text_file
+from hpc_llm.settings.corpus import LANGUAGES
+from hpc_llm.stages.texts import encoder, heldout, text_file, training_text
 from hpc_llm.surgery.loading import load_tokenizer
 from hpc_llm.tokenizer.encode import count_ids, encode_shards
 from hpc_llm.tokenizer.export import export_fast
@@ -67,13 +68,10 @@ def _tokenizers(context: Context) -> Iterator[tuple[dict[str, Any], dict[str, np
 
 def _trained(context: Context, kind: str, base: Any, folder: Path) -> tuple[Any, np.ndarray]:
     """Train a vocabulary of another type on the text of the new one; return it and its counts."""
-    cfg, source = context.cfg, text_file(context, "source", "train")
-    target = text_file(context, "target", "train")
+    cfg = context.cfg
     settings, specials = replace(cfg.tokenizer, model_type=kind), special_tokens_of(base)
-    source_texts = read_texts(source) if source.exists() else []
-    model_file = train_vocabulary(
-        read_texts(target), source_texts, settings, specials, cfg.text_seed, folder
-    )
+    target, source = (training_text(context, language) for language in LANGUAGES)
+    model_file = train_vocabulary(target, source, settings, specials, cfg.text_seed, folder)
     tokenizer = export_fast(model_file, base, specials, None, folder)
     shards = [folder / "shards" / text for text in training_texts(cfg)]
     for prefix in shards:

@@ -4,6 +4,7 @@ For the embedded example and for models with a configuration but no weights. The
 runs on an untrained model with its own vocabulary.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hpc_llm.pipeline.context import Context
 from hpc_llm.pipeline.table import point_of
 from hpc_llm.rundir import replaced_folder, write_json
 from hpc_llm.stages.reader import TrainingText
-from hpc_llm.stages.texts import text_file
+from hpc_llm.stages.texts import shares_of, text_file, training_text
 from hpc_llm.stages.training import train_stage, training_result
 from hpc_llm.surgery.loading import DTYPES, build_model, load_tokenizer
 from hpc_llm.surgery.merge import save_model
@@ -47,12 +48,12 @@ def _pretrain(context: Context, name: str, folder: Path) -> dict[str, Any]:
     assert architecture  # the pipeline has checked it
     work = folder / "vocabulary"
     if context.ranks.is_first:
-        _vocabulary(context, list(cfg.text_of(name)), work, architecture)
+        _vocabulary(context, cfg.text_of(name).names, work, architecture)
     process_group.barrier()
     tokenizer = load_tokenizer(work, cfg.model)
     divided = division_config(cfg.train, cfg.zero, context.ranks)
     model = build_model(architecture, len(tokenizer), cfg.seed, divided)
-    shares = {work / text: share for text, share in cfg.text_of(name).items()}
+    shares = {work / text: share for text, share in shares_of(context, name).items()}
     text = TrainingText(vocabulary=work / MODEL_NAME, shares=shares)
     trained, spec, flops = train_stage(context, name, model, text, folder)
     if context.ranks.is_first:
@@ -69,19 +70,24 @@ def _pretrain(context: Context, name: str, folder: Path) -> dict[str, Any]:
             file.unlink()
         drop_all_but_best(folder / "checkpoints")
     process_group.barrier()
-    return training_result(spec, flops, trained)
+    return training_result(spec, flops, trained, text)
 
 
 def _vocabulary(
     context: Context, texts: list[str], work: Path, architecture: dict[str, Any]
 ) -> None:
-    """Train the base model's own vocabulary on the first of `texts` and encode all of them."""
+    """Train the base model's own vocabulary and encode all `texts`.
+
+    It is trained on the first of them, or on all sources in its languages.
+    """
     cfg = context.cfg
-    main = text_file(context, texts[0], "train")
+    main: Iterable[str] = read_texts(text_file(context, texts[0], "train"))
+    if texts[0] in cfg.corpus.texts_in("source"):
+        main = training_text(context, "source")
     settings = replace(cfg.tokenizer, vocab_size=architecture["vocab_size"], source_share=0.0)
     specials = SpecialTokens(unk="<unk>", bos="<s>", eos="</s>", pad=None, additional=())
     with replaced_folder(work) as folder:
-        model_file = train_vocabulary(read_texts(main), [], settings, specials, cfg.seed, folder)
+        model_file = train_vocabulary(main, [], settings, specials, cfg.seed, folder)
         positions = context_length(architecture)
         kind = architecture["model_type"]
         fast = export_fast(model_file, None, specials, positions, folder, kind)

@@ -29,6 +29,22 @@ class TrainingText:
     shared: Path | None = None
     """Folder in the shared cache for the indexes of their rows."""
 
+    def portions(self, reader: Reader, first: int, end: int) -> dict[str, dict[str, float]]:
+        """Return share, rows and epochs of each text in the rows `first` to `end` of a mixture."""
+        if not isinstance(reader, MixedReader):
+            return {}
+        counts = zip(reader.rows_of_each(first), reader.rows_of_each(end), strict=True)
+        return {
+            prefix.name: {
+                "share": share,
+                "rows": after - before,
+                "epochs": (after - before) / own.rows_per_epoch,
+            }
+            for (prefix, share), own, (before, after) in zip(
+                self.shares.items(), reader.readers, counts, strict=True
+            )
+        }
+
 
 def open_reader(
     cfg: RunConfig, text: TrainingText, plan: BatchPlan, rows: int, ranks: Ranks

@@ -1,7 +1,8 @@
 """Stage `tokenizer`: build the tokenizer of the adapted model and encode the training text."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ from hpc_llm.corpus import read_texts
 from hpc_llm.pipeline.context import Context
 from hpc_llm.pipeline.table import training_texts
 from hpc_llm.rundir import replaced_folder
-from hpc_llm.stages.texts import encoder, heldout, text_file
+from hpc_llm.settings.corpus import LANGUAGES
+from hpc_llm.stages.texts import encoder, heldout, text_file, training_text
 from hpc_llm.surgery.loading import embedding_rows, load_tokenizer
-from hpc_llm.tokenizer.encode import write_shards
+from hpc_llm.tokenizer.encode import ShardCounts, write_shards
 from hpc_llm.tokenizer.measures import compare
 from hpc_llm.vocabulary.modes import Base, mode_of
 
@@ -43,10 +45,11 @@ def run(context: Context, name: str) -> dict[str, Any]:
         special = cfg.tokenizer.special_strings
         old_ids, new_ids = (encoder(each, special) for each in (old, new))
         measures = compare(old_ids, new_ids, texts, new.decode)
+    target, source = (_sum(shards, cfg.corpus.texts_in(name)) for name in LANGUAGES)
     changes = "".join(f" ({count:,} {done})" for done, count in built.counts.items())
     line = (
         f"{len(new):,} tokens{changes}; x{measures['token_ratio']:.3f} tokens for the same text; "
-        f"{shards['target'].tokens:,} training tokens"
+        f"{target['tokens']:,} training tokens"
     )
     return {
         "vocab_size": len(new),
@@ -54,25 +57,26 @@ def run(context: Context, name: str) -> dict[str, Any]:
         "rows": coder.size,
         **built.counts,
         **measures,
-        **asdict(shards["target"]),
-        "replayed": asdict(shards["source"]) if "source" in shards else None,
+        **target,
+        "replayed": source or None,
         "texts": {text: asdict(counts) for text, counts in shards.items()},
         "line": line,
     }
 
 
+def _sum(shards: Mapping[str, ShardCounts], texts: list[str]) -> dict[str, int]:
+    """Return the counts of the shards of some texts; {} if there are none."""
+    found = [asdict(shards[text]) for text in texts if text in shards]
+    return {key: sum(counts[key] for counts in found) for key in found[0]} if found else {}
+
+
 def base_vocabulary(context: Context) -> Base:
     """Return what a vocabulary mode starts from."""
-
-    def texts(language: str) -> Iterable[str]:
-        file = text_file(context, language, "train")
-        return read_texts(file) if file.exists() else []
-
     settings = context.cfg.model
     return Base(
         cfg=context.cfg,
         path=context.base,
         tokenizer=load_tokenizer(context.base, settings),
         rows=embedding_rows(context.base, settings),
-        texts=texts,
+        texts=partial(training_text, context),
     )

@@ -14,6 +14,7 @@ from hpc_llm.rundir import replaced_folder, write_json
 from hpc_llm.settings.stage import UNTRAINED
 from hpc_llm.stages.assemble import start_model, untrained_model
 from hpc_llm.stages.reader import TrainingText
+from hpc_llm.stages.texts import shares_of
 from hpc_llm.stages.training import train_stage, training_result
 from hpc_llm.surgery.merge import save_adapter
 from hpc_llm.surgery.shards import StoredWeights
@@ -31,7 +32,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
     folder = context.stage_folder(name)
     model, text = starting_point(context, stage)
     trained, spec, flops = train_stage(context, stage, model, text, folder)
-    result = training_result(spec, flops, trained)
+    result = training_result(spec, flops, trained, text)
     if context.ranks.is_first:
         _write_adapter(context, folder, trained, spec)
         keep_branches(folder, spec.branch_steps)
@@ -53,7 +54,8 @@ def starting_point(context: Context, stage: str) -> tuple[PreTrainedModel, Train
     else:
         model = start_model(context, before[-1] if before else None, to_train=True)
     folder = context.stage_folder("tokenizer")
-    shares = {folder / "shards" / text: share for text, share in cfg.text_of(stage).items()}
+    shards = folder / "shards"
+    shares = {shards / text: share for text, share in shares_of(context, stage, shards).items()}
     shared = None
     if cfg.cache:
         entry = SharedCache.of(cfg.runs_dir).entry(context.stage("tokenizer"))

@@ -209,7 +209,7 @@ def _later_flops(context: Context, spec: StageSpec, flops: StageFlops) -> int:
         stage, reader = cfg.stages[name], spec.reader
         plan = plan_batches(cfg.train, context.layout.data, None)
         steps = stage.steps
-        if context.cfg.text_of(name) == context.cfg.text_of(spec.name):
+        if context.cfg.text_of(name).settings == context.cfg.text_of(spec.name).settings:
             steps = stage_steps(stage, plan, reader.rows_per_epoch)
         if formula is not None:
             flops = StageFlops.of(formula, _method(cfg, name), plan.sequence_length)
@@ -255,9 +255,12 @@ def _expected_steps(length: StageLength, plan: BatchPlan, reader: Reader, flops:
     return length.expected_steps(tokens, flops.model(tokens, squares))
 
 
-def training_result(spec: StageSpec, flops: StageFlops, trained: TrainedStage) -> dict[str, Any]:
-    """Return the result of a training stage for its record."""
+def training_result(
+    spec: StageSpec, flops: StageFlops, trained: TrainedStage, text: TrainingText
+) -> dict[str, Any]:
+    """Return the result of a training stage on `text` for its record."""
     done, reader = trained.progress, spec.reader
+    first, end = spec.plan.rows_before, spec.plan.first_row(done.batch)
     loss = done.loss if done.loss is not None else float("nan")
     line = f"{done.step} steps, {done.tokens:,} tokens, loss {loss:.3f}, lr {spec.peak_rate:.2g}"
     without = not_adapted(spec.trainable) if spec.trainable.adapters else []
@@ -267,7 +270,8 @@ def training_result(spec: StageSpec, flops: StageFlops, trained: TrainedStage) -
         **{k: v for k, v in asdict(done).items() if k not in INTERNAL},
         "steps": done.step,
         "bytes": round(done.tokens * reader.bytes_per_token),
-        "epochs": (spec.plan.first_row(done.batch) - spec.plan.rows_before) / reader.rows_per_epoch,
+        "epochs": (end - first) / reader.rows_per_epoch,
+        "texts": text.portions(reader, first, end),
         "packing_efficiency": done.tokens / done.positions,
         "batching": spec.train.batching,
         "flops_source": flops.source,

@@ -133,13 +133,16 @@ class TargetText:
 
     def __init__(self, context: Context, most: int) -> None:
         """Name the shards; they are opened when the text is read."""
-        self._prefix, self._most = context.stage_folder("tokenizer") / "shards" / "target", most
+        shards = context.stage_folder("tokenizer") / "shards"
+        self._prefixes = [shards / text for text in context.cfg.corpus.texts_in("target")]
+        self._most = most
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yield documents, more than `most` tokens of them where lengths differ."""
-        documents = open_shards(self._prefix)
-        step = max(1, int(documents.sizes.sum()) // self._most)
-        yield from (np.array(documents.get(i)) for i in range(0, len(documents), step))
+        texts = [open_shards(prefix) for prefix in self._prefixes]
+        step = max(1, sum(int(documents.sizes.sum()) for documents in texts) // self._most)
+        for documents in texts:
+            yield from (np.array(documents.get(i)) for i in range(0, len(documents), step))
 
 
 def donor_vectors(

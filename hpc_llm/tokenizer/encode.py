@@ -18,7 +18,14 @@ from hpc_llm.errors import UserError
 from hpc_llm.tokenizer.coder import Coder, sentencepiece_coder
 from hpc_llm.tokenizer.shard_files import ENDINGS, describe_shards, part
 
-__all__ = ["ShardCounts", "count_ids", "encode_shards", "open_shards", "write_shards"]
+__all__ = [
+    "ShardCounts",
+    "count_ids",
+    "encode_shards",
+    "open_shards",
+    "shard_tokens",
+    "write_shards",
+]
 
 BATCH_DOCUMENTS = 2_000
 BATCH_CHARACTERS = 4_000_000
@@ -113,6 +120,12 @@ def open_shards(prefix: Path) -> Any:
 
     with contextlib.redirect_stdout(io.StringIO()):  # it prints each of its steps
         return MMapIndexedDataset(str(prefix), skip_warmup=True)
+
+
+def shard_tokens(prefix: Path) -> int:
+    """Return the number of tokens in the shards at `prefix`."""
+    dataset = open_shards(prefix)  # its sizes are valid while it lives
+    return int(dataset.sizes.sum())
 
 
 def count_ids(prefixes: Iterable[Path], vocab_size: int) -> np.ndarray:

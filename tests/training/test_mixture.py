@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from documents import Documents, numbered
 
+from hpc_llm.training.data.batches import BatchPlan
 from hpc_llm.training.data.mixture import MixedReader
 from hpc_llm.training.data.packing import RowKey
 from hpc_llm.training.data.shards import PackedReader
@@ -83,3 +84,52 @@ def test_bytes_are_counted_by_the_shares():
     texts = [numbered([8] * 9), numbered([4] * 9)]
     texts[1].bytes_per_token = 6.0
     assert MixedReader(texts, (0.75, 0.25), seed=1).bytes_per_token == 0.75 * 2 + 0.25 * 6
+
+
+LLAMA = (0.67, 0.15, 0.045, 0.045, 0.045, 0.025, 0.02)
+"""Shares of its seven sources: Touvron et al. 2023 (arXiv 2302.13971), table 1."""
+
+
+def test_the_seven_sources_of_llama_have_their_rows_at_any_point():
+    texts = [text(np.full(50, 64), i) for i in range(7)]
+    reader = MixedReader(texts, LLAMA, seed=1)
+    counts = np.array([reader.rows_of_each(number) for number in range(20_001)])
+    assert (counts.sum(1) == np.arange(20_001)).all()
+    assert np.abs(counts - np.outer(np.arange(20_001), LLAMA)).max() < 1
+    steps = np.diff(counts, axis=0)
+    assert (steps >= 0).all()
+    assert [reader.source(n)[0] for n in range(2000)] == steps[:2000].argmax(1).tolist()
+    assert counts[20_000].tolist() == [round(20_000 * share) for share in LLAMA]
+
+
+@pytest.mark.parametrize("unit", [None, 4])
+def test_any_mixture_is_within_two_rows_of_its_shares(unit):
+    drawn = np.random.default_rng(3)
+    for number in (3, 5, 12):
+        shares = drawn.dirichlet(np.full(number, 0.5)) + 1e-4
+        shares /= shares.sum()
+        reader = MixedReader([text(np.full(50, 64), i, unit) for i in range(number)], shares, 1)
+        rows = np.arange(0, 8_000, 7) * (unit or 1)
+        counts = np.array([reader.rows_of_each(int(n)) for n in rows])
+        assert np.abs(counts - np.outer(rows, shares)).max() < 2 * (unit or 1)
+
+
+@pytest.mark.parametrize("unit", [None, 4])
+def test_counts_are_those_of_the_stream(unit):
+    reader = MixedReader([text(n, 1, unit) for n in (LONG, SHORT, THIRD)], (0.5, 0.3, 0.2), seed=1)
+    seen = [0, 0, 0]
+    for number in range(301):
+        assert reader.rows_of_each(number) == seen
+        seen[reader.source(number)[0]] += 1
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_ranks_of_any_number_read_the_rows_of_a_mixture_once(world_size):
+    plan = BatchPlan(64, 8, 2, 4 // world_size or 1, world_size)
+    reader = MixedReader([text(np.full(50, 64), i) for i in range(7)], LLAMA, seed=1)
+    for step in (0, 6, 7):  # a start at step 6 reads what an uninterrupted run reads
+        rows = [n for rank in range(world_size) for part in plan.indices(step, rank) for n in part]
+        assert sorted(rows) == list(range(8 * step, 8 * step + 8))
+        alone = reader.read(range(8 * step, 8 * step + 8)).input_ids
+        order = np.argsort(rows)
+        assert (reader.read(rows).input_ids[order] == alone).all()

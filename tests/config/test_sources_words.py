@@ -1,0 +1,46 @@
+"""Sources of the corpus on the command line."""
+
+import pytest
+from errors import user_error
+
+from hpc_llm import config
+from hpc_llm.settings import SourceSettings
+
+WEB = ("corpus.sources.web.files=web.jsonl", "corpus.sources.web.language=ru")
+
+
+def composed(*overrides):
+    return config.typed(config.compose(list(overrides)))
+
+
+def test_a_source_is_given_field_by_field_or_whole():
+    whole = "corpus.sources.wiki={files: [a.jsonl, b], language: kk, repeat: 2}"
+    cfg = composed(*WEB, whole, "corpus.sources.web.share=0.5")
+    assert cfg.corpus.sources == {
+        "web": SourceSettings(files=["web.jsonl"], language="ru", share=0.5),
+        "wiki": SourceSettings(files=["a.jsonl", "b"], language="kk", repeat=2.0),
+    }
+
+
+def test_a_source_survives_the_configuration_of_a_run_folder(tmp_path):
+    cfg = composed(*WEB)
+    config.write(cfg, tmp_path / "config.yaml")
+    assert config.load(tmp_path / "config.yaml").corpus == cfg.corpus
+
+
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [
+        ("corpus.sources.web.shar=0.5", "corpus.sources.web.shar"),
+        ("corpus.sources.web.share=half", "corpus.sources.web.share"),
+        ("corpus.sources.web.share=0", "corpus.sources.web.share"),
+        ("train.replay=0.1", "train.replay"),
+    ],
+)
+def test_a_wrong_word_is_named(word, key):
+    with user_error(key):
+        composed(*WEB, word)
+
+
+def test_shares_are_swept():
+    assert len(list(config.combinations([*WEB, "corpus.sources.web.share=0.1,0.2"]))) == 2
