@@ -2,12 +2,11 @@
 
 import os
 import time
-import uuid
 from dataclasses import asdict
 from pathlib import Path
 
 from hpc_llm.app.arguments import Arguments
-from hpc_llm.app.run_folders import open_folder
+from hpc_llm.app.run_folders import charge_time, open_folder
 from hpc_llm.distributed import Ranks, detect_ranks, join_network, set_up_console, visible
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import RunFolder, refuse_foreign, write_text
@@ -72,16 +71,6 @@ def _examine(cfg: RunConfig, ranks: Ranks, folder: RunFolder) -> int:
     write_report(report, folder.path, facts)
     if os.environ.get(EXCLUDE_VARIABLE) and report.exclude:
         write_text(Path(os.environ[EXCLUDE_VARIABLE]), ",".join(report.exclude) + "\n")
-    _bill(cfg, ranks, folder)
+    charge_time(cfg, ranks, folder, "preflight")
     print(visible(report.text), end="", flush=True)
     return report.code
-
-
-def _bill(cfg: RunConfig, ranks: Ranks, folder: RunFolder) -> None:
-    """Charge the time to the run's ledger."""
-    from hpc_llm.pipeline.account import Account
-    from hpc_llm.training import process_group
-
-    account = Account(cfg, folder.ledger, ranks, uuid.uuid4().hex[:12])
-    account.found(process_group.device_name(), None)
-    account.add("preflight", reason="end")

@@ -1,5 +1,6 @@
 """Run folders for verbs: open one for a run, find one by its path, read its logs."""
 
+import uuid
 from pathlib import Path
 
 from hpc_llm.distributed import Ranks, say
@@ -8,7 +9,14 @@ from hpc_llm.launch import SubmittedJob, expand_output
 from hpc_llm.rundir import RunFolder, SweepFolder, refuse_foreign
 from hpc_llm.settings import RunConfig
 
-__all__ = ["is_to_be_submitted", "known_folder", "last_words", "log_of", "open_folder"]
+__all__ = [
+    "charge_time",
+    "is_to_be_submitted",
+    "known_folder",
+    "last_words",
+    "log_of",
+    "open_folder",
+]
 
 TAIL_BYTES = 20_000
 
@@ -53,6 +61,16 @@ def open_folder(cfg: RunConfig, ranks: Ranks) -> RunFolder:
         )
     config.write(cfg, folder.config)
     return folder
+
+
+def charge_time(cfg: RunConfig, ranks: Ranks, folder: RunFolder, work: str) -> None:
+    """Charge the time since the start of this process to the run's ledger, as that of `work`."""
+    from hpc_llm.pipeline.account import Account
+    from hpc_llm.training import process_group
+
+    account = Account(cfg, folder.ledger, ranks, uuid.uuid4().hex[:12])
+    account.found(process_group.device_name(), None)
+    account.add(work, reason="end")
 
 
 def known_folder(word: str) -> RunFolder:

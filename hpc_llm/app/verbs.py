@@ -102,6 +102,14 @@ VERBS: dict[str, Verb] = {
         "table:run_table",
         takes="table=NAME [KEY=VALUE ...] | TABLE_FOLDER",
     ),
+    "sbs": Verb(
+        "compare answers of models side by side by people: one blind page for each",
+        "hpc-llm sbs sbs.models='{base: runs/A, ours: runs/B}' sbs.questions=questions.jsonl "
+        "run=NAME\n"
+        "Generates the answers and writes runs/NAME/sbs/annotators/01.html, ...: one page each,\n"
+        "to be opened in a browser. The same command again continues.",
+        "sbs:run_sbs",
+    ),
     "status": Verb(
         "monitor the jobs of a run: state, nodes, pending reason, progress, cost",
         "hpc-llm status runs/*: from Slurm, events.jsonl and ledger.jsonl; reports what "

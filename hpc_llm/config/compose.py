@@ -49,6 +49,7 @@ ELSEWHERE = (
     "cache",
     "rerun",
     "preflight",
+    "sbs",
 )  # settings that do not change a result
 EXAMPLE_KEYS = ("model", "corpus", "experiment", "recipe", "compose")
 OPEN_STAGE = re.compile(r"stages\.[^.]+\.(schedule|text)\.")  # mappings of a stage that take keys

@@ -38,6 +38,7 @@ OPEN_ENDED = (
     "cluster.environment.",
     "launch.options.",
     "launch.parts.",
+    "sbs.models.",
 )
 
 

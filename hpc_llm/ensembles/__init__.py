@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hpc_llm.ensembles._sources import model_folder
+from hpc_llm.ensembles._sources import model_folder, naming, settings_for
 from hpc_llm.errors import UserError
 from hpc_llm.rundir.choices import choice_code, choice_names, load_choice
 from hpc_llm.settings import RunConfig
@@ -33,6 +33,8 @@ __all__ = [
     "ensemble_names",
     "load_ensemble",
     "model_folder",
+    "naming",
+    "settings_for",
     "settings_of",
 ]
 

@@ -1,7 +1,8 @@
-"""Greedy continuations of prompts for the report; deterministic."""
+"""Continuations of prompts: greedy for the report, also sampled for answers; deterministic."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -11,7 +12,9 @@ from hpc_llm.evaluation.dealing import dealt
 from hpc_llm.evaluation.inference import device_for, inference, is_partitioned, positions_of
 from hpc_llm.tokenizer.text import Encode, first_token, text_encoder
 
-__all__ = ["continue_encoded", "continue_texts"]
+__all__ = ["continue_encoded", "continue_ids", "continue_texts"]
+
+GREEDY = {"do_sample": False}
 
 
 def continue_texts(
@@ -59,6 +62,30 @@ def continue_encoded(
         return dealt(encoded, compute, idle)
 
 
+def continue_ids(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    ids: list[int],
+    max_new_tokens: int,
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> str:
+    """Return the continuation of one encoded prompt, with its BOS, as text.
+
+    Greedy at temperature 0; above, every token is drawn from softmax(logits / temperature), seeded
+    by `seed`. Generation stops as in `continue_texts`. Raises `UserError` when the prompt is empty
+    or leaves no position free.
+    """
+    most = min(max_new_tokens, _free(model, ids, max_new_tokens))
+    with inference(model):
+        if temperature == 0:
+            return _continue(model, tokenizer, ids, most)
+        torch.manual_seed(seed)
+        drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        return _continue(model, tokenizer, ids, most, drawn=drawn)
+
+
 def _free(model: PreTrainedModel, ids: list[int], max_new_tokens: int) -> int:
     """Return the positions that a prompt leaves free; raises `UserError` if there is none."""
     free = (positions_of(model) or len(ids) + max_new_tokens) - len(ids)
@@ -77,18 +104,19 @@ def _continue(
     tokenizer: PreTrainedTokenizerBase,
     ids: list[int],
     max_new_tokens: int,
-    until: Sequence[str],
+    until: Sequence[str] = (),
+    drawn: Mapping[str, Any] = GREEDY,
 ) -> str:
     inputs = torch.tensor([ids], device=device_for(model))
     generation = GenerationConfig(
         max_new_tokens=max_new_tokens,
-        do_sample=False,
         num_beams=1,
         repetition_penalty=1.0,  # otherwise the model's own configuration sets it
         no_repeat_ngram_size=0,
         use_cache=True,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.eos_token_id,
+        **drawn,
     )
     output = model.generate(
         input_ids=inputs,

@@ -22,6 +22,7 @@ from hpc_llm.settings.preflight import PreflightSettings
 from hpc_llm.settings.recipe import RecipeSettings
 from hpc_llm.settings.rerun import RerunSettings
 from hpc_llm.settings.run import RunConfig
+from hpc_llm.settings.sbs import SbsSettings
 from hpc_llm.settings.schedule import ScheduleSettings
 from hpc_llm.settings.sources import SourceSettings
 from hpc_llm.settings.stage import StageSettings
@@ -54,6 +55,7 @@ __all__ = [
     "RecipeSettings",
     "RerunSettings",
     "RunConfig",
+    "SbsSettings",
     "ScheduleSettings",
     "SourceSettings",
     "StageSettings",

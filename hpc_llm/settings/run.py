@@ -24,6 +24,7 @@ from hpc_llm.settings.plan import PlanSettings
 from hpc_llm.settings.preflight import PreflightSettings
 from hpc_llm.settings.recipe import RecipeSettings
 from hpc_llm.settings.rerun import RerunSettings
+from hpc_llm.settings.sbs import SbsSettings
 from hpc_llm.settings.schedule import ScheduleSettings
 from hpc_llm.settings.stage import SCRATCH, UNTRAINED, StageSettings
 from hpc_llm.settings.tokenizer import TokenizerSettings
@@ -71,6 +72,7 @@ class RunConfig:
     rerun: RerunSettings
     preflight: PreflightSettings
     parallel: ParallelSettings = field(default_factory=ParallelSettings)
+    sbs: SbsSettings = field(default_factory=SbsSettings)
     compose: Any = None
     """A composition instead of a recipe: the `ComposeSettings` of its file; null: none."""
 

@@ -1,5 +1,7 @@
 """Continuations against a loop that takes the likeliest next token without a cache."""
 
+import math
+
 import pytest
 import torch
 from errors import user_error
@@ -11,7 +13,7 @@ from transformers import (
     GPT2Tokenizer,
 )
 
-from hpc_llm.evaluation.samples import continue_texts
+from hpc_llm.evaluation.samples import continue_ids, continue_texts
 
 PROMPTS = ["Tom and Lily went to", "The dog"]
 
@@ -62,6 +64,30 @@ def test_character_cut_in_the_middle_is_excluded(gpt2):
     first_byte = tokenizer.convert_tokens_to_ids("Ñ")  # how byte-level BPE writes 0xD1
     model.lm_head.bias.data[first_byte] = 1e4
     assert continue_texts(model, tokenizer, ["one"], 1) == [""]
+
+
+def test_sampling_depends_on_the_seed_and_becomes_greedy_at_temperature_zero(gpt2):
+    model, tokenizer = gpt2
+
+    def answer(**how):
+        return continue_ids(model, tokenizer, [7, 8], 12, **how)
+
+    greedy = continue_ids(model, tokenizer, [7, 8], 12)
+    assert answer(temperature=1e-6, seed=3) == greedy
+    drawn = [answer(temperature=1.0, seed=seed) for seed in (1, 2, 1)]
+    assert drawn[0] == drawn[2] != drawn[1]
+
+
+def test_a_token_is_drawn_with_its_probability(gpt2):
+    model, tokenizer = gpt2
+    model.lm_head.bias = torch.nn.Parameter(torch.full((len(tokenizer),), -1e4))
+    words = tokenizer.encode(" dog cat")
+    model.lm_head.bias.data[words] = torch.tensor([0.0, 2.0])
+    model.lm_head.weight.data.zero_()
+    texts = [continue_ids(model, tokenizer, [7], 10, temperature=2.0, seed=s) for s in range(20)]
+    share = "".join(texts).count("cat") / 200
+    expected = 1 / (1 + math.e ** -(2.0 / 2.0))  # 0.731
+    assert abs(share - expected) < 3 * (expected * (1 - expected) / 200) ** 0.5
 
 
 def test_prompt_that_fills_the_model_is_refused(gpt2):
