@@ -32,13 +32,14 @@ def counting_tasks(settings: EvaluationSettings, point: str) -> dict[str, Any]:
     names = settings.tasks_at(point)
     if not names:
         return {}
-    from hpc_llm.evaluation.tasks import task_code, task_paths
+    from hpc_llm.evaluation.tasks import shot_paths, task_code, task_paths
 
     found: dict[str, Any] = {}
     for name in names:
         task = settings.task(name)
         own = asdict(task) | task_code(name, task)
-        own["files"] = {path.name: fingerprint_path(path) for path in task_paths(name, settings)}
+        for key, paths in (("files", task_paths), ("shots_from", shot_paths)):
+            own[key] = {path.name: fingerprint_path(path) for path in paths(name, settings)}
         found[name] = own
     return {"tasks": found | {"limit": settings.task_limit}}
 

@@ -36,6 +36,8 @@ class EvaluationSettings:
     """Folder of the files of tasks; null: the current folder."""
     task_files: dict[str, list[str]] = field(default_factory=dict)
     """Files of a task instead of those in its YAML file, relative to the current folder."""
+    task_shots: dict[str, int] = field(default_factory=dict)
+    """Solved examples before each question of a task, instead of the number in its YAML file."""
     task_limit: int | None = None
     """Maximum number of questions per task, evenly spaced over its records; null: all."""
 
@@ -50,21 +52,40 @@ class EvaluationSettings:
             if self.tasks.count(name) > 1:
                 raise UserError("evaluation.tasks", name, "is given twice", "name each task once")
             load_task(name)
+        self._check_of_tasks()
+
+    def _check_of_tasks(self) -> None:
+        """Raise `UserError` for settings of single tasks that cannot be."""
+        for key, given in (("task_files", self.task_files), ("task_shots", self.task_shots)):
+            for name in given:
+                self._check_chosen(f"evaluation.{key}.{name}", name)
         for name, files in self.task_files.items():
-            key = f"evaluation.task_files.{name}"
-            if name not in self.tasks:
-                chosen = ", ".join(self.tasks) or "none"
-                raise UserError(key, None, f"is not in evaluation.tasks: {chosen}", "add the task")
             if not files:
+                key = f"evaluation.task_files.{name}"
                 raise UserError(key, "[]", "has no files", "give one or more")
+        for name, shots in self.task_shots.items():
+            if shots < 0:
+                key = f"evaluation.task_shots.{name}"
+                raise UserError(key, shots, "must be 0 or more", "use 0 for none")
+
+    def _check_chosen(self, key: str, name: str) -> None:
+        """Raise `UserError` about `key` if the task `name` is not evaluated."""
+        if name not in self.tasks:
+            chosen = ", ".join(self.tasks) or "none"
+            raise UserError(key, None, f"is not in evaluation.tasks: {chosen}", "add the task")
 
     def tasks_at(self, point: str) -> list[str]:
         """Return the tasks evaluated at a point."""
         return self.tasks if point in self.task_points else []
 
     def task(self, name: str) -> TaskSettings:
-        """Return the settings of a task, with the files that this configuration gives it."""
+        """Return the settings of a task, with the files and shots that this configuration gives it.
+
+        Relative files of the task are in `task_folder`.
+        """
         task = load_task(name)
         folder = Path(self.task_folder or "")
         files = self.task_files.get(name) or [str(folder / file) for file in task.files]
-        return replace(task, files=files)
+        shots_from = [str(folder / file) for file in task.shots_from]
+        shots = self.task_shots.get(name, task.shots)
+        return replace(task, files=files, shots=shots, shots_from=shots_from)

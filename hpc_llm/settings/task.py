@@ -44,6 +44,15 @@ class TaskSettings:
     variants: list[dict[str, str]] = field(default_factory=list)
     """Ways to ask a record: names of additional fields and their expressions. Each way is a
     question; those of a record are one unit of the intervals."""
+    preamble: str = ""
+    """Template of the text before the examples, or before the prompt if there are none."""
+    shots: int = 0
+    """Solved examples before each question (few-shot)."""
+    shots_from: list[str] = field(default_factory=list)
+    """Files of the examples, as `files`; empty: the first records of `files`, which are then no
+    questions."""
+    shots_by: str | None = None
+    """Expression whose value a question and its examples have in common, such as the subject."""
     max_new_tokens: int = 32
     """Longest generated answer, in tokens."""
     until: list[str] = field(default_factory=lambda: ["\n"])
@@ -64,12 +73,12 @@ class TaskSettings:
     """Name and source of the data."""
 
 
-LISTS = ("files", "metric", "group_by", "labels", "each", "until", "mean_of")
+LISTS = ("files", "metric", "group_by", "labels", "each", "until", "mean_of", "shots_from")
 TYPES: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys((*LISTS, "choices"), (str, list)),
-    **dict.fromkeys(("gold", "neutral_prompt", "language", "suite"), (str, type(None))),
+    **dict.fromkeys(("gold", "neutral_prompt", "language", "suite", "shots_by"), (str, type(None))),
     "variants": (dict,),
-    "max_new_tokens": (int,),
+    **dict.fromkeys(("max_new_tokens", "shots"), (int,)),
 }
 NAMES = {
     str: "text",
@@ -117,6 +126,8 @@ def _check_values(name: str, content: dict[Any, Any]) -> None:
     for key in ("files", "metric"):
         if not content[key]:
             raise UserError(f"task.{name}.{key}", content[key], "is empty", "give one or more")
+    if content.get("shots", 0) < 0:
+        raise UserError(f"task.{name}.shots", content["shots"], "must be 0 or more", "use 0")
     require_positive(f"task.{name}.max_new_tokens", content.get("max_new_tokens", 1))
     for metric in content.get("mean_of", []):
         if metric not in content["metric"]:

@@ -87,6 +87,9 @@ RECORDS = {
     },
 }
 RECORDS["parus_orders"] = RECORDS["parus"]
+RECORDS["mmlu_en_text"] = RECORDS["mmlu_en"]
+RECORDS["mmlu_ru"] = RECORDS["mmlu_ru_text"] = RECORDS["mmlu_en"]
+RECORDS["simplear"] = {"formula": "8920 + 2043", "answer": "10963"}
 
 GOLD = {
     "parus": [1],
@@ -100,15 +103,33 @@ GOLD = {
     "muserc": [1, 0, 1],
     "rucos": [1],
     "ruworldtree": [3],
-    "mmlu_en": [3],
+    **{name: [3] for name in ("mmlu_en", "mmlu_en_text", "mmlu_ru", "mmlu_ru_text")},
 }
 """Index of the correct choice of each question of the record; others have one question and 0."""
 
 
 def write_records(name, task, folder):
-    """Write the record of a task where `task` looks for it; return the path."""
-    file = task.files[0].replace("*", "", 1).replace("*", ".gz")
-    path = folder / file
-    text = json.dumps(RECORDS[name], ensure_ascii=False) + "\n"
-    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    """Write the record of a task, and as many copies as it has examples, where `task` looks.
+
+    Return the path of the file of questions.
+    """
+    path = _write(RECORDS[name], task.files[0], 1, folder)
+    if task.shots_from:
+        _write(RECORDS[name], task.shots_from[0], task.shots, folder)
+    elif task.shots:
+        _write(RECORDS[name], task.files[0], 1 + task.shots, folder)
+    return path
+
+
+def _write(record, pattern, copies, folder):
+    path = folder / pattern.replace("*", "", 1).replace("*", ".gz")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if ".csv" in pattern:
+        row = [record["question"], *record["choices"], "ABCD"[record["label"]]]
+        text = ",".join(row) + "\n"
+        path = path.with_name(f"{record['subject']}_test.csv")
+    else:
+        text = json.dumps(record, ensure_ascii=False) + "\n"
+    data = text.encode() * copies
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
     return path

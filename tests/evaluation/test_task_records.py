@@ -51,7 +51,9 @@ def test_every_task_of_the_project_reads_its_format(name, tmp_path):
     path = write_records(name, task, tmp_path)
     questions = read_questions(name, settings(name, task_folder=str(tmp_path)))
     assert [question.gold for question in questions] == GOLD.get(name, [0])
-    assert questions[0].id.startswith(f"{path.name}:1")
+    skipped = 0 if task.shots_from else task.shots
+    assert questions[0].id.startswith(f"{path.name}:{1 + skipped}")
+    assert len(questions[0].shots) == task.shots
     assert questions[0].groups == tuple(RECORDS[name][key] for key in task.group_by)
     first = (conf_dir() / "task" / f"{name}.yaml").read_text().splitlines()[0]
     assert first.startswith(f"# evaluation.tasks=[{name}]: ")

@@ -6,6 +6,6 @@ questions (`.records`, without torch), whose choices a model scores (`.scorer`);
 """
 
 from hpc_llm.evaluation.tasks.questions import Question, Scored
-from hpc_llm.evaluation.tasks.records import read_questions, task_code, task_paths
+from hpc_llm.evaluation.tasks.records import read_questions, shot_paths, task_code, task_paths
 
-__all__ = ["Question", "Scored", "read_questions", "task_code", "task_paths"]
+__all__ = ["Question", "Scored", "read_questions", "shot_paths", "task_code", "task_paths"]

@@ -10,6 +10,7 @@ from typing import Any
 from hpc_llm.distributed import say
 from hpc_llm.errors import Stopped
 from hpc_llm.evaluation.measures import Measure
+from hpc_llm.evaluation.tasks.fitting import fitted
 from hpc_llm.evaluation.tasks.generation import Answer, generated
 from hpc_llm.evaluation.tasks.questions import Question
 from hpc_llm.evaluation.tasks.records import read_questions
@@ -77,14 +78,25 @@ def _write(
     result: dict[str, Any] = {
         "task": name,
         "metrics": {metric: _with_chance(value) for metric, value in found.items()},
+        "micro": _with_chance(_micro(task.metric[0], lines, seed)),
         "groups": group_means(first, [question.groups for question in questions]),
         "cut_prompts": sum(line["cut"] for line in lines),
+        "cut_shots": sum(line.get("shots", 0) < task.shots for line in lines),
         "settings": asdict(task),
     }
     write_json(files[1], plain(result))  # NaN becomes null
-    cut = f", {result['cut_prompts']} prompts cut" if result["cut_prompts"] else ""
+    cut = "".join(
+        f", {result[f'cut_{what}']} {rule}"
+        for what, rule in (("prompts", "prompts cut"), ("shots", "with fewer shots"))
+        if result[f"cut_{what}"]
+    )
     say(f"  {files[0].parent.name}: task {name}, {_shown(task)} {_text(main)}{cut}")
     return main
+
+
+def _micro(metric: str, lines: list[dict[str, Any]], seed: int) -> Measure:
+    """Return a metric over all questions alike, without groups."""
+    return estimate(metric, [line | {"groups": []} for line in lines], seed).measure
 
 
 def _shown(task: TaskSettings) -> str:
@@ -157,8 +169,9 @@ def _score(
     chunks: Sequence[Sequence[Question]], scorer: Scorer, task: TaskSettings
 ) -> list[list[dict[str, Any]]]:
     """Return the lines of chunks; the questions of a chunk are scored together."""
+    chunks = [fitted(chunk, scorer, task.max_new_tokens) for chunk in chunks]
     requests = [[each for question in chunk for each in question.requests] for chunk in chunks]
-    prompts = [q.prompt for chunk in chunks for q in chunk if q.generates]
+    prompts = [q.context for chunk in chunks for q in chunk if q.generates]
     answers = iter(generated(scorer, prompts, task))
     return [
         _lines(chunk, iter(scores), answers, task.metric[0])

@@ -29,6 +29,8 @@ class Templates:
         self._environment.globals.clear()  # else a field that is missing could be a function
         self._environment.filters["spans"] = _spans
         self.prompt = self._template("prompt", task.prompt)
+        self.preamble = self._template("preamble", task.preamble)
+        self.shots_by = None if not task.shots_by else self._expression("shots_by", task.shots_by)
         neutral = task.neutral_prompt
         self.neutral_prompt = None if neutral is None else self._template("neutral_prompt", neutral)
         self.choices = (
@@ -91,6 +93,15 @@ class Fields:
     def prompt(self) -> str:
         """Return the text before the choices."""
         return str(self._value("prompt", self.templates.prompt))
+
+    def preamble(self) -> str:
+        """Return the text before the examples."""
+        return str(self._value("preamble", self.templates.preamble))
+
+    def shots_by(self) -> str:
+        """Return what the examples of this question have in common; empty: nothing."""
+        function = self.templates.shots_by
+        return "" if function is None else str(self._value("shots_by", function))
 
     def neutral_prompt(self) -> str | None:
         """Return the prompt without the question; None: the task has none."""

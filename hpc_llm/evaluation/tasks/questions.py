@@ -6,6 +6,7 @@ from dataclasses import dataclass
 __all__ = ["NO_CHOICE", "Asked", "Outcome", "Question", "Scored", "by_highest"]
 
 NO_CHOICE = -1  # gold of a question none of whose choices equals an accepted answer
+BETWEEN_SHOTS = "\n\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +39,23 @@ class Question(Asked):
     """`FILE:LINE` of its record, without the folder."""
     groups: tuple[str, ...] = ()
     """Its groups, from outer to inner."""
+    preamble: str = ""
+    """Text before the examples."""
+    shots: tuple[str, ...] = ()
+    """Solved examples before the prompt."""
     unit: str | None = None
     """Id that it shares with other questions of its record; None: it is alone."""
+
+    @property
+    def context(self) -> str:
+        """All that precedes the choices: preamble, examples, prompt."""
+        return self.preamble + "".join(shot + BETWEEN_SHOTS for shot in self.shots) + self.prompt
 
     @property
     def requests(self) -> list[tuple[str, str]]:
         """Pairs (prompt, continuation) to score: each choice after the prompt, then each after
         the neutral prompt, if there is one."""
-        prompts = [self.prompt] + ([] if self.neutral_prompt is None else [self.neutral_prompt])
+        prompts = [self.context] + ([] if self.neutral_prompt is None else [self.neutral_prompt])
         return [
             (prompt, (self.separator if prompt else "") + choice)
             for prompt in prompts

@@ -1,6 +1,7 @@
 """Read the questions of a task from its files, with all checks that need no model."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from hpc_llm.evaluation.tasks.kinds import kind_code, kind_names, load_kind
 from hpc_llm.evaluation.tasks.metrics import load_metric, metric_code, metric_names
 from hpc_llm.evaluation.tasks.questions import NO_CHOICE, Asked, Question, Scored
 from hpc_llm.evaluation.tasks.readers import ENDINGS, records
+from hpc_llm.evaluation.tasks.shots import Shots
 from hpc_llm.settings import EvaluationSettings
 from hpc_llm.settings.task import TaskSettings
 
-__all__ = ["read_questions", "task_code", "task_paths"]
+__all__ = ["read_questions", "shot_paths", "task_code", "task_paths"]
 
 
 def task_paths(name: str, settings: EvaluationSettings) -> list[Path]:
@@ -24,11 +26,22 @@ def task_paths(name: str, settings: EvaluationSettings) -> list[Path]:
     """
     given = name in settings.task_files
     key = f"evaluation.task_files.{name}" if given else f"task.{name}.files"
+    fix = f"set evaluation.task_folder=DIR or evaluation.task_files.{name}=FILE"
+    return _paths(settings.task(name).files, key, fix)
+
+
+def shot_paths(name: str, settings: EvaluationSettings) -> list[Path]:
+    """Return the files of the examples of a task; none without, or if its own files give them."""
+    task = settings.task(name)
+    fix = f"set evaluation.task_folder=DIR or evaluation.task_shots.{name}=0"
+    return _paths(task.shots_from, f"task.{name}.shots_from", fix) if task.shots else []
+
+
+def _paths(files: list[str], key: str, fix: str) -> list[Path]:
     try:
-        paths = [Path(path) for path in expand_entries(settings.task(name).files, key)]
+        paths = [Path(path) for path in expand_entries(files, key)]
     except UserError as error:
-        fix = f"{error.fix}; set evaluation.task_folder=DIR or evaluation.task_files.{name}=FILE"
-        raise UserError(key, error.value, error.rule, fix) from error
+        raise UserError(key, error.value, error.rule, f"{error.fix}; {fix}") from error
     for path in paths:
         if not path.name.endswith(ENDINGS):
             rule = f"unknown extension; supported are {', '.join(ENDINGS)}"
@@ -64,10 +77,26 @@ def read_questions(name: str, settings: EvaluationSettings) -> list[Question]:
 
 def _questions(name: str, settings: EvaluationSettings, task: TaskSettings) -> Iterator[Question]:
     templates, ask = Templates(name, task), load_kind(task.kind)
-    for path in task_paths(name, settings):
+    own, others = task_paths(name, settings), shot_paths(name, settings)
+    shown = ", ".join(path.name for path in others or own)
+    shots = Shots(name=name, count=task.shots, files=shown)
+    if task.shots:
+        shots.take(_asked_of(others or own, templates, ask))
+    excluded = set() if others else shots.ids
+    for fields, question in _asked_of(own, templates, ask):
+        if question.id not in excluded:
+            given = shots.of(fields) if task.shots else ()
+            yield replace(question, preamble=fields.preamble(), shots=given)
+
+
+def _asked_of(
+    paths: list[Path], templates: Templates, ask: Callable[[Fields], Asked]
+) -> Iterator[tuple[Fields, Question]]:
+    """Yield the fields and the question of each record."""
+    for path in paths:
         for where, record in records(path):
             for fields in Fields(templates, record, where).questions():
-                yield _question(f"{path.name}:{where.rsplit(':', 1)[1]}", fields, ask)
+                yield fields, _question(f"{path.name}:{where.rsplit(':', 1)[1]}", fields, ask)
 
 
 def _question(line: str, fields: Fields, ask: Callable[[Fields], Asked]) -> Question:

@@ -45,6 +45,8 @@ def item_line(
         "gold": question.gold,
         "cut": cut,
     }
+    if question.shots:
+        line["shots"] = len(question.shots)
     if question.unit is not None:
         line["unit"] = question.unit
     if question.answers:
