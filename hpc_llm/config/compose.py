@@ -24,6 +24,7 @@ from hpc_llm.config.old_names import new_form, refuse_old_names
 from hpc_llm.config.stages import as_written, recipe_name, typed_compose, typed_stages
 from hpc_llm.config.suggest import OPEN_ENDED, explain, refuse_groups, refuse_hydra, wrong_value
 from hpc_llm.config.words import holds_list, in_hydra_syntax, parse_override
+from hpc_llm.corpus.rules import build_filter
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import check_yaml, conf_dir, flat, write_text
 from hpc_llm.rundir.choices import plugin_folders
@@ -159,6 +160,7 @@ def _typed(config: DictConfig) -> RunConfig:
     assert isinstance(value, RunConfig)
     check_mode(value)
     check_transplant(value.transplant)
+    build_filter(value.corpus)
     return value
 
 

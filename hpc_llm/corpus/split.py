@@ -16,12 +16,16 @@ from pathlib import Path
 
 from hpc_llm.corpus.clean import clean, count_invisible
 from hpc_llm.corpus.documents import expand_entries, read_documents
+from hpc_llm.corpus.drops import Drops
+from hpc_llm.corpus.rules import Filter, build_filter
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import readable
 from hpc_llm.settings import CorpusSettings
 
 __all__ = ["CorpusCounts", "build_corpus", "load_texts", "read_texts"]
 
+MOST_LOST = 0.9
+"""Largest share of the documents, and of the bytes, that rules may drop."""
 TEST_SHARE = 2 / 3  # of the held-out documents, when the corpus is too small for all requested
 
 
@@ -55,6 +59,8 @@ class CorpusCounts:
     """Of the training documents."""
     invisible: int
     """Characters removed from the documents: control characters, unpaired surrogates, marks."""
+    cleaned: int = 0
+    """Documents dropped by the rules of corpus.language and corpus.clean."""
 
 
 class _Corpus:
@@ -66,8 +72,10 @@ class _Corpus:
         seed: int,
         heldout: Iterable[str] | None,
         elsewhere: set[bytes] | None,
+        rules: Filter | None,
     ) -> None:
         self.settings = settings
+        self.rules, self.drops = rules, Drops()
         self.elsewhere = set() if elsewhere is None else elsewhere
         self.heldout = {_digest(text.encode()) for text in heldout or ()}
         self.capacity = 0 if heldout is not None else _requested(settings)
@@ -79,11 +87,15 @@ class _Corpus:
         self.characters = self.bytes = self.words = 0
         self.duplicates = self.dropped = self.empty = self.excluded = self.invisible = 0
 
-    def train_texts(self, documents: Iterable[str]) -> Iterator[str]:
-        """Yield the training part of `documents`; `test` and `tune` are set when it ends."""
-        for document in documents:
+    def train_texts(self, documents: Iterable[tuple[str, str]]) -> Iterator[str]:
+        """Yield the training part of `documents`; `test` and `tune` are set when it ends.
+
+        Each document is a pair of its file and its text.
+        """
+        for file, document in documents:
             self.invisible += count_invisible(document)
-            if (text := self._admit(clean(document))) is not None:
+            found = self._filter(clean(document), file)
+            if found is not None and (text := self._admit(found)) is not None:
                 self.words += len(text.split())
                 yield text
         heldout = [text for _, text in sorted(self.heap, reverse=True)]
@@ -92,6 +104,20 @@ class _Corpus:
         for text in heldout[test + tune :]:
             self.words += len(text.split())
             yield text
+
+    def _filter(self, text: str, file: str) -> str | None:
+        """Return what the rules leave of one cleaned document; None if one drops it."""
+        if self.rules is None:
+            return text
+        self.drops.begin(text, file)
+        found = self.rules(text)
+        if found.dropped is not None:
+            self.drops.document(found.dropped, text, file)
+            return None
+        for rule, line in found.removed:
+            self.drops.line(rule, line, file)
+        self.drops.keep(found.text)
+        return found.text
 
     def _admit(self, text: str) -> str | None:
         """Add one cleaned document; return one that belongs to the training text, or None."""
@@ -180,19 +206,24 @@ def build_corpus(  # noqa: PLR0913 (what a text is, and what it shares with othe
     `max_heldout_share`, are held out, but always one for each. With `heldout`, the documents held
     out from other texts, none is held out here and these are dropped from the text. A document of
     another text, by its digest in `elsewhere`, is a duplicate; the digests of this text are added.
-    Raises `UserError` for what cannot be read and for fewer than three documents (one with
+    With rules, `report.json` and `samples/RULE.jsonl` show what they drop. Raises `UserError` for
+    what cannot be read, for rules that drop nearly all and for fewer than three documents (one with
     `heldout`); a full disk raises `OSError`.
     """
     documents = (
-        text
+        (source, text)
         for source, field in _fields(entries, key, settings).items()
         for text in read_documents(source, settings, field)
     )
-    corpus = _Corpus(settings, seed, heldout, elsewhere)
+    rules = build_filter(settings) if _name(key) in settings.cleaned_texts else None
+    corpus = _Corpus(settings, seed, heldout, elsewhere, rules)
     least = 3 if heldout is None else 1
     folder.mkdir(parents=True, exist_ok=True)
     texts = corpus.train_texts(islice(documents, settings.max_documents))
     train = _write(folder / "train.jsonl", texts)
+    if rules is not None:
+        _refuse_mismatch(key, settings, corpus.drops)
+        corpus.drops.write(folder)
     if len(corpus.seen) < least:
         rule = (
             f"has {len(corpus.seen)} documents of at least {settings.min_characters} characters "
@@ -220,7 +251,24 @@ def build_corpus(  # noqa: PLR0913 (what a text is, and what it shares with othe
         excluded=corpus.excluded,
         words=corpus.words,
         invisible=corpus.invisible,
+        cleaned=corpus.drops.documents.total(),
     )
+
+
+def _refuse_mismatch(key: str, settings: CorpusSettings, drops: Drops) -> None:
+    """Raise `UserError` for rules that drop nearly all of a text: they are not made for it."""
+    lost = max(drops.lost("documents"), drops.lost("bytes"))
+    if lost <= MOST_LOST:
+        return
+    worst, share = drops.worst()
+    rule = f"drops {lost:.1%} of {key}, more than {MOST_LOST:.0%}; the rule {worst} {share:.1%}"
+    fix = (
+        "change its setting; for books, verse and code, whose lines are no sentences, use "
+        "corpus.clean=none"
+    )
+    if worst == "script":
+        raise UserError("corpus.language.keep", settings.language.keep, rule, "name its languages")
+    raise UserError("corpus.clean", settings.clean, rule, fix)
 
 
 def read_texts(path: Path) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 Plug-in folders are listed in HPC_LLM_PLUGINS (like PATH) and laid out like the project:
 `methods/NAME.py`, `modes/NAME.py`, `initial/NAME.py`, `ensembles/NAME.py`, `kinds/NAME.py`,
-`metrics/NAME.py` and `conf/GROUP/NAME.yaml`.
+`metrics/NAME.py`, `rules/NAME.py` and `conf/GROUP/NAME.yaml`.
 """
 
 import importlib

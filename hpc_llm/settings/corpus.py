@@ -12,6 +12,7 @@ from hpc_llm.settings.checks import (
     require_name,
     require_positive,
 )
+from hpc_llm.settings.cleaning import C4Settings, GopherSettings, LanguageSettings
 from hpc_llm.settings.sources import SourceSettings, check_sources, source_shares
 
 __all__ = ["LANGUAGES", "CorpusSettings"]
@@ -66,6 +67,14 @@ class CorpusSettings:
     temperature: float = positive(1e3, default=1.0)
     """T of the mixture of `sources` without a share: a language with n tokens gets a part
     proportional to n^(1/T). 1: by size; above 1: more of small languages."""
+    clean: str = "none"
+    """Quality rules, a file in `hpc_llm/corpus/rules/`: none, c4, gopher."""
+    cleaned: list[str] = field(default_factory=lambda: ["target"])
+    """Texts to which `clean` and `language` apply: target, source (with `sources` all of that side),
+    or names of `sources` and `texts`."""
+    language: LanguageSettings = field(default_factory=LanguageSettings)
+    c4: C4Settings = field(default_factory=C4Settings)
+    gopher: GopherSettings = field(default_factory=GopherSettings)
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -78,6 +87,12 @@ class CorpusSettings:
             require_positive("corpus.max_documents", self.max_documents)
         self._check_fields()
         self._check_sources()
+        self.gopher.check()
+        for name in self.cleaned:
+            known = [*LANGUAGES, *self.sources, *self.texts]
+            if name not in known:
+                fix = f"choose from {', '.join(known)}"
+                raise UserError("corpus.cleaned", name, "is no text", fix)
         for name, entries in self.texts.items():
             require_name(f"corpus.texts.{name}", name, (*LANGUAGES, *self.sources))
             if not entries:
@@ -127,6 +142,12 @@ class CorpusSettings:
             for name, source in self.sources.items()
             if (source.language in self.source_languages) == known
         ]
+
+    @property
+    def cleaned_texts(self) -> set[str]:
+        """Names of the texts to which the rules apply."""
+        sides = (text for side in LANGUAGES if side in self.cleaned for text in self.texts_in(side))
+        return {*self.cleaned, *sides}
 
     def shares(self, size: Callable[[str], int]) -> dict[str, float]:
         """Return the share of the tokens of each source; `size` returns the size of a source."""

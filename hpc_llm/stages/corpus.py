@@ -17,7 +17,8 @@ def run(context: Context, name: str) -> dict[str, Any]:
     """Write corpus/TEXT/{train,tune,test}.jsonl of each text; return the counts by text.
 
     A document of several sources belongs to the first of them, so no source holds out a document
-    on which another one trains.
+    on which another one trains. With rules, report.json and samples/RULE.jsonl of a text show what
+    each rule drops.
     """
     settings = context.cfg.corpus
     if not settings.texts_in("target"):
@@ -66,6 +67,7 @@ def _line(counts: Mapping[str, Mapping[str, int]], settings: CorpusSettings) -> 
         removed = {
             "empty documents dropped from": counted["empty"],
             f"documents of less than {settings.min_characters:,} characters dropped from": short,
+            "documents dropped by rules (samples/) from": counted["cleaned"],
             "invisible characters removed from": counted["invisible"],
         }
         line += "".join(f"; {count:,} {words} {text}" for words, count in removed.items() if count)
