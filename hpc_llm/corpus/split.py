@@ -267,7 +267,8 @@ def _refuse_mismatch(key: str, settings: CorpusSettings, drops: Drops) -> None:
         "corpus.clean=none"
     )
     if worst == "script":
-        raise UserError("corpus.language.keep", settings.language.keep, rule, "name its languages")
+        languages = f"[{','.join(settings.language.keep)}]"
+        raise UserError("corpus.language.keep", languages, rule, "name the languages of the text")
     raise UserError("corpus.clean", settings.clean, rule, fix)
 
 

@@ -297,7 +297,7 @@ def test_rules_that_drop_nearly_all(tmp_path: Path, settings: Settings) -> None:
     with user_error("corpus.clean", "few_sentences", "99.0%", "corpus.clean=none", value="c4"):
         build_corpus([entry], "corpus.target", settings(clean="c4"), 1, tmp_path / "out")
     plan = settings(language=LanguageSettings(keep=["en"]))
-    with user_error("corpus.language.keep", "script", "100.0%", value=["en"]):
+    with user_error("corpus.language.keep", "script", "100.0%", value="[en]"):
         build_corpus([entry], "corpus.target", plan, 1, tmp_path / "out2")
 
 
