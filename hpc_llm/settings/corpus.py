@@ -70,8 +70,8 @@ class CorpusSettings:
     clean: str = "none"
     """Quality rules, a file in `hpc_llm/corpus/rules/`: none, c4, gopher."""
     cleaned: list[str] = field(default_factory=lambda: ["target"])
-    """Texts to which `clean` and `language` apply: target, source (with `sources` all of that side),
-    or names of `sources` and `texts`."""
+    """Texts to which `clean` and `language` apply: target, source (with `sources`: all of that
+    side), or names of `sources` and `texts`."""
     language: LanguageSettings = field(default_factory=LanguageSettings)
     c4: C4Settings = field(default_factory=C4Settings)
     gopher: GopherSettings = field(default_factory=GopherSettings)
