@@ -84,12 +84,12 @@ def _sources(cfg: RunConfig) -> list[str]:
     sized = any(source.share is None for source in corpus.sources.values())
     parts = []
     for name, source in corpus.sources.items():
-        part = f"{source.repeat or 1:g} x its size"
+        part = f"{source.repeat:g} x by size" if source.repeat else "by size"
         if source.share is not None:
             part = f"{source.share / (1.0 if sized else total):.3g}"
         known = ", source" if source.language in corpus.source_languages else ""
         parts.append(f"{name} ({source.language}{known}) {part}")
-    rest = f"; by size: the rest, temperature {corpus.temperature:g}" if sized else ""
+    rest = f"; by size: parts of the rest, temperature {corpus.temperature:g}" if sized else ""
     return [f"shares of the tokens: {', '.join(parts)}{rest}"]
 
 

@@ -1,5 +1,8 @@
 """Sources of the corpus on the command line."""
 
+import re
+from pathlib import Path
+
 import pytest
 from errors import user_error
 
@@ -40,6 +43,21 @@ def test_a_source_survives_the_configuration_of_a_run_folder(tmp_path):
 def test_a_wrong_word_is_named(word, key):
     with user_error(key):
         composed(*WEB, word)
+
+
+def test_the_mixture_of_the_documentation_composes(tmp_path, monkeypatch):
+    page = (Path(__file__).resolve().parents[2] / "docs/recipe.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (text,) = (block for block in blocks if "experiment=mixture" in block)
+    folder = tmp_path / "conf/experiment"
+    folder.mkdir(parents=True)
+    (folder / "mixture.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("HPC_LLM_PLUGINS", str(tmp_path))
+    corpus = composed("experiment=mixture").corpus
+    assert corpus.texts_in("source") == ["english", "code"]
+    shares = corpus.shares(lambda name: 100)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["wiki"] == pytest.approx(3 * shares["books"])
 
 
 def test_shares_are_swept():
