@@ -103,11 +103,13 @@ VERBS: dict[str, Verb] = {
         takes="table=NAME [KEY=VALUE ...] | TABLE_FOLDER",
     ),
     "sbs": Verb(
-        "compare answers of models side by side by people: one blind page for each",
+        "compare answers of models side by side by people: blind pages, then their evaluation",
         "hpc-llm sbs sbs.models='{base: runs/A, ours: runs/B}' sbs.questions=questions.jsonl "
         "run=NAME\n"
         "Generates the answers and writes runs/NAME/sbs/annotators/01.html, ...: one page each,\n"
-        "to be opened in a browser. The same command again continues.",
+        "to be opened in a browser. The same command again continues.\n"
+        "hpc-llm sbs sbs.collect='answers/*.json' run=NAME evaluates the answers: result.html.\n"
+        "sbs.only_plan=true prints the smallest difference that a study can detect.",
         "sbs:run_sbs",
     ),
     "status": Verb(

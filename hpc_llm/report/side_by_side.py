@@ -5,10 +5,12 @@ card, and nothing from which the models could be told apart.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hpc_llm.report.page import render
+from hpc_llm.report.text import decimal, interval
 
-__all__ = ["annotator_page"]
+__all__ = ["annotator_page", "result_lines", "result_page"]
 
 WORDS = {
     "en": {
@@ -63,3 +65,92 @@ def annotator_page(
     words = WORDS[language]
     page = {"language": language, "words": words, "data": content | {"words": words}}
     return render("sbs_annotator.html.j2", page)
+
+
+def result_page(result: Mapping[str, Any], name: str) -> str:
+    """Return the page of a result (`sbs/result.json`) of the run `name`."""
+    content = {
+        "name": name,
+        "result": result,
+        "facts": _facts(result),
+        "pairs": [_pair(one) for one in result["pairs"]],
+        "strengths": {key: interval(one) for key, one in result["strengths"]["models"].items()},
+        "annotators": [_annotator(key, one) for key, one in result["by_annotator"].items()],
+    }
+    return render("sbs_result.html.j2", content)
+
+
+def result_lines(result: Mapping[str, Any]) -> list[str]:
+    """Return the result as lines for the console."""
+    lines = [
+        f"{one['model']} against {one['against']}: win rate {interval(one['win_rate'])}, "
+        f"{_outcomes(one)}; {_sign(one['sign_test'])}"
+        for one in result["pairs"]
+    ]
+    return lines + [f"{label}: {text}" for label, text, _ in _facts(result)]
+
+
+def _facts(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return (label, value, meaning) of what tells how far the votes can be trusted."""
+    facts = [
+        (
+            "Agreement of annotators",
+            interval(result["agreement"]),
+            "Krippendorff's alpha over model, tie and both bad; 1 is full agreement, 0 is chance",
+        ),
+        (
+            "Self-agreement",
+            interval(result["self_agreement"]),
+            "share of repeats, sides swapped, with the same outcome",
+        ),
+        (
+            "Left among decided votes",
+            interval(result["position"]),
+            "0.5 without a bias for a side; sides are balanced, so it does not favour a model",
+        ),
+        (
+            "Win rate of the longer answer",
+            interval(result["length"]),
+            "above 0.5: longer answers were preferred, or the better model writes more",
+        ),
+    ]
+    if missing := result["missing_annotators"]:
+        facts.append(("Annotators without a file", ", ".join(missing), "their votes are missing"))
+    return facts
+
+
+def _outcomes(pair: Mapping[str, Any]) -> str:
+    return (
+        f"{pair['wins']} wins, {pair['losses']} losses, {pair['ties']} ties, "
+        f"{pair['both_bad']} both bad"
+    )
+
+
+def _sign(test: Mapping[str, Any]) -> str:
+    text = f"better on {test['better']} questions, worse on {test['worse']}"
+    return text if test["p"] is None else f"{text} (sign test p {test['p']:.2g})"
+
+
+def _pair(pair: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the texts of a pair, and the shares of its outcomes in percent."""
+    parts = ("wins", "ties", "both_bad", "losses")
+    votes = max(1, sum(pair[part] for part in parts))
+    return {
+        "label": f"{pair['model']} against {pair['against']}",
+        "win_rate": interval(pair["win_rate"]),
+        "outcomes": _outcomes(pair),
+        "sign": _sign(pair["sign_test"]),
+        "shares": {part: 100 * pair[part] / votes for part in parts},
+    }
+
+
+def _annotator(name: str, own: Mapping[str, Any]) -> list[str]:
+    """Return the cells of an annotator."""
+    keys = ("votes", "left", "right", "ties", "both_bad")
+    rates = ("agreement", "self_agreement")
+    return [
+        name,
+        *(str(own[key]) for key in keys),
+        *(decimal(own[key], 2) for key in rates),
+        decimal(own["median_seconds"], 1),
+    ]

@@ -9,15 +9,16 @@ __all__ = ["PAGE_LANGUAGES", "SbsSettings"]
 
 PAGE_LANGUAGES = ("en", "ru")
 MOST = 10**4  # annotators, repeats
+VOTE_VARIANCE = 0.25  # of a vote without ties at a win rate of 1/2, the largest there is
 
 
 @dataclass(kw_only=True)
 class SbsSettings:
-    """A blind comparison of answers: who sees what, and how answers are generated."""
+    """A blind comparison of answers: who sees what, how answers are generated, what is read."""
 
     models: dict[str, str] = field(default_factory=dict)
     """Models by the name that the result gives them: a model folder, a run folder (its result) or a
-    hub id. Two or more."""
+    hub id. Two or more. The result compares each with those before it."""
     questions: str | None = None
     """JSON Lines file with a field `question` on each line, and optionally `id`."""
     annotators: int = count(MOST, default=15)
@@ -36,6 +37,16 @@ class SbsSettings:
     """Longest answer in tokens."""
     temperature: float = number(0, 100, default=0.0)
     """0: greedy. Above: sampling at this temperature, seeded by `seed` and the question."""
+    collect: list[str] = field(default_factory=list)
+    """Files of answers that annotators exported, or patterns: evaluate the study of the run."""
+    partial: bool = False
+    """Accept answer files that lack some cards."""
+    only_plan: bool = False
+    """Print the smallest difference that the study can detect, and generate nothing."""
+    question_sd: float = number(0, 0.5, default=0.2)
+    """Assumed standard deviation of the win rate between questions, for `only_plan`."""
+    annotator_sd: float = number(0, 0.5, default=0.05)
+    """Assumed standard deviation of the win rate between annotators, for `only_plan`."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -49,3 +60,6 @@ class SbsSettings:
         if self.per_question is not None and self.per_question > self.annotators:
             rule = f"must be at most sbs.annotators={self.annotators}"
             raise UserError("sbs.per_question", self.per_question, rule)
+        if self.question_sd**2 + self.annotator_sd**2 > VOTE_VARIANCE:
+            rule = "its square and that of sbs.annotator_sd must sum to at most 0.25"
+            raise UserError("sbs.question_sd", self.question_sd, rule, "use smaller values")

@@ -132,6 +132,66 @@ def test_a_killed_generation_continues_to_the_same_study(models, study, tmp_path
     assert {name: data for name, data in again.items() if "answers" not in str(name)} == pages
 
 
+def collected(study, folder, choose, annotators=("01", "02", "03")):
+    """Write the answers of annotators who `choose(card)`; return the pattern of the files."""
+    key = json.loads((study / "sbs/key.json").read_text(encoding="utf-8"))
+    for annotator in annotators:
+        answers = [
+            {"card": card["id"], "choice": choose(card), "remark": "<i>", "seconds": 3}
+            for card in key["cards"][annotator]
+        ]
+        content = {"study": key["study"], "annotator": annotator, "answers": answers}
+        path = folder / f"answers-{annotator}.json"
+        path.write_text(json.dumps(content), encoding="utf-8")
+    return f"sbs.collect={folder}/*.json"
+
+
+def collect(study, *more, check=True):
+    return hpc_llm("sbs", f"runs_dir={study.parent}", "run=study", *more, check=check)
+
+
+def test_exported_answers_become_a_result(study, tmp_path):
+    pattern = collected(study, tmp_path, lambda card: "left" if card["left"] == "yak" else "right")
+    done = collect(study, pattern)
+    assert "yak against zebra: win rate 1.00 (1.00 to 1.00)" in done.stdout
+    result = json.loads((study / "sbs/result.json").read_text(encoding="utf-8"))
+    assert result["pairs"][0]["wins"] == result["votes"] == 36
+    assert result["self_agreement"]["n"] == 12
+    page = (study / "sbs/result.html").read_text(encoding="utf-8")
+    assert Page(page).addresses == []
+    assert "yak against zebra" in page
+    assert "<i>" not in page
+    again = (study / "sbs/result.json").read_bytes()
+    collect(study, pattern)
+    assert (study / "sbs/result.json").read_bytes() == again
+
+
+def test_wrong_answers_are_one_line(study, tmp_path):
+    pattern = collected(study, tmp_path, lambda card: "tie", ("01", "03"))
+    done = collect(study, pattern, "run=other", check=False)
+    assert done.returncode == 2
+    assert "other/sbs/key.json" in done.stderr
+    done = collect(study, f"sbs.collect={tmp_path}/none*.json", check=False)
+    assert done.returncode == 2
+    assert "sbs.collect" in done.stderr
+    (tmp_path / "copy.json").write_bytes((tmp_path / "answers-01.json").read_bytes())
+    done = collect(study, pattern, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "copy.json" in done.stderr
+
+
+def test_the_plan_needs_no_models(models):
+    said = hpc_llm("sbs", "sbs.only_plan=true").stdout
+    assert "78 questions x 15 annotators = 1170 votes" in said
+    # standard error: sqrt(0.04 / 78 + 0.0025 / 15 + 0.2075 / 1170)
+    assert "0.029" in said
+    assert "0.582" in said
+    smaller = [f"sbs.questions={models / 'q.jsonl'}", "sbs.per_question=5"]
+    said = hpc_llm("sbs", "sbs.only_plan=true", *smaller).stdout
+    assert "12 questions x 5 annotators = 60 votes" in said
+
+
 @pytest.mark.parametrize(
     ("more", "mentions"),
     [
@@ -146,6 +206,7 @@ def test_a_killed_generation_continues_to_the_same_study(models, study, tmp_path
         (["launch=slurm"], ("launch=slurm",)),
         (["sbs.chat=true", "run=chat"], ("sbs.models.zebra", "sbs.chat=false")),
         (["-m"], ("-m",)),
+        (["sbs.question_sd=0.5"], ("sbs.question_sd=0.5", "0.25")),
     ],
 )
 def test_wrong_input_is_one_line(models, study, more, mentions):
