@@ -7,11 +7,17 @@ what it drops.
 import heapq
 import json
 from collections import Counter
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SAMPLES", "Drops"]
+__all__ = ["CONTAMINATED", "NEAR", "NEAR_HELDOUT", "SAMPLES", "Drops"]
+
+CONTAMINATED = "contaminated"
+"""Rule: shares text with an evaluation file."""
+NEAR, NEAR_HELDOUT = "near", "near_heldout"
+"""Rules: similar to a kept document, and to one held out from another text."""
 
 SAMPLES = 20
 """Samples of each rule."""
@@ -27,6 +33,8 @@ class Drops:
         self.read, self.left = Counter[str](), Counter[str]()
         self.documents, self.lines, self.bytes = Counter[str](), Counter[str](), Counter[str]()
         self.files: dict[str, Counter[str]] = {}
+        self.owners = Counter[str]()
+        """Contaminated documents by the evaluation file."""
         self.more: dict[str, Any] = {}
         """Further results of a rule for the report."""
         self._samples: dict[str, list[tuple[int, str, str]]] = {}
@@ -36,10 +44,12 @@ class Drops:
         self.read.update(documents=1, bytes=len(text.encode()))
         self.files.setdefault(file, Counter()).update(documents=1)
 
-    def document(self, rule: str, text: str, file: str) -> None:
-        """Count one document that a rule drops."""
+    def document(self, rule: str, text: str, file: str, owner: str | None = None) -> None:
+        """Count one document that a rule drops, for text of the file `owner` if one is given."""
         self.documents[rule] += 1
         self.files.setdefault(file, Counter())[rule] += 1
+        if owner is not None:
+            self.owners[owner] += 1
         self._add(rule, text, file)
 
     def line(self, rule: str, line: str, file: str) -> None:
@@ -64,8 +74,11 @@ class Drops:
         """Return some dropped texts or lines of a rule, each with its file."""
         return [(text, file) for _, text, file in sorted(self._samples[rule], reverse=True)]
 
-    def report(self) -> dict[str, Any]:
-        """Return all counts; documents and bytes are those of cleaned UTF-8 text."""
+    def report(self, kept: Mapping[str, int]) -> dict[str, Any]:
+        """Return all counts; documents and bytes are those of cleaned UTF-8 text.
+
+        `kept` are the documents and bytes after all steps.
+        """
         rules = {
             rule: {
                 "documents": self.documents[rule],
@@ -77,16 +90,18 @@ class Drops:
         }
         return {
             "read": dict(self.read),
-            "kept": dict(self.left),
-            "bytes_share_lost": self.lost("bytes"),
+            "after_rules": dict(self.left),
+            "kept": dict(kept),
+            "bytes_share_lost": 1 - kept["bytes"] / max(1, self.read["bytes"]),
             "rules": rules,
             "files": {file: dict(counts) for file, counts in self.files.items()},
+            "contaminated_by": dict(self.owners),
             **self.more,
         }
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, kept: Mapping[str, int]) -> None:
         """Write `report.json` and `samples/RULE.jsonl` into `folder`."""
-        text = json.dumps(self.report(), ensure_ascii=False, indent=2) + "\n"
+        text = json.dumps(self.report(kept), ensure_ascii=False, indent=2) + "\n"
         (folder / "report.json").write_text(text, encoding="utf-8")
         (folder / "samples").mkdir()
         for rule in self.bytes:

@@ -6,27 +6,25 @@ files; and since duplicates are dropped first, no held-out document is trained o
 of digest for each document (about 100 with Python's set) and the held-out texts.
 """
 
-import heapq
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from hashlib import blake2b, sha256
 from itertools import islice
 from pathlib import Path
 
-from hpc_llm.corpus.clean import clean, count_invisible
 from hpc_llm.corpus.documents import expand_entries, read_documents
-from hpc_llm.corpus.drops import Drops
-from hpc_llm.corpus.rules import Filter, build_filter
+from hpc_llm.corpus.drops import CONTAMINATED, NEAR, NEAR_HELDOUT, Drops
+from hpc_llm.corpus.rules import build_filter
+from hpc_llm.corpus.selection import Selection
 from hpc_llm.errors import UserError
 from hpc_llm.rundir import readable
 from hpc_llm.settings import CorpusSettings
 
 __all__ = ["CorpusCounts", "build_corpus", "load_texts", "read_texts"]
 
+LATER = (NEAR, NEAR_HELDOUT, CONTAMINATED)
 MOST_LOST = 0.9
 """Largest share of the documents, and of the bytes, that rules may drop."""
-TEST_SHARE = 2 / 3  # of the held-out documents, when the corpus is too small for all requested
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,113 +52,17 @@ class CorpusCounts:
     test_bytes: int
     """Of the test documents."""
     excluded: int
-    """Documents dropped as held out from another text."""
+    """Documents dropped as held out from another text, or as near-duplicates of such ones."""
     words: int
     """Of the training documents."""
     invisible: int
     """Characters removed from the documents: control characters, unpaired surrogates, marks."""
     cleaned: int = 0
     """Documents dropped by the rules of corpus.language and corpus.clean."""
-
-
-class _Corpus:
-    """State of the pass: digests seen, documents held out so far, and the counts."""
-
-    def __init__(
-        self,
-        settings: CorpusSettings,
-        seed: int,
-        heldout: Iterable[str] | None,
-        elsewhere: set[bytes] | None,
-        rules: Filter | None,
-    ) -> None:
-        self.settings = settings
-        self.rules, self.drops = rules, Drops()
-        self.elsewhere = set() if elsewhere is None else elsewhere
-        self.heldout = {_digest(text.encode()) for text in heldout or ()}
-        self.capacity = 0 if heldout is not None else _requested(settings)
-        self.salt = f"{seed}|".encode()
-        self.seen: set[bytes] = set()
-        self.heap: list[tuple[int, str]] = []  # (-key, text): the largest key is on top
-        self.test: list[str] = []
-        self.tune: list[str] = []
-        self.characters = self.bytes = self.words = 0
-        self.duplicates = self.dropped = self.empty = self.excluded = self.invisible = 0
-
-    def train_texts(self, documents: Iterable[tuple[str, str]]) -> Iterator[str]:
-        """Yield the training part of `documents`; `test` and `tune` are set when it ends.
-
-        Each document is a pair of its file and its text.
-        """
-        for file, document in documents:
-            self.invisible += count_invisible(document)
-            found = self._filter(clean(document), file)
-            if found is not None and (text := self._admit(found)) is not None:
-                self.words += len(text.split())
-                yield text
-        heldout = [text for _, text in sorted(self.heap, reverse=True)]
-        test, tune = self._heldout_numbers()
-        self.test, self.tune = heldout[:test], heldout[test : test + tune]
-        for text in heldout[test + tune :]:
-            self.words += len(text.split())
-            yield text
-
-    def _filter(self, text: str, file: str) -> str | None:
-        """Return what the rules leave of one cleaned document; None if one drops it."""
-        if self.rules is None:
-            return text
-        self.drops.begin(text, file)
-        found = self.rules(text)
-        if found.dropped is not None:
-            self.drops.document(found.dropped, text, file)
-            return None
-        for rule, line in found.removed:
-            self.drops.line(rule, line, file)
-        self.drops.keep(found.text)
-        return found.text
-
-    def _admit(self, text: str) -> str | None:
-        """Add one cleaned document; return one that belongs to the training text, or None."""
-        if len(text) < self.settings.min_characters:
-            self.dropped += 1
-            self.empty += not text
-            return None
-        data = text.encode()
-        digest = _digest(data)
-        if digest in self.heldout:
-            self.excluded += 1
-            return None
-        if digest in self.seen or digest in self.elsewhere:
-            self.duplicates += 1
-            return None
-        self.seen.add(digest)
-        self.characters += len(text)
-        self.bytes += len(data)
-        item = (-int.from_bytes(sha256(self.salt + data).digest()), text)
-        if len(self.heap) < self.capacity:
-            heapq.heappush(self.heap, item)
-            return None
-        return heapq.heappushpop(self.heap, item)[1]
-
-    def _heldout_numbers(self) -> tuple[int, int]:
-        """Return the numbers of test and tune documents: as set, or fewer of a small corpus."""
-        test, tune = self.settings.test_documents, self.settings.tune_documents
-        most = int(len(self.seen) * self.settings.max_heldout_share)
-        most = max(2, min(most, len(self.seen) - 1))
-        if self.capacity == 0:
-            return 0, 0
-        if test + tune > most:
-            test = min(most - 1, max(1, round(most * TEST_SHARE)))
-            tune = most - test
-        return test, tune
-
-
-def _digest(data: bytes) -> bytes:
-    return blake2b(data, digest_size=16).digest()
-
-
-def _requested(settings: CorpusSettings) -> int:
-    return settings.test_documents + settings.tune_documents
+    near: int = 0
+    """Documents dropped as near-duplicates."""
+    contaminated: int = 0
+    """Training documents dropped for text of corpus.decontaminate."""
 
 
 def _write(path: Path, texts: Iterable[str]) -> int:
@@ -216,17 +118,19 @@ def build_corpus(  # noqa: PLR0913 (what a text is, and what it shares with othe
         for text in read_documents(source, settings, field)
     )
     rules = build_filter(settings) if _name(key) in settings.cleaned_texts else None
-    corpus = _Corpus(settings, seed, heldout, elsewhere, rules)
+    corpus = Selection(settings, seed, heldout, elsewhere, rules)
     least = 3 if heldout is None else 1
     folder.mkdir(parents=True, exist_ok=True)
-    texts = corpus.train_texts(islice(documents, settings.max_documents))
+    texts = corpus.train_texts(islice(documents, settings.max_documents), folder)
     train = _write(folder / "train.jsonl", texts)
     if rules is not None:
         _refuse_mismatch(key, settings, corpus.drops)
-        corpus.drops.write(folder)
-    if len(corpus.seen) < least:
+    if rules is not None or settings.deduplicate != "exact" or settings.decontaminate:
+        kept = {"documents": corpus.documents, "bytes": corpus.bytes}
+        corpus.drops.write(folder, kept)
+    if corpus.documents < least:
         rule = (
-            f"has {len(corpus.seen)} documents of at least {settings.min_characters} characters "
+            f"has {corpus.documents} documents of at least {settings.min_characters} characters "
             f"(dropped: {corpus.duplicates} duplicates, {corpus.dropped} shorter, "
             f"{corpus.excluded} held out)"
         )
@@ -235,10 +139,11 @@ def build_corpus(  # noqa: PLR0913 (what a text is, and what it shares with othe
             "a line of .jsonl is one)"
         )
         raise UserError(key, ",".join(entries) or "[]", rule, fix)
+    dropped = corpus.drops.documents
     if elsewhere is not None:
         elsewhere |= corpus.seen
     return CorpusCounts(
-        documents=len(corpus.seen),
+        documents=corpus.documents,
         characters=corpus.characters,
         bytes=corpus.bytes,
         duplicates=corpus.duplicates,
@@ -248,10 +153,12 @@ def build_corpus(  # noqa: PLR0913 (what a text is, and what it shares with othe
         tune=_write(folder / "tune.jsonl", corpus.tune),
         test=_write(folder / "test.jsonl", corpus.test),
         test_bytes=sum(len(text.encode()) for text in corpus.test),
-        excluded=corpus.excluded,
+        excluded=corpus.excluded + dropped[NEAR_HELDOUT],
         words=corpus.words,
         invisible=corpus.invisible,
-        cleaned=corpus.drops.documents.total(),
+        cleaned=dropped.total() - sum(dropped[rule] for rule in LATER),
+        near=dropped[NEAR],
+        contaminated=dropped[CONTAMINATED],
     )
 
 

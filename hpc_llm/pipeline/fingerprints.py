@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_llm.corpus import expand_entries
-from hpc_llm.corpus.rules import counting as counting_rules
+from hpc_llm.corpus.counting import OF_CLEANING, counting
 from hpc_llm.ensembles import code_of as composition_code
 from hpc_llm.ensembles import composition, model_folder
 from hpc_llm.methods import code_of as method_code
@@ -38,7 +38,6 @@ LAYOUT = 2  # increment when the files of a stage change, so that old results ar
 
 OF_TEXT = ("corpus", "tokenizer")  # modules of stages that depend on `corpus.seed`
 OF_SOURCES = ("sources", "source_languages", "temperature")
-OF_RULES = ("clean", "cleaned", "language", "c4", "gopher")  # count only where they are on
 NOT_IN_RESULTS = ("micro_batch_tokens", "log_steps", "max_hours", "threads", "steps", "replay")
 SHAPE = ("sequence_length", "batch_tokens", "micro_batch_tokens", "schedule", "text", "from_stage")
 
@@ -113,9 +112,9 @@ def choose(stages: Sequence[Stage], names: Sequence[str] | None) -> list[Stage]:
 
 def _corpus(cfg: RunConfig, point: str) -> dict[str, Any]:
     corpus = asdict(cfg.corpus)
-    for key in (*LANGUAGES, "texts", "seed", *OF_SOURCES, *OF_RULES):
+    for key in (*LANGUAGES, "texts", "seed", *OF_SOURCES, *OF_CLEANING):
         del corpus[key]
-    corpus |= counting_rules(cfg.corpus)
+    corpus |= counting(cfg.corpus)
     if cfg.corpus.sources:  # which texts are target or source decides about evaluations, too
         corpus["sources"] = {key: cfg.corpus.texts_in(key) for key in LANGUAGES}
         corpus["order"] = list(cfg.corpus.sources)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hpc_llm.errors import UserError
 from hpc_llm.settings.checks import count, number
 
-__all__ = ["C4Settings", "GopherSettings", "LanguageSettings"]
+__all__ = ["C4Settings", "GopherSettings", "LanguageSettings", "MinhashSettings"]
 
 
 @dataclass(kw_only=True)
@@ -83,3 +83,18 @@ class LanguageSettings:
     """Scripts by their Unicode name, as [Cyrillic]; []: those of `keep`."""
     script_share: float = number(0, 1, default=0.6)
     """Documents with a smaller share of letters in these scripts are dropped."""
+
+
+@dataclass(kw_only=True)
+class MinhashSettings:
+    """`deduplicate=minhash`: similarity of documents by MinHash (Broder 1997)."""
+
+    ngram: int = count(1000, default=5)
+    """Words of a run; documents are compared by the sets of their runs."""
+    buckets: int = count(1000, default=14)
+    """Groups of hashes: documents that agree in one of them are compared."""
+    rows: int = count(1000, default=8)
+    """Hashes of a group. Documents of similarity s are compared with probability
+    1 - (1 - s^rows)^buckets: 0.92 for 0.8."""
+    verify: float = number(0, 1, default=0.7)
+    """Least share of equal hashes at which the shorter document is dropped."""

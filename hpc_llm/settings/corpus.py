@@ -9,10 +9,11 @@ from hpc_llm.settings.checks import (
     count,
     fraction,
     positive,
+    require_choice,
     require_name,
     require_positive,
 )
-from hpc_llm.settings.cleaning import C4Settings, GopherSettings, LanguageSettings
+from hpc_llm.settings.cleaning import C4Settings, GopherSettings, LanguageSettings, MinhashSettings
 from hpc_llm.settings.sources import SourceSettings, check_sources, source_shares
 
 __all__ = ["LANGUAGES", "CorpusSettings"]
@@ -75,6 +76,12 @@ class CorpusSettings:
     language: LanguageSettings = field(default_factory=LanguageSettings)
     c4: C4Settings = field(default_factory=C4Settings)
     gopher: GopherSettings = field(default_factory=GopherSettings)
+    deduplicate: str = "exact"
+    """exact: equal documents are dropped after cleaning; minhash: similar ones, too."""
+    minhash: MinhashSettings = field(default_factory=MinhashSettings)
+    decontaminate: list[str] = field(default_factory=list)
+    """Files of evaluations, as entries of `target`: training documents that share a run of 13 words
+    with a text of them are dropped."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -88,6 +95,7 @@ class CorpusSettings:
         self._check_fields()
         self._check_sources()
         self.gopher.check()
+        require_choice("corpus.deduplicate", self.deduplicate, ("exact", "minhash"))
         for name in self.cleaned:
             known = [*LANGUAGES, *self.sources, *self.texts]
             if name not in known:

@@ -68,6 +68,8 @@ def _line(counts: Mapping[str, Mapping[str, int]], settings: CorpusSettings) -> 
             "empty documents dropped from": counted["empty"],
             f"documents of less than {settings.min_characters:,} characters dropped from": short,
             "documents dropped by rules (samples/) from": counted["cleaned"],
+            "near-duplicates dropped from": counted["near"],
+            "documents with text of corpus.decontaminate dropped from": counted["contaminated"],
             "invisible characters removed from": counted["invisible"],
         }
         line += "".join(f"; {count:,} {words} {text}" for words, count in removed.items() if count)

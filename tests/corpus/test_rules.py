@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from hpc_llm import config
 from hpc_llm.corpus import build_corpus, load_texts
-from hpc_llm.corpus.rules import build_filter, counting, rule_sets
+from hpc_llm.corpus.counting import counting
+from hpc_llm.corpus.rules import build_filter, rule_sets
 from hpc_llm.corpus.words import count_sentences, words_of
 from hpc_llm.settings import CorpusSettings
 from hpc_llm.settings.cleaning import C4Settings, GopherSettings, LanguageSettings
@@ -253,6 +254,7 @@ def test_report_and_samples(tmp_path: Path, settings: Settings) -> None:
         report = json.loads((tmp_path / name / "report.json").read_text())
         assert report["files"] == {entry: {"documents": 90, "lorem_ipsum": 30}}
         assert (report["read"]["documents"], report["kept"]["documents"]) == (90, 60)
+        assert report["kept"]["bytes"] == report["after_rules"]["bytes"] == counts.bytes
         gone = sum(len(text.encode()) for text in bad)
         assert report["rules"]["lorem_ipsum"]["bytes"] == gone
         assert report["rules"]["terminal_mark"] | {"bytes_share": 0} == {

@@ -6,21 +6,16 @@ No other code refers to a set by its name.
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from hpc_llm.corpus.languages import scripts_of
-from hpc_llm.corpus.word_lists import list_path
 from hpc_llm.errors import UserError
-from hpc_llm.rundir import fingerprint_path
 from hpc_llm.rundir.choices import choice_code, choice_names, load_choice
 from hpc_llm.settings import CorpusSettings
 from hpc_llm.settings.checks import require_choice
 
-__all__ = ["NONE", "Filter", "Outcome", "build_filter", "counting", "rule_sets"]
+__all__ = ["NONE", "Filter", "Outcome", "build_filter", "code_of", "rule_sets"]
 
-LISTS = ("bad_words", "stop_words_file")
-"""Settings of files."""
 NONE = "none"
 """`corpus.clean` without rules."""
 
@@ -46,6 +41,11 @@ def rule_sets() -> list[str]:
     return [NONE, *choice_names(sys.modules[__name__])]
 
 
+def code_of(settings: CorpusSettings) -> dict[str, str]:
+    """Return what stands for the code of a plug-in in fingerprints; {} for an own set of rules."""
+    return {} if settings.clean == NONE else choice_code(sys.modules[__name__], settings.clean)
+
+
 def build_filter(settings: CorpusSettings) -> Filter | None:
     """Return the filter of `corpus.language`, then `corpus.clean`; None: every document is kept.
 
@@ -64,24 +64,6 @@ def build_filter(settings: CorpusSettings) -> Filter | None:
         return found if found.dropped else rules(text)
 
     return both
-
-
-def counting(settings: CorpusSettings) -> dict[str, Any]:
-    """Return the settings that change the result; {} without rules. Files count by content."""
-    if build_filter(settings) is None:
-        return {}
-    found: dict[str, Any] = {"clean": settings.clean, "cleaned": settings.cleaned}
-    found["language"] = asdict(settings.language)
-    if settings.clean == NONE:
-        return found
-    own = getattr(settings, settings.clean, None)
-    if own is not None:
-        found[settings.clean] = asdict(own)
-        for key in LISTS:
-            if (name := getattr(own, key, None)) is not None:
-                path = list_path(f"corpus.{settings.clean}.{key}", name)
-                found[settings.clean][key] = fingerprint_path(path)
-    return found | choice_code(sys.modules[__name__], settings.clean)
 
 
 def _of_script(settings: CorpusSettings) -> Filter:

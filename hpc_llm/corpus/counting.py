@@ -1,0 +1,49 @@
+"""Settings of the cleaning steps on which the corpus depends: those of steps that are on."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hpc_llm.corpus.documents import expand_entries
+from hpc_llm.corpus.rules import NONE, build_filter, code_of
+from hpc_llm.corpus.word_lists import list_path
+from hpc_llm.rundir import fingerprint_path
+from hpc_llm.settings import CorpusSettings
+
+__all__ = ["OF_CLEANING", "counting"]
+
+OF_CLEANING = (
+    *("clean", "cleaned", "language", "c4", "gopher"),
+    *("deduplicate", "minhash", "decontaminate"),
+)
+"""Settings of these steps."""
+LISTS = ("bad_words", "stop_words_file")
+"""Settings that name files."""
+
+
+def counting(settings: CorpusSettings) -> dict[str, Any]:
+    """Return the settings that change the result; {} without rules. Files count by content.
+
+    Raises `UserError` for a missing file.
+    """
+    found: dict[str, Any] = {} if build_filter(settings) is None else _of_rules(settings)
+    if settings.deduplicate != "exact":
+        found |= {"deduplicate": settings.deduplicate, "minhash": asdict(settings.minhash)}
+    if settings.decontaminate:
+        files = expand_entries(settings.decontaminate, "corpus.decontaminate")
+        found["decontaminate"] = [
+            fingerprint_path(Path(file)) if Path(file).is_file() else file for file in files
+        ]
+    return found
+
+
+def _of_rules(settings: CorpusSettings) -> dict[str, Any]:
+    found: dict[str, Any] = {"cleaned": settings.cleaned, "language": asdict(settings.language)}
+    if settings.clean == NONE:
+        return found
+    own = getattr(settings, settings.clean, None)  # a plug-in has no settings
+    values = {} if own is None else asdict(own)
+    for key in LISTS:
+        if (name := values.get(key)) is not None:
+            values[key] = fingerprint_path(list_path(f"corpus.{settings.clean}.{key}", name))
+    return found | {"clean": settings.clean, settings.clean: values} | code_of(settings)
