@@ -12,12 +12,12 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CONTAMINATED", "NEAR", "NEAR_HELDOUT", "SAMPLES", "Drops"]
+__all__ = ["CONTAMINATED", "NEAR", "NEAR_ELSEWHERE", "SAMPLES", "Drops"]
 
 CONTAMINATED = "contaminated"
 """Rule: shares text with an evaluation file."""
-NEAR, NEAR_HELDOUT = "near", "near_heldout"
-"""Rules: similar to a kept document, and to one held out from another text."""
+NEAR, NEAR_ELSEWHERE = "near", "near_elsewhere"
+"""Rules: similar to a kept document of the text, and to one of another text."""
 
 SAMPLES = 20
 """Samples of each rule."""

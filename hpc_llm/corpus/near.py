@@ -95,13 +95,13 @@ class NearCopies:
         """The number of documents."""
         return len(self._ranks)
 
-    def add(self, text: str, digest: bytes, *, heldout: bool = False) -> None:
-        """Add the next document. One that is `heldout` from another text is always kept."""
+    def add(self, text: str, digest: bytes, *, elsewhere: bool = False) -> None:
+        """Add the next document. One that is `elsewhere`, in another text, is always kept."""
         signature = sign(text, self.settings)
         if signature is not None:
             self._signatures += signature.tobytes()
             self._places.append(len(self._ranks))
-        self._ranks.append((not heldout, -len(text), digest))
+        self._ranks.append((not elsewhere, -len(text), digest))
 
     def find(self) -> Copies:
         """Return the near-duplicates; documents without a signature have none."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_llm.corpus.document import Document, digest_of
-from hpc_llm.corpus.drops import NEAR, NEAR_HELDOUT, Drops
+from hpc_llm.corpus.drops import NEAR, NEAR_ELSEWHERE, Drops
 from hpc_llm.corpus.near import Copies, NearCopies
 from hpc_llm.settings.cleaning import MinhashSettings
 
@@ -21,20 +21,20 @@ HEAD = 200
 def without_copies(
     documents: Iterable[Document],
     settings: MinhashSettings,
-    heldout: Iterable[str],
+    elsewhere: Iterable[str],
     folder: Path,
     drops: Drops,
 ) -> Iterator[Document]:
     """Yield the documents that are kept, in order, and count the others in `drops`.
 
-    `heldout` are texts held out elsewhere: what is similar to them is dropped. The documents lie in
+    What is similar to one of the texts `elsewhere` is dropped. The documents lie in
     a temporary file in `folder` meanwhile. Writes `clusters.jsonl`: for each kept document with
     near-duplicates its digest, the beginning of its text, and digest, file and similarity of each
     dropped one.
     """
     near, path = NearCopies(settings), folder / "unique.jsonl"
-    for text in heldout:
-        near.add(text, digest_of(text), heldout=True)
+    for text in elsewhere:
+        near.add(text, digest_of(text), elsewhere=True)
     first = len(near)
     with path.open("w", encoding="utf-8") as out:
         for one in documents:
@@ -50,7 +50,7 @@ def without_copies(
             if kept is None:
                 yield Document(file, text, place not in copies.mixed)
             else:
-                drops.document(NEAR if kept >= first else NEAR_HELDOUT, text, file)
+                drops.document(NEAR if kept >= first else NEAR_ELSEWHERE, text, file)
     path.unlink()
     clusters.write(folder / "clusters.jsonl")
     drops.more["clusters"] = {"by_size": copies.sizes(), "largest": clusters.largest()}
@@ -74,7 +74,7 @@ class _Clusters:
             self.seen[one] | {"similarity": round(self.copies.kept_by[one][1], 4)}
             for one in dropped
         ]
-        return {"kept": self.seen.get(kept, {"file": "held out"}), "dropped": rows}
+        return {"kept": self.seen.get(kept, {"file": "another text"}), "dropped": rows}
 
     def write(self, path: Path) -> None:
         with path.open("w", encoding="utf-8") as out:

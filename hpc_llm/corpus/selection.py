@@ -35,8 +35,9 @@ class Selection:
         self.settings = settings
         self.rules, self.drops = rules, Drops()
         self.elsewhere = set() if elsewhere is None else elsewhere
-        self.others = list(heldout or ())
-        self.heldout = {digest_of(text) for text in self.others}
+        self.similar: Iterable[str] = ()
+        """Documents of other texts: near-duplicates of them are dropped."""
+        self.heldout = {digest_of(text) for text in heldout or ()}
         self.capacity = 0 if heldout is not None else _requested(settings)
         self.salt = f"{seed}|".encode()
         self.seen: set[bytes] = set()
@@ -57,7 +58,7 @@ class Selection:
             from hpc_llm.corpus.near_pass import without_copies
 
             minhash = self.settings.minhash
-            found = without_copies(found, minhash, self.others, folder, self.drops)
+            found = without_copies(found, minhash, self.similar, folder, self.drops)
         contamination = None
         if self.settings.decontaminate:
             from hpc_llm.corpus.contamination import Contamination

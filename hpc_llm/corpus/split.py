@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from hpc_llm.corpus.documents import expand_entries, read_documents
-from hpc_llm.corpus.drops import CONTAMINATED, NEAR, NEAR_HELDOUT, Drops
+from hpc_llm.corpus.drops import CONTAMINATED, NEAR, NEAR_ELSEWHERE, Drops
 from hpc_llm.corpus.rules import build_filter
 from hpc_llm.corpus.selection import Selection
 from hpc_llm.errors import UserError
@@ -22,7 +22,7 @@ from hpc_llm.settings import CorpusSettings
 
 __all__ = ["CorpusCounts", "build_corpus", "load_texts", "read_texts"]
 
-LATER = (NEAR, NEAR_HELDOUT, CONTAMINATED)
+LATER = (NEAR, NEAR_ELSEWHERE, CONTAMINATED)
 MOST_LOST = 0.9
 """Largest share of the documents, and of the bytes, that rules may drop."""
 
@@ -52,7 +52,7 @@ class CorpusCounts:
     test_bytes: int
     """Of the test documents."""
     excluded: int
-    """Documents dropped as held out from another text, or as near-duplicates of such ones."""
+    """Documents dropped as held out from another text."""
     words: int
     """Of the training documents."""
     invisible: int
@@ -60,7 +60,7 @@ class CorpusCounts:
     cleaned: int = 0
     """Documents dropped by the rules of corpus.language and corpus.clean."""
     near: int = 0
-    """Documents dropped as near-duplicates."""
+    """Documents dropped as near-duplicates of this text or another one."""
     contaminated: int = 0
     """Training documents dropped for text of corpus.decontaminate."""
 
@@ -100,6 +100,7 @@ def build_corpus(  # noqa: PLR0913 (what a text is, and what it shares with othe
     *,
     heldout: Iterable[str] | None = None,
     elsewhere: set[bytes] | None = None,
+    similar: Iterable[str] = (),
 ) -> CorpusCounts:
     """Write `train.jsonl`, `tune.jsonl` and `test.jsonl` into `folder`; return the counts.
 
@@ -108,6 +109,7 @@ def build_corpus(  # noqa: PLR0913 (what a text is, and what it shares with othe
     `max_heldout_share`, are held out, but always one for each. With `heldout`, the documents held
     out from other texts, none is held out here and these are dropped from the text. A document of
     another text, by its digest in `elsewhere`, is a duplicate; the digests of this text are added.
+    With deduplicate=minhash, near-duplicates of the texts `similar` are dropped, too.
     With rules, `report.json` and `samples/RULE.jsonl` show what they drop. Raises `UserError` for
     what cannot be read, for rules that drop nearly all and for fewer than three documents (one with
     `heldout`); a full disk raises `OSError`.
@@ -119,6 +121,7 @@ def build_corpus(  # noqa: PLR0913 (what a text is, and what it shares with othe
     )
     rules = build_filter(settings) if _name(key) in settings.cleaned_texts else None
     corpus = Selection(settings, seed, heldout, elsewhere, rules)
+    corpus.similar = similar
     least = 3 if heldout is None else 1
     folder.mkdir(parents=True, exist_ok=True)
     texts = corpus.train_texts(islice(documents, settings.max_documents), folder)
@@ -153,11 +156,11 @@ def build_corpus(  # noqa: PLR0913 (what a text is, and what it shares with othe
         tune=_write(folder / "tune.jsonl", corpus.tune),
         test=_write(folder / "test.jsonl", corpus.test),
         test_bytes=sum(len(text.encode()) for text in corpus.test),
-        excluded=corpus.excluded + dropped[NEAR_HELDOUT],
+        excluded=corpus.excluded,
         words=corpus.words,
         invisible=corpus.invisible,
         cleaned=dropped.total() - sum(dropped[rule] for rule in LATER),
-        near=dropped[NEAR],
+        near=dropped[NEAR] + dropped[NEAR_ELSEWHERE],
         contaminated=dropped[CONTAMINATED],
     )
 

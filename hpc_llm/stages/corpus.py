@@ -1,7 +1,8 @@
 """Stage `corpus`: read, clean, deduplicate and split every text of the run."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from hpc_llm.corpus import build_corpus, read_texts
@@ -43,6 +44,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
                 folder / text,
                 heldout=None if text in settings.evaluated else heldout,
                 elsewhere=elsewhere if text in settings.sources else None,
+                similar=_similar(folder, text, settings, heldout),
             )
             if text in settings.evaluated:
                 heldout += [
@@ -52,6 +54,20 @@ def run(context: Context, name: str) -> dict[str, Any]:
                 ]
             counts[text] = asdict(found)
     return {**counts, "line": _line(counts, settings)}
+
+
+def _similar(
+    folder: Path, text: str, settings: CorpusSettings, heldout: list[str]
+) -> Iterator[str]:
+    """Yield the documents whose near-duplicates a text must not have.
+
+    Of a source: all of the sources before it. Of a text without held-out documents: all held out.
+    """
+    if text not in settings.evaluated:
+        yield from heldout
+    for before in list(settings.sources)[: list(settings.names).index(text)]:
+        for part in ("train", "tune", "test") if text in settings.sources else ():
+            yield from read_texts(folder / before / f"{part}.jsonl")
 
 
 def _line(counts: Mapping[str, Mapping[str, int]], settings: CorpusSettings) -> str:

@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from hpc_llm.corpus.near import NearCopies, candidate_chance, sign
 from hpc_llm.corpus.near import _groups as groups
 from hpc_llm.settings import CorpusSettings
 from hpc_llm.settings.cleaning import MinhashSettings
+from hpc_llm.settings.sources import SourceSettings
+from hpc_llm.stages import corpus
 
 Settings = Callable[..., CorpusSettings]
 MINHASH = MinhashSettings()
@@ -172,8 +175,10 @@ def test_no_copy_of_a_held_out_document_is_trained_on(tmp_path: Path, settings: 
     heldout = parts["test"] + parts["tune"]
     assert max(jaccard(one, other) for one in heldout for other in parts["train"]) < 0.6
     entry = write(tmp_path / "more.jsonl", texts + [f"ещё {text}" for text in heldout[:9]])
-    counts = build_corpus([entry], "corpus.texts.more", plan, 1, tmp_path / "more", heldout=heldout)
-    assert counts.excluded == 30 + 9  # near copies: without the words before and after, with more
+    counts = build_corpus(
+        [entry], "corpus.texts.more", plan, 1, tmp_path / "more", heldout=heldout, similar=heldout
+    )
+    assert counts.near == 30 + 9  # near copies: without the words before and after, with more
     train = load_texts(tmp_path / "more/train.jsonl")
     assert max(jaccard(one, other) for one in heldout for other in train) < 0.6
 
@@ -183,3 +188,20 @@ def test_unknown_ways(settings: Settings) -> None:
         settings(deduplicate="fuzzy")
     with user_error("corpus.minhash.verify", 1, value=1.5):
         settings(minhash=MinhashSettings(verify=1.5))
+
+
+def test_similar_documents_belong_to_the_first_source(tmp_path: Path, settings: Settings) -> None:
+    texts = [" ".join(words(60, seed)) for seed in range(40)]
+    first = write(tmp_path / "first.jsonl", texts[:30])
+    second = write(tmp_path / "second.jsonl", [f"{text} конец" for text in texts[10:]])
+    sources = {
+        name: SourceSettings(files=[file], language="ru")
+        for name, file in (("first", first), ("second", second))
+    }
+    plan = settings(deduplicate="minhash", sources=sources)
+    cfg = SimpleNamespace(corpus=plan, text_seed=1)
+    context = SimpleNamespace(cfg=cfg, stage_folder=lambda name: tmp_path / name)
+    result = corpus.run(context, "corpus")
+    assert (result["first"]["documents"], result["first"]["near"]) == (30, 0)
+    assert (result["second"]["documents"], result["second"]["near"]) == (10, 20)
+    assert "20 near-duplicates dropped from second" in result["line"]
