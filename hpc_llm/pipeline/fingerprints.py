@@ -173,7 +173,10 @@ def _train(cfg: RunConfig, name: str) -> dict[str, Any]:
     if start != SCRATCH:
         stage["from"] = start if start == UNTRAINED else cfg.parent(name)
     stage |= method_code(cfg.stages[name].method)
+    meter = cfg.evaluation.meter
+    ending = {"evaluation": {"meter": asdict(meter)}} if meter.stop_above is not None else {}
     return {
+        **ending,
         "train": _shared(own, name),
         "stages": {name: stage},
         "schedule": _schedule(own.schedule),

@@ -18,9 +18,9 @@ __all__ = ["check_questions", "check_task_points", "counting_tasks", "without_ta
 
 
 def without_tasks(settings: EvaluationSettings) -> dict[str, Any]:
-    """Return the settings that affect bits per byte; tasks and the ranks do not."""
+    """Return the settings that affect bits per byte; tasks, the meter and the ranks do not."""
     found = {key: v for key, v in asdict(settings).items() if not key.startswith("task")}
-    del found["partition"]
+    del found["partition"], found["meter"]
     return found
 
 

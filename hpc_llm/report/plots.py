@@ -25,13 +25,18 @@ def draw(data: RunData) -> list[Plot]:
     return plots
 
 
-def loss_curves(events: list[dict[str, Any]]) -> dict[str, tuple[list[float], list[float]]]:
-    """Return (tokens, loss in nats per token) of each stage; tokens accumulate over the stages."""
+def loss_curves(
+    events: list[dict[str, Any]], metric: str = "train/loss"
+) -> dict[str, tuple[list[float], list[float]]]:
+    """Return (tokens, loss in nats per token) of each stage; tokens accumulate over the stages.
+
+    Or another `metric` that was measured during the stages.
+    """
     curves: dict[str, tuple[list[float], list[float]]] = {}
     before, farthest = 0.0, 0.0
     for event in events:
-        loss = (event.get("metrics") or {}).get("train/loss")
-        if event["event"] != "train" or loss is None or event.get("tokens") is None:
+        loss = (event.get("metrics") or {}).get(metric)
+        if loss is None or event.get("tokens") is None:
             continue
         if event["stage"] not in curves:
             curves[event["stage"]], before = ([], []), farthest
@@ -50,7 +55,18 @@ def _thin(values: list[float]) -> list[float]:
 
 
 def _paint_loss(figure: Any, data: RunData) -> bool:
-    curves = loss_curves(data.events)
+    return _paint_curves(figure, loss_curves(data.events), "training loss, nats per token")
+
+
+def _paint_meter(figure: Any, data: RunData) -> bool:
+    curves = loss_curves(data.events, "forgetting/delta_bpb")
+    return _paint_curves(figure, curves, "source text, bits per byte above the base")
+
+
+def _paint_curves(
+    figure: Any, curves: dict[str, tuple[list[float], list[float]]], label: str
+) -> bool:
+    """Draw a curve for each stage over the tokens of all stages."""
     if not curves:
         return False
     axes = figure.add_subplot()
@@ -64,7 +80,7 @@ def _paint_loss(figure: Any, data: RunData) -> bool:
             marker=mark,
             lw=1.6,
         )
-    axes.set(xlabel="training tokens, all stages", ylabel="training loss, nats per token")
+    axes.set(xlabel="training tokens, all stages", ylabel=label)
     axes.xaxis.set_major_formatter(lambda value, _: compact(value))
     axes.legend(title="stage")
     return True
@@ -181,6 +197,12 @@ PLOTS: tuple[tuple[str, str, str, Callable[..., bool]], ...] = (
         "Training loss",
         "Nats per token: curves compare only between stages with the same tokenizer.",
         _paint_loss,
+    ),
+    (
+        "meter",
+        "Forgetting during training",
+        "Bits per byte of source text, minus those of the base model on the same tune documents.",
+        _paint_meter,
     ),
     (
         "phi",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hpc_llm.errors import UserError
 from hpc_llm.settings.checks import check_fields, require_positive
+from hpc_llm.settings.meter import MeterSettings
 from hpc_llm.settings.task import TaskSettings, load_task
 
 __all__ = ["EvaluationSettings"]
@@ -28,6 +29,7 @@ class EvaluationSettings:
     partition: bool | None = None
     """Partition the model over the ranks (ZeRO-3) instead of loading it on each device; null: if it
     does not fit one GPU. Does not change the results beyond rounding."""
+    meter: MeterSettings = field(default_factory=MeterSettings)
     tasks: list[str] = field(default_factory=list)
     """Benchmark tasks: names of files in `conf/task/`."""
     task_points: list[str] = field(default_factory=lambda: ["base", "corrected"])

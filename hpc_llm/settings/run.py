@@ -17,6 +17,7 @@ from hpc_llm.settings.evaluation import EvaluationSettings
 from hpc_llm.settings.guards import GuardSettings
 from hpc_llm.settings.hardware import ClusterSettings, HardwareSettings
 from hpc_llm.settings.launch import PLACES, LaunchSettings, memory_gib, walltime_minutes
+from hpc_llm.settings.meter import check_meter
 from hpc_llm.settings.mixture import Mixture, check_replay, mixture_of
 from hpc_llm.settings.model import ModelSettings
 from hpc_llm.settings.parallel import ParallelSettings
@@ -96,6 +97,7 @@ class RunConfig:
                 "use checkpoint.layout=whole, or zero=stage1",
             )
         check_replay(self.corpus, self.train.replay)
+        check_meter(self.evaluation.meter, self.corpus, self.parallel)
         self.parallel.check(self.train, self.zero, self.checkpoint, self.model.attention)
         on_gpus, slurm = self.hardware.kind == "gpu", self.launch.name == "slurm"
         each = self.planned_ranks // self.cluster.nodes

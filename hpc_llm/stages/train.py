@@ -13,6 +13,7 @@ from hpc_llm.pipeline.table import point_of
 from hpc_llm.rundir import replaced_folder, write_json
 from hpc_llm.settings.stage import UNTRAINED
 from hpc_llm.stages.assemble import start_model, untrained_model
+from hpc_llm.stages.meter import open_meter
 from hpc_llm.stages.reader import TrainingText
 from hpc_llm.stages.texts import shares_of
 from hpc_llm.stages.training import train_stage, training_result
@@ -30,8 +31,9 @@ def run(context: Context, name: str) -> dict[str, Any]:
     """Write train/<name>/: shards of the trained weights, and adapter/ in the layout of peft."""
     stage = point_of(name)
     folder = context.stage_folder(name)
+    meter = open_meter(context, stage)
     model, text = starting_point(context, stage)
-    trained, spec, flops = train_stage(context, stage, model, text, folder)
+    trained, spec, flops = train_stage(context, stage, model, text, folder, meter)
     result = training_result(spec, flops, trained, text)
     if context.ranks.is_first:
         _write_adapter(context, folder, trained, spec)

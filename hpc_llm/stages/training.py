@@ -33,6 +33,7 @@ from hpc_llm.training.counting import known_costs
 from hpc_llm.training.data.batches import BatchPlan, plan_batches, stage_steps
 from hpc_llm.training.data.mixture import Reader
 from hpc_llm.training.loop import train
+from hpc_llm.training.meter import Meter
 from hpc_llm.training.parallel import check_sequence_parallel
 from hpc_llm.training.probe import keeps_apart
 from hpc_llm.training.schedules import StageLength
@@ -179,10 +180,16 @@ def _continued(name: str, plan: BatchPlan, reader: Reader, branch: Branch) -> Ba
 
 
 def train_stage(
-    context: Context, name: str, model: PreTrainedModel, text: TrainingText, folder: Path
+    context: Context,
+    name: str,
+    model: PreTrainedModel,
+    text: TrainingText,
+    folder: Path,
+    meter: Meter | None = None,
 ) -> tuple[TrainedStage, StageSpec, StageFlops]:
     """Train `model` in the stage `train/<name>` on `text`, with checkpoints in `folder`."""
     spec, flops = build_spec(context, name, model, text, folder)
+    spec = replace(spec, meter=meter)
     with Watch(context, spec, flops, _later_flops(context, spec, flops)) as watch:
         return train(spec, watch.hooks()), spec, flops
 
@@ -266,6 +273,8 @@ def training_result(
     without = not_adapted(spec.trainable) if spec.trainable.adapters else []
     if without:
         line += f"; experts without adapters: {', '.join(without)}"
+    if trained.ended is not None:
+        line += f"; {trained.ended}"
     return {
         **{k: v for k, v in asdict(done).items() if k not in INTERNAL},
         "steps": done.step,
@@ -277,6 +286,7 @@ def training_result(
         "flops_source": flops.source,
         "peak_learning_rate": spec.peak_rate,
         "trainable_parameters": spec.trainable.count,
+        "ended_early": trained.ended,
         "without_adapters": without,
         "line": line,
     }

@@ -71,6 +71,7 @@ class Watch:
             stalled=self._stalled,
             straggling=self._straggling,
             measure=lambda: measure_energy(self.account, self.context.ranks),
+            metered=self._metered,
         )
 
     def _charge(self, done: Progress, reason: str) -> None:
@@ -137,6 +138,12 @@ class Watch:
         shown = {"loss": "train/loss", "tokens/s": "perf/tokens_per_second"}
         values = {name: metrics[key] for name, key in shown.items() if key in metrics}
         self._bar.update(done.step, values)
+
+    def _metered(self, done: Progress, metrics: dict[str, float]) -> None:
+        """Log what the meter has measured."""
+        self.context.events.append(
+            "evaluate", stage=self.spec.name, axes=self._axes(done), metrics=metrics
+        )
 
     def _anomaly(self, anomaly: Anomaly, record: StepRecord) -> None:
         """Log an anomaly and the action taken."""

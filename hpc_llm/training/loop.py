@@ -19,6 +19,7 @@ from hpc_llm.training.data.rows import Counts, Rows
 from hpc_llm.training.engine import Engine, start_engine
 from hpc_llm.training.forensics import StepRecord, batch_sum, chained
 from hpc_llm.training.guards import Anomaly, diverged, judge_gradient, judge_loss, recent_losses
+from hpc_llm.training.meter import Metering
 from hpc_llm.training.progress import COUNTERS, LogWindow, Progress
 from hpc_llm.training.schedules import relative_rate
 from hpc_llm.training.spec import Hooks, StageSpec, TrainedStage
@@ -41,11 +42,12 @@ def train(spec: StageSpec, hooks: Hooks) -> TrainedStage:
             hooks.resumed(loop.progress)
         watchdog = Watchdog(spec.ranks, spec.guards.stall_minutes, hooks.stalled)
         with watchdog as loop.watchdog, loop.saver:
-            while not spec.length.ended(loop.progress):
+            loop.look(again=True)
+            while not loop.ended():
                 loop.step()
             loop.check_finite()
             loop.end()
-        return stage_result(spec, loop.progress)
+        return replace(stage_result(spec, loop.progress), ended=loop.metering.reason)
 
 
 class Loop:
@@ -64,6 +66,18 @@ class Loop:
         self.saver = Saver(spec, engine.engine, progress, hooks.unsaved)
         self.stragglers = Stragglers(spec.guards.slow_factor)
         self.saved, self.saved_step = time.monotonic(), progress.step
+        report = hooks.metered if spec.ranks.is_first else lambda done, metrics: None
+        self.metering = Metering(spec.meter, spec.trainable.causal, report)
+
+    def ended(self) -> bool:
+        """Whether the stage has reached its length, or ends early."""
+        return self.metering.reason is not None or self.spec.length.ended(self.progress)
+
+    def look(self, *, again: bool = False) -> None:
+        """Measure source text if due (collective); `again`: after a resume."""
+        if self.metering.due(self.progress):
+            self.watchdog.at(self.progress.step, "evaluates")
+            self.metering.look(self.progress, again=again)
 
     def _take_window(self, progress: Progress) -> None:
         """Restore the steps since the last log line, as in an uninterrupted run."""
@@ -91,7 +105,8 @@ class Loop:
         elif not record.applied:
             done = replace(done, skipped=progress.skipped + 1)
         self.progress = done
-        due = done.step % spec.train.log_steps == 0 or spec.length.ended(done)
+        self.look()
+        due = done.step % spec.train.log_steps == 0 or self.ended()
         if due and self.records:  # none after a rollback
             self._log()
 
@@ -202,24 +217,11 @@ class Loop:
         return relative_rate(self.spec.schedule, self.spec.length.middle(progress, after))
 
     def _counted(self, record: StepRecord, counts: Counts, seconds: float) -> Progress:
-        progress = self.progress
-        recent = progress.recent
+        recent = self.progress.recent
         if record.applied:
             recent = recent_losses(recent, record.loss, self.spec.guards.spike_window)
-        return replace(
-            progress,
-            step=record.step,
-            batch=record.batch + 1,
-            chain=record.chain,
-            recent=recent,
-            tokens=progress.tokens + counts.tokens,
-            label_tokens=progress.label_tokens + counts.label_tokens,
-            squared_lengths=progress.squared_lengths + counts.squared_lengths,
-            positions=progress.positions + counts.positions,
-            squared_widths=progress.squared_widths + counts.squared_widths,
-            flops=progress.flops + self.hooks.step_flops(counts.tokens, counts.squared_lengths),
-            seconds=progress.seconds + seconds,
-        )
+        flops = self.hooks.step_flops(counts.tokens, counts.squared_lengths)
+        return self.progress.after(record, counts, recent, flops, seconds)
 
     def _answer(self, anomaly: Anomaly, done: Progress) -> Progress:
         """Apply the configured action to `anomaly`; return where the stage continues."""

@@ -1,7 +1,11 @@
 """Counters of a training stage: updated at every step, stored in every checkpoint."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpc_llm.training.data.rows import Counts
+    from hpc_llm.training.forensics import StepRecord
 
 __all__ = ["COUNTERS", "LogWindow", "Progress"]
 
@@ -54,3 +58,27 @@ class Progress:
     """Recent losses, the baseline for spike detection."""
     window: LogWindow | None = None
     """In a checkpoint: the steps before it that the next log line covers."""
+
+    def after(
+        self,
+        record: "StepRecord",
+        counts: "Counts",
+        recent: list[float],
+        flops: int,
+        seconds: float,
+    ) -> "Progress":
+        """Return the counters after one more step; `recent` are the losses with that of it."""
+        return replace(
+            self,
+            step=record.step,
+            batch=record.batch + 1,
+            chain=record.chain,
+            recent=recent,
+            tokens=self.tokens + counts.tokens,
+            label_tokens=self.label_tokens + counts.label_tokens,
+            squared_lengths=self.squared_lengths + counts.squared_lengths,
+            positions=self.positions + counts.positions,
+            squared_widths=self.squared_widths + counts.squared_widths,
+            flops=self.flops + flops,
+            seconds=self.seconds + seconds,
+        )

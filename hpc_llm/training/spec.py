@@ -21,6 +21,7 @@ from hpc_llm.training.data.batches import BatchPlan
 from hpc_llm.training.data.mixture import Reader
 from hpc_llm.training.forensics import StepRecord
 from hpc_llm.training.guards import Anomaly
+from hpc_llm.training.meter import Meter
 from hpc_llm.training.progress import Progress
 from hpc_llm.training.schedules import StageLength
 
@@ -77,6 +78,8 @@ class StageSpec:
     """Settings behind the fingerprint, as `stages.lora.rank`, to report what has changed."""
     branch: Branch | None = None
     """Where it starts, if it branches from another stage."""
+    meter: Meter | None = None
+    """Measures source text during the stage."""
     branch_steps: Sequence[int] = ()
     """Steps from which later stages branch: their checkpoints are kept."""
 
@@ -112,6 +115,8 @@ class Hooks:
     """Called on rank 0 with the ranks that were slow in several log lines, and the step."""
     measure: Callable[[], None] = lambda: None
     """Called on every rank before `log`: collective measurements."""
+    metered: Callable[[Progress, dict[str, float]], None] = lambda progress, metrics: None
+    """Called on rank 0 with what the meter has measured."""
 
 
 @dataclass(frozen=True)
@@ -122,3 +127,5 @@ class TrainedStage:
     weights: Mapping[str, torch.Tensor]
     """Weights by name in the plain model, read from the files of the stage on access."""
     adapters: dict[str, torch.Tensor]
+    ended: str | None = None
+    """Why it ended before its last step; None: it did not."""

@@ -24,7 +24,7 @@ from hpc_llm.errors import EXIT_FAILED
 
 __all__ = ["Watchdog", "behind"]
 
-PHASES = ("reads", "synchronises", "computes", "updates", "saves")
+PHASES = ("reads", "synchronises", "computes", "updates", "evaluates", "saves")
 SILENT = 3  # posts that may be missing before a rank counts as silent
 
 

@@ -41,7 +41,8 @@ def attend_by_document(
 ) -> bool:
     """Enable per-document attention if `model` supports it and is on a CPU; return whether it does.
 
-    Every forward pass then needs `position_ids` (rows, length) that restart at 0 in each document.
+    Forward passes of packed rows then need `position_ids` (rows, length) that restart at 0 in each
+    document; those of transformers, (1, length) without any, make each row one document.
     With a `group` on any device: its ranks have a part of each row, and pass the positions of the
     whole rows as `row_positions` too.
     """
@@ -170,7 +171,7 @@ def _by_document(
     scaling: float,
 ) -> torch.Tensor:
     """Return the attention within each document, all of (rows, length, heads, d)."""
-    lengths = _lengths(position_ids)
+    lengths = _lengths(position_ids.expand(query.shape[:2]))
     dtype = product_dtype(query)
     parts = [_joined(t.to(dtype)).split(lengths, dim=2) for t in (query, key, value)]
     attended = [
