@@ -90,7 +90,9 @@ class Evaluated:
     seed: int
     """Seed of the bootstrap."""
     tasks: Mapping[str, Measure] = field(default_factory=dict)
-    """The first metric of each benchmark task; empty at points without tasks."""
+    """The measure of each benchmark task and suite; empty at points without tasks."""
+    task_changes: Mapping[str, Measure] = field(default_factory=dict)
+    """Changes of these from the base model, paired by question; those at chance are absent."""
     samples: list[dict[str, str]] = field(default_factory=list)
     """Continuations of prompts: `prompt`, `text`, `stage`; empty before the corrected point."""
     note: str = ""
@@ -122,8 +124,9 @@ def forgetting_measures(evaluated: Evaluated) -> dict[str, Measure]:
 
 
 def task_measures(evaluated: Evaluated) -> dict[str, Measure]:
-    """Return `task/NAME`: the first metric of each benchmark task."""
-    return {f"task/{name}": measure for name, measure in evaluated.tasks.items()}
+    """Return `task/NAME`, the measure of each task, and `change/NAME`, its change from the base."""
+    scores = {f"task/{name}": measure for name, measure in evaluated.tasks.items()}
+    return scores | {f"change/{name}": found for name, found in evaluated.task_changes.items()}
 
 
 def _measure(interval: Any, documents: int) -> Measure:

@@ -41,7 +41,8 @@ def counting_tasks(settings: EvaluationSettings, point: str) -> dict[str, Any]:
         for key, paths in (("files", task_paths), ("shots_from", shot_paths)):
             own[key] = {path.name: fingerprint_path(path) for path in paths(name, settings)}
         found[name] = own
-    return {"tasks": found | {"limit": settings.task_limit}}
+    paired = point != "base" and "base" in settings.task_points
+    return {"tasks": found | {"limit": settings.task_limit, "paired": paired}}
 
 
 def check_task_points(cfg: RunConfig, points: Iterable[str]) -> None:

@@ -24,6 +24,7 @@ from hpc_llm.evaluation.measures import (
 )
 from hpc_llm.evaluation.samples import continue_texts
 from hpc_llm.evaluation.tasks.evaluate import Place, evaluate_task, partial_file
+from hpc_llm.evaluation.tasks.files import changes_at
 from hpc_llm.evaluation.tasks.scorer import Scorer
 from hpc_llm.evaluation.tasks.suites import suite_measures
 from hpc_llm.pipeline.context import Context
@@ -102,6 +103,7 @@ def evaluated_at(context: Context, point: str) -> Iterator[Evaluated]:
             base=on_first_rank(lambda: None if point == "base" else _losses_of_base(context)),
             seed=cfg.seed,
             tasks=_tasks(context, point, scorer),
+            task_changes=on_first_rank(lambda: _changes(context, point)),
             samples=_samples(scorer, texts) if corrected else [],
             note=heldout_note(context, "test"),
         )
@@ -143,6 +145,11 @@ def _tasks(context: Context, point: str, scorer: Scorer) -> dict[str, Measure]:
         for name in names:
             partial_file(place, name).unlink(missing_ok=True)
     return found | suite_measures(found, {name: settings.task(name).suite for name in names})
+
+
+def _changes(context: Context, point: str) -> dict[str, Measure]:
+    folder = context.stage_folder(f"evaluate/{point}")
+    return changes_at(folder, context.cfg.evaluation.tasks_at(point))
 
 
 def require_finite(model: Any, point: str, losses: Mapping[str, Bpb], path: str | None) -> None:

@@ -1,24 +1,23 @@
-"""Evaluate one task at one point: resumable scoring, `TASK.jsonl` and `TASK.json`."""
+"""Evaluate one task at one point, resumably."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hpc_llm.distributed import say
 from hpc_llm.errors import Stopped
 from hpc_llm.evaluation.measures import Measure
+from hpc_llm.evaluation.tasks.files import write_task
 from hpc_llm.evaluation.tasks.fitting import fitted
 from hpc_llm.evaluation.tasks.generation import Answer, generated
 from hpc_llm.evaluation.tasks.questions import Question
 from hpc_llm.evaluation.tasks.records import read_questions
-from hpc_llm.evaluation.tasks.results import estimate, group_means, item_line, mean_of, outcomes
+from hpc_llm.evaluation.tasks.results import item_line
 from hpc_llm.evaluation.tasks.scorer import Score, Scorer
-from hpc_llm.rundir import append_line, read_jsonl, write_json, write_text
+from hpc_llm.rundir import append_line, read_jsonl, write_text
 from hpc_llm.settings.task import TaskSettings
-from hpc_llm.tracking.events import plain
 from hpc_llm.training import process_group
 
 __all__ = ["Place", "evaluate_task", "partial_file"]
@@ -47,7 +46,7 @@ def partial_file(place: Place, name: str) -> Path:
 
 
 def evaluate_task(name: str, scorer: Scorer, place: Place, seed: int) -> Measure:
-    """Score the questions of a task, write its two files, and return its first metric (collective).
+    """Score the questions of a task, write its two files, and return its measure (collective).
 
     Questions that an interrupted evaluation has scored are not scored again, on any number of
     ranks. Raises `Stopped` on all ranks at a stop request, after the scores are saved.
@@ -55,64 +54,7 @@ def evaluate_task(name: str, scorer: Scorer, place: Place, seed: int) -> Measure
     task = scorer.settings.task(name)
     questions = process_group.agreed(lambda: read_questions(name, scorer.settings))
     lines = _all_lines(name, task, questions, scorer, place)
-    files = [place.folder / f"{name}.{ending}" for ending in ("jsonl", "json")]
-    return process_group.on_first_rank(lambda: _write(files, name, task, questions, lines, seed))
-
-
-def _write(
-    files: list[Path],
-    name: str,
-    task: TaskSettings,
-    questions: list[Question],
-    lines: list[dict[str, Any]],
-    seed: int,
-) -> Measure:
-    """Write the two files of a task, and return its first metric."""
-    write_text(files[0], "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    estimates = {metric: estimate(metric, lines, seed) for metric in task.metric}
-    found = {metric: each.measure for metric, each in estimates.items()}
-    main = found[task.metric[0]]
-    if task.mean_of:
-        main = found["mean"] = mean_of([estimates[metric] for metric in task.mean_of]).measure
-    first = [outcome.value for outcome in outcomes(task.metric[0], lines)]
-    result: dict[str, Any] = {
-        "task": name,
-        "metrics": {metric: _with_chance(value) for metric, value in found.items()},
-        "micro": _with_chance(_micro(task.metric[0], lines, seed)),
-        "groups": group_means(first, [question.groups for question in questions]),
-        "cut_prompts": sum(line["cut"] for line in lines),
-        "cut_shots": sum(line.get("shots", 0) < task.shots for line in lines),
-        "settings": asdict(task),
-    }
-    write_json(files[1], plain(result))  # NaN becomes null
-    cut = "".join(
-        f", {result[f'cut_{what}']} {rule}"
-        for what, rule in (("prompts", "prompts cut"), ("shots", "with fewer shots"))
-        if result[f"cut_{what}"]
-    )
-    say(f"  {files[0].parent.name}: task {name}, {_shown(task)} {_text(main)}{cut}")
-    return main
-
-
-def _micro(metric: str, lines: list[dict[str, Any]], seed: int) -> Measure:
-    """Return a metric over all questions alike, without groups."""
-    return estimate(metric, [line | {"groups": []} for line in lines], seed).measure
-
-
-def _shown(task: TaskSettings) -> str:
-    return f"mean of {', '.join(task.mean_of)}" if task.mean_of else task.metric[0]
-
-
-def _text(found: Measure) -> str:
-    """Return the value with its interval; at chance it says so."""
-    interval = "" if found.low is None else f" [{found.low:.3f}, {found.high:.3f}]"
-    level = "" if found.chance is None else f", chance is {found.chance:.3f}"
-    level = f", chance ({found.chance:.3f})" if found.at_chance else level
-    return f"{found.value:.4f}{interval}, n={found.n}{level}"
-
-
-def _with_chance(found: Measure) -> dict[str, Any]:
-    return found.as_dict() | {"at_chance": found.at_chance}
+    return process_group.on_first_rank(lambda: write_task(place.folder, name, task, lines, seed))
 
 
 def _all_lines(

@@ -13,6 +13,7 @@ from hpc_llm.evaluation.measures import Measure
 from hpc_llm.evaluation.tasks.metrics import load_metric, load_total
 from hpc_llm.evaluation.tasks.questions import Outcome, Question, Scored
 from hpc_llm.evaluation.tasks.totals import MEAN, Total
+from hpc_llm.settings.task import TaskSettings
 
 __all__ = [
     "Estimate",
@@ -22,6 +23,7 @@ __all__ = [
     "mean_of",
     "measure",
     "outcomes",
+    "task_estimate",
     "weights",
 ]
 
@@ -100,6 +102,13 @@ def estimate(metric: str, lines: Sequence[Mapping[str, Any]], seed: int) -> Esti
     groups = [lines[unit[0]]["groups"] for unit in members]
     chance = total.chance([[scored_of(lines[i]) for i in unit] for unit in members])
     return estimated(np.array(rows), groups, chance, seed, MEAN if any(failed) else total)
+
+
+def task_estimate(task: TaskSettings, lines: Sequence[Mapping[str, Any]], seed: int) -> Estimate:
+    """Return the measure of a task: its first metric, or the mean of `mean_of`."""
+    if not task.mean_of:
+        return estimate(task.metric[0], lines, seed)
+    return mean_of([estimate(metric, lines, seed) for metric in task.mean_of])
 
 
 def _units(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
