@@ -12,12 +12,15 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CONTAMINATED", "NEAR", "NEAR_ELSEWHERE", "SAMPLES", "Drops"]
+__all__ = ["CONTAMINATED", "LATER", "NEAR", "NEAR_ELSEWHERE", "SAMPLES", "Drops"]
 
 CONTAMINATED = "contaminated"
 """Rule: shares text with an evaluation file."""
 NEAR, NEAR_ELSEWHERE = "near", "near_elsewhere"
 """Rules: similar to a kept document of the text, and to one of another text."""
+
+LATER = (CONTAMINATED, NEAR, NEAR_ELSEWHERE)
+"""Rules that are no quality rules."""
 
 SAMPLES = 20
 """Samples of each rule."""
@@ -41,8 +44,9 @@ class Drops:
 
     def begin(self, text: str, file: str) -> None:
         """Count one document before any rule."""
-        self.read.update(documents=1, bytes=len(text.encode()))
-        self.files.setdefault(file, Counter()).update(documents=1)
+        self.read["documents"] += 1
+        self.read["bytes"] += len(text.encode())
+        self.files.setdefault(file, Counter())["documents"] += 1
 
     def document(self, rule: str, text: str, file: str, owner: str | None = None) -> None:
         """Count one document that a rule drops, for text of the file `owner` if one is given."""
@@ -59,15 +63,16 @@ class Drops:
 
     def keep(self, text: str) -> None:
         """Count what remains of one document."""
-        self.left.update(documents=1, bytes=len(text.encode()))
+        self.left["documents"] += 1
+        self.left["bytes"] += len(text.encode())
 
     def lost(self, unit: str) -> float:
         """Return the share of the `documents` or `bytes` that is gone."""
         return 1 - self.left[unit] / self.read[unit] if self.read[unit] else 0.0
 
     def worst(self) -> tuple[str, float]:
-        """Return the rule that drops or removes most bytes, and its share of them."""
-        rule, size = self.bytes.most_common(1)[0]
+        """Return the quality rule that drops or removes most bytes, and its share of all."""
+        rule, size = next(item for item in self.bytes.most_common() if item[0] not in LATER)
         return rule, size / max(1, self.read["bytes"])
 
     def samples(self, rule: str) -> list[tuple[str, str]]:

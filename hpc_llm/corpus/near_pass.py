@@ -27,10 +27,9 @@ def without_copies(
 ) -> Iterator[Document]:
     """Yield the documents that are kept, in order, and count the others in `drops`.
 
-    What is similar to one of the texts `elsewhere` is dropped. The documents lie in
-    a temporary file in `folder` meanwhile. Writes `clusters.jsonl`: for each kept document with
-    near-duplicates its digest, the beginning of its text, and digest, file and similarity of each
-    dropped one.
+    What is similar to one of the texts `elsewhere` is dropped. The documents lie in a temporary
+    file in `folder` meanwhile. Writes `clusters.jsonl`: for each kept document with near-duplicates
+    its digest, the beginning of its text, and digest, file and similarity of each dropped one.
     """
     near, path = NearCopies(settings), folder / "unique.jsonl"
     for text in elsewhere:

@@ -147,7 +147,7 @@ class Selection:
         """Return the numbers of test and tune documents: as set, or fewer of a small corpus."""
         test, tune = self.settings.test_documents, self.settings.tune_documents
         most = int(documents * self.settings.max_heldout_share)
-        most = max(2, min(most, documents - 1))
+        most = min(max(2, min(most, documents - 1)), len(self.heap))
         if self.capacity == 0:
             return 0, 0
         if test + tune > most:

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from hpc_llm.corpus.documents import expand_entries, read_documents
-from hpc_llm.corpus.drops import CONTAMINATED, NEAR, NEAR_ELSEWHERE, Drops
+from hpc_llm.corpus.drops import CONTAMINATED, LATER, NEAR, NEAR_ELSEWHERE, Drops
 from hpc_llm.corpus.rules import build_filter
 from hpc_llm.corpus.selection import Selection
 from hpc_llm.errors import UserError
@@ -22,7 +22,6 @@ from hpc_llm.settings import CorpusSettings
 
 __all__ = ["CorpusCounts", "build_corpus", "load_texts", "read_texts"]
 
-LATER = (NEAR, NEAR_ELSEWHERE, CONTAMINATED)
 MOST_LOST = 0.9
 """Largest share of the documents, and of the bytes, that rules may drop."""
 
@@ -109,10 +108,10 @@ def build_corpus(  # noqa: PLR0913 (what a text is, and what it shares with othe
     `max_heldout_share`, are held out, but always one for each. With `heldout`, the documents held
     out from other texts, none is held out here and these are dropped from the text. A document of
     another text, by its digest in `elsewhere`, is a duplicate; the digests of this text are added.
-    With deduplicate=minhash, near-duplicates of the texts `similar` are dropped, too.
-    With rules, `report.json` and `samples/RULE.jsonl` show what they drop. Raises `UserError` for
-    what cannot be read, for rules that drop nearly all and for fewer than three documents (one with
-    `heldout`); a full disk raises `OSError`.
+    With deduplicate=minhash, near-duplicates of the texts `similar` are dropped, too. With rules,
+    `report.json` and `samples/RULE.jsonl` show what they drop. Raises `UserError` for what cannot
+    be read, for rules that drop nearly all, for fewer than three documents (one with `heldout`),
+    and if none can be held out; a full disk raises `OSError`.
     """
     documents = (
         (source, text)
@@ -142,6 +141,10 @@ def build_corpus(  # noqa: PLR0913 (what a text is, and what it shares with othe
             "a line of .jsonl is one)"
         )
         raise UserError(key, ",".join(entries) or "[]", rule, fix)
+    if heldout is None and not (corpus.test and corpus.tune):
+        rule = f"leaves less than two documents of {key} without candidates for near-duplicates"
+        fix = "the text is made of templates: clean it, or set corpus.minhash.rows higher"
+        raise UserError("corpus.deduplicate", settings.deduplicate, rule, fix)
     dropped = corpus.drops.documents
     if elsewhere is not None:
         elsewhere |= corpus.seen

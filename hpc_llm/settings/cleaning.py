@@ -91,9 +91,9 @@ class MinhashSettings:
 
     ngram: int = count(1000, default=5)
     """Words of a run; documents are compared by the sets of their runs."""
-    buckets: int = count(1000, default=14)
+    buckets: int = count(200, default=14)
     """Groups of hashes: documents that agree in one of them are compared."""
-    rows: int = count(1000, default=8)
+    rows: int = count(50, default=8)
     """Hashes of a group. Documents of similarity s are compared with probability
     1 - (1 - s^rows)^buckets: 0.92 for 0.8."""
     verify: float = number(0, 1, default=0.7)

@@ -205,3 +205,20 @@ def test_similar_documents_belong_to_the_first_source(tmp_path: Path, settings: 
     assert (result["first"]["documents"], result["first"]["near"]) == (30, 0)
     assert (result["second"]["documents"], result["second"]["near"]) == (10, 20)
     assert "20 near-duplicates dropped from second" in result["line"]
+
+
+def test_templates_alone_leave_nothing_to_hold_out(tmp_path: Path, settings: Settings) -> None:
+    """All are candidates of each other, and no two are similar enough to be dropped."""
+    frame = [" ".join(words(6, seed)) for seed in range(30)]
+    texts = [" ".join([*frame, *words(60, seed)]) for seed in range(100, 140)]
+    plan = settings(deduplicate="minhash", minhash=MinhashSettings(buckets=100, rows=2, verify=1))
+    entry = write(tmp_path / "in.jsonl", texts)
+    with user_error("corpus.deduplicate", "corpus.minhash.rows", value="minhash"):
+        build_corpus([entry], "corpus.target", plan, 1, tmp_path / "out")
+    mixed = [*texts, *(" ".join(words(60, seed)) for seed in range(200, 204))]
+    counts = build_corpus(
+        [write(tmp_path / "in.jsonl", mixed)], "corpus.target", plan, 1, tmp_path / "more"
+    )
+    heldout = load_texts(tmp_path / "more/test.jsonl") + load_texts(tmp_path / "more/tune.jsonl")
+    assert set(heldout) <= set(mixed[-4:])
+    assert (counts.near, counts.test, counts.tune, counts.train) == (0, 3, 1, 40)
