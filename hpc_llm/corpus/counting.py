@@ -1,16 +1,17 @@
-"""Settings of the cleaning steps on which the corpus depends: those of steps that are on."""
+"""Files and cleaning settings on which the corpus depends: those of steps that are on."""
 
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hpc_llm.corpus.documents import expand_entries
+from hpc_llm.corpus.indexed import INDEX, files_behind
 from hpc_llm.corpus.rules import NONE, build_filter, code_of
 from hpc_llm.corpus.word_lists import list_path
-from hpc_llm.rundir import fingerprint_path
+from hpc_llm.rundir import fingerprint, fingerprint_path
 from hpc_llm.settings import CorpusSettings
 
-__all__ = ["OF_CLEANING", "counting"]
+__all__ = ["OF_CLEANING", "contents", "counting"]
 
 OF_CLEANING = (
     *("clean", "cleaned", "language", "c4", "gopher"),
@@ -47,3 +48,21 @@ def _of_rules(settings: CorpusSettings) -> dict[str, Any]:
         if (name := values.get(key)) is not None:
             values[key] = fingerprint_path(list_path(f"corpus.{settings.clean}.{key}", name))
     return found | {"clean": settings.clean, settings.clean: values} | code_of(settings)
+
+
+def contents(entries: list[str], ids_tokenizer: str | None) -> list[str]:
+    """Identify corpus entries: files by their content, other entries by their name.
+
+    `ids_tokenizer` is the folder of the tokenizer of token files. Raises `UserError` where they
+    lack a file.
+    """
+    return [_content(entry, Path(entry), ids_tokenizer) for entry in entries]
+
+
+def _content(entry: str, path: Path, ids_tokenizer: str | None) -> str:
+    if not path.is_file():
+        return entry
+    if path.suffix.lower() == INDEX:
+        files = [path, *files_behind(path, ids_tokenizer)]
+        return fingerprint([fingerprint_path(file) for file in files])
+    return fingerprint_path(path)

@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from hpc_llm.corpus.indexed import INDEX, read_indexed
 from hpc_llm.corpus.packed import blames_archive
 from hpc_llm.corpus.records import READERS, printable, text_of
 from hpc_llm.corpus.streams import read_lines
@@ -26,7 +27,7 @@ __all__ = ["ENDINGS", "expand_entries", "read_documents"]
 TEXT_FORMATS = (".jsonl", ".txt", ".json", ".csv", ".tsv")
 ENDINGS = (
     *(kind + packed for kind in TEXT_FORMATS for packed in ("", ".gz", ".zst")),
-    *(".parquet", ".arrow"),
+    *(".parquet", ".arrow", INDEX),
 )
 NO_TEXT = ("dataset_info.json", "state.json", "dataset_dict.json")
 """Files that the `datasets` library writes beside its `.arrow` files."""
@@ -168,6 +169,8 @@ def read_documents(entry: str, settings: CorpusSettings, field: str | None = Non
     if kind == "hub":
         return _read_hub(entry, settings, field)
     path = Path(entry)
+    if path.suffix.lower() == INDEX:
+        return read_indexed(path, settings.ids_tokenizer)
     name = path.name.lower().removesuffix(".gz").removesuffix(".zst")
     reader = READERS.get(Path(name).suffix)
     return _read_file(path, _read_txt(path) if reader is None else reader(path, field))

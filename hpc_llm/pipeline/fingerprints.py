@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_llm.corpus import expand_entries
-from hpc_llm.corpus.counting import OF_CLEANING, counting
+from hpc_llm.corpus.counting import OF_CLEANING, contents, counting
 from hpc_llm.ensembles import code_of as composition_code
 from hpc_llm.ensembles import composition, model_folder
 from hpc_llm.methods import code_of as method_code
@@ -112,7 +112,7 @@ def choose(stages: Sequence[Stage], names: Sequence[str] | None) -> list[Stage]:
 
 def _corpus(cfg: RunConfig, point: str) -> dict[str, Any]:
     corpus = asdict(cfg.corpus)
-    for key in (*LANGUAGES, "texts", "seed", *OF_SOURCES, *OF_CLEANING):
+    for key in (*LANGUAGES, "texts", "seed", "ids_tokenizer", *OF_SOURCES, *OF_CLEANING):
         del corpus[key]
     corpus |= counting(cfg.corpus)
     if cfg.corpus.sources:  # which texts are target or source decides about evaluations, too
@@ -121,7 +121,7 @@ def _corpus(cfg: RunConfig, point: str) -> dict[str, Any]:
     for name in cfg.corpus.names:
         key, entries = cfg.corpus.entries(name)
         field = key.removeprefix("corpus.") + CONTENT
-        corpus[field] = _contents(expand_entries(entries, key))
+        corpus[field] = contents(expand_entries(entries, key), cfg.corpus.ids_tokenizer)
     return {"corpus": corpus}
 
 
@@ -281,12 +281,3 @@ def _model_content(path: str, revision: str | None) -> dict[str, Any]:
     if folder.is_dir():
         return {"path" + CONTENT: fingerprint_path(folder)}
     return {"path": path, "revision": revision}
-
-
-def _contents(entries: list[str]) -> list[str]:
-    """Identify corpus entries: files by their content, other entries by their name."""
-    paths = [Path(entry) for entry in entries]
-    return [
-        fingerprint_path(path) if path.is_file() else entry
-        for path, entry in zip(paths, entries, strict=True)
-    ]

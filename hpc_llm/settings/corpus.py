@@ -27,9 +27,9 @@ class CorpusSettings:
     """Corpora of the new (target) language and of the model's own (source) language.
 
     Each entry of `target`, `source` and `texts` is a file (.jsonl, .txt, .json, .csv, .tsv, also
-    with .gz or .zst; .parquet, .arrow), a folder of such files, a glob pattern, `sample:en` or
-    `sample:ru` (the corpus shipped with the package), `hub:OWNER/NAME` or `hub:OWNER/NAME:CONFIG`
-    (read by the `datasets` library).
+    with .gz or .zst; .parquet, .arrow; .idx with .bin), a folder of such files, a glob pattern,
+    `sample:en` or `sample:ru` (the corpus shipped with the package), `hub:OWNER/NAME` or
+    `hub:OWNER/NAME:CONFIG` (read by the `datasets` library).
     """
 
     target: list[str]
@@ -59,6 +59,9 @@ class CorpusSettings:
     """Seed of the choice of held-out documents and of the text that the tokenizer is trained on;
     null: the run's seed. Runs with the same value and different seeds share both stages, and are
     evaluated on the same documents."""
+    ids_tokenizer: str | None = None
+    """Folder of the tokenizer that decodes token files of Megatron's format (.idx beside .bin),
+    such as that of the base model; null: there are none."""
     sources: dict[str, SourceSettings] = field(default_factory=dict)
     """Sources of text by name, in place of `target` and `source`: each with its language, its share
     of the tokens and held-out documents of its own. {}: none."""

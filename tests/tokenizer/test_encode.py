@@ -7,6 +7,7 @@ import pytest
 from errors import user_error
 from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 
+from hpc_llm.corpus.indexed import read_indexed
 from hpc_llm.settings import TokenizerSettings
 from hpc_llm.tokenizer import (
     SpecialTokens,
@@ -40,6 +41,14 @@ def test_shards_hold_the_documents(vocabulary: Path, sample: Sample, tmp_path: P
     assert sorted(p.name for p in (tmp_path / "deep").iterdir()) == [
         *("train.bin", "train.bytes.npy", "train.idx", "train.json"),
     ]
+
+
+def test_the_text_of_shards_is_read_again(vocabulary: Path, sample: Sample, tmp_path: Path) -> None:
+    """The inverse, by a reader of its own: DeepSpeed writes the files, tokenizers decodes them."""
+    export_fast(vocabulary, None, SpecialTokens(), None, tmp_path / "fast")
+    encode_shards(sample["ru"], vocabulary, tmp_path / "train")
+    found = list(read_indexed(tmp_path / "train.idx", str(tmp_path / "fast")))
+    assert found == sample["ru"]
 
 
 def test_old_shards_are_replaced(vocabulary: Path, sample: Sample, tmp_path: Path) -> None:
