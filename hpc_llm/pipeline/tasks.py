@@ -20,7 +20,8 @@ __all__ = ["check_questions", "check_task_points", "counting_tasks", "without_ta
 def without_tasks(settings: EvaluationSettings) -> dict[str, Any]:
     """Return the settings that affect bits per byte; tasks, the meter and the ranks do not."""
     found = {key: v for key, v in asdict(settings).items() if not key.startswith("task")}
-    del found["partition"], found["meter"]
+    for key in ("partition", "meter", "submission"):
+        del found[key]
     return found
 
 
@@ -42,7 +43,10 @@ def counting_tasks(settings: EvaluationSettings, point: str) -> dict[str, Any]:
             own[key] = {path.name: fingerprint_path(path) for path in paths(name, settings)}
         found[name] = own
     paired = point != "base" and "base" in settings.task_points
-    return {"tasks": found | {"limit": settings.task_limit, "paired": paired}}
+    return {
+        "tasks": found
+        | {"limit": settings.task_limit, "paired": paired, "submission": settings.submission}
+    }
 
 
 def check_task_points(cfg: RunConfig, points: Iterable[str]) -> None:

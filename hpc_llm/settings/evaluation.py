@@ -43,6 +43,10 @@ class EvaluationSettings:
     task_limit: int | None = None
     """Maximum number of questions per task, evenly spaced over its records; null: all."""
 
+    submission: bool = False
+    """Write the answers to tasks of a benchmark with hidden answers (MERA) into an archive, instead
+    of scores."""
+
     def __post_init__(self) -> None:
         """Check the values, and read the settings of the tasks."""
         check_fields(self, "evaluation")
@@ -79,6 +83,10 @@ class EvaluationSettings:
     def tasks_at(self, point: str) -> list[str]:
         """Return the tasks evaluated at a point."""
         return self.tasks if point in self.task_points else []
+
+    def submits(self, task: TaskSettings) -> bool:
+        """Return whether a task is answered for an archive, without scores."""
+        return self.submission and task.submission is not None
 
     def task(self, name: str) -> TaskSettings:
         """Return the settings of a task, with the files and shots that this configuration gives it.

@@ -67,6 +67,10 @@ class TaskSettings:
     """Name of a suite: the mean over those of its tasks that are evaluated is a measure, too."""
     group_by: list[str] = field(default_factory=list)
     """Expressions of the groups of a record, from outer to inner. Metrics are means over groups."""
+    submission: str | None = None
+    """Name of the task in an archive of answers for a benchmark with hidden answers (MERA)."""
+    submission_id: str = "meta.id"
+    """Expression of the id of a record in that archive."""
     language: str | None = None
     """Language of the task: target or source; null: neither."""
     description: str = ""
@@ -76,7 +80,9 @@ class TaskSettings:
 LISTS = ("files", "metric", "group_by", "labels", "each", "until", "mean_of", "shots_from")
 TYPES: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys((*LISTS, "choices"), (str, list)),
-    **dict.fromkeys(("gold", "neutral_prompt", "language", "suite", "shots_by"), (str, type(None))),
+    **dict.fromkeys(
+        ("gold", "neutral_prompt", "language", "suite", "shots_by", "submission"), (str, type(None))
+    ),
     "variants": (dict,),
     **dict.fromkeys(("max_new_tokens", "shots"), (int,)),
 }

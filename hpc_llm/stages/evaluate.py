@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from hpc_llm.distributed import say
 from hpc_llm.errors import Diverged, UserError
 from hpc_llm.evaluation.bits_per_byte import Bpb, measure_bpb_of_each, pooled
 from hpc_llm.evaluation.bootstrap import DocumentLosses
@@ -26,10 +27,12 @@ from hpc_llm.evaluation.samples import continue_texts
 from hpc_llm.evaluation.tasks.evaluate import Place, evaluate_task, partial_file
 from hpc_llm.evaluation.tasks.files import changes_at
 from hpc_llm.evaluation.tasks.scorer import Scorer
+from hpc_llm.evaluation.tasks.submission import write_archive
 from hpc_llm.evaluation.tasks.suites import suite_measures
 from hpc_llm.pipeline.context import Context
 from hpc_llm.pipeline.table import point_of
 from hpc_llm.rundir import write_json
+from hpc_llm.settings import EvaluationSettings
 from hpc_llm.settings.corpus import LANGUAGES, CorpusSettings
 from hpc_llm.stages.assemble import model_at, tokenizer_at, vocabulary_rows
 from hpc_llm.stages.texts import encoder, first_token, heldout, heldout_note
@@ -140,11 +143,22 @@ def _tasks(context: Context, point: str, scorer: Scorer) -> dict[str, Measure]:
         fingerprint=stage.fingerprint,
         stop_reason=context.stop_reason,
     )
-    found = {name: evaluate_task(name, scorer, place, context.cfg.seed) for name in names}
+    given = {name: evaluate_task(name, scorer, place, context.cfg.seed) for name in names}
+    found = {name: measure for name, measure in given.items() if measure is not None}
     if context.ranks.is_first:
+        _archive(settings, names, place)
         for name in names:
             partial_file(place, name).unlink(missing_ok=True)
     return found | suite_measures(found, {name: settings.task(name).suite for name in names})
+
+
+def _archive(settings: EvaluationSettings, names: list[str], place: Place) -> None:
+    """Write the answers to the tasks whose answers are hidden, if there are any."""
+    tasks = {name: settings.task(name) for name in names}
+    answered = {name: task.submission for name, task in tasks.items() if settings.submits(task)}
+    if answered:
+        archive = write_archive(place.folder, {name: str(own) for name, own in answered.items()})
+        say(f"  answers for {len(answered)} tasks: {archive}")
 
 
 def _changes(context: Context, point: str) -> dict[str, Measure]:

@@ -2,6 +2,8 @@
 
 Russian SuperGLUE: the JSON Lines of russiansuperglue.com, whose fields the baselines of
 github.com/RussianNLP/RussianSuperGLUE read (`tfidf_baseline/`). MMLU: github.com/hendrycks/test.
+MERA: the fields that github.com/MERA-Evaluation/MERA reads (`benchmark_tasks/`,
+`scripts/log_to_submission.py`).
 XQuAD, BLiMP, RuBLiMP: the fields of their files in the data folder.
 """
 
@@ -87,6 +89,24 @@ RECORDS = {
     },
 }
 RECORDS["parus_orders"] = RECORDS["parus"]
+_CHOICES = {
+    "instruction": "Задание: {text}\nA {option_a}\nB {option_b}\nC {option_c}\nD {option_d}",
+    "inputs": {"text": "Кто?", "option_a": "a", "option_b": "b", "option_c": "c", "option_d": "d"},
+    "outputs": "C",
+    "meta": {"id": 7},
+}
+_SUM = {"instruction": "Реши: {inputs}", "inputs": "2 + 2", "outputs": "4", "meta": {"id": 7}}
+_NUMBERS = {**_CHOICES, "outputs": "2"}
+RECORDS |= {
+    **{
+        f"mera_{name}": _CHOICES
+        for name in ("ruworldtree", "ruopenbookqa", "mathlogicqa", "rummlu")
+    },
+    **{f"mera_{name}": _SUM for name in ("simplear", "rumodar", "rumultiar")},
+    "mera_parus": _NUMBERS,
+    "mera_rcb": _NUMBERS,
+    "mera_rwsd": {**_CHOICES, "outputs": "Нет"},
+}
 RECORDS["mmlu_en_text"] = RECORDS["mmlu_en"]
 RECORDS["mmlu_ru"] = RECORDS["mmlu_ru_text"] = RECORDS["mmlu_en"]
 RECORDS["simplear"] = {"formula": "8920 + 2043", "answer": "10963"}
@@ -103,6 +123,8 @@ GOLD = {
     "muserc": [1, 0, 1],
     "rucos": [1],
     "ruworldtree": [3],
+    **{f"mera_{name}": [2] for name in ("ruworldtree", "ruopenbookqa", "mathlogicqa", "rummlu")},
+    **{f"mera_{name}": [1] for name in ("parus", "rcb", "rwsd")},
     **{name: [3] for name in ("mmlu_en", "mmlu_en_text", "mmlu_ru", "mmlu_ru_text")},
 }
 """Index of the correct choice of each question of the record; others have one question and 0."""

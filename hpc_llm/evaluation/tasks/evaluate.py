@@ -45,11 +45,12 @@ def partial_file(place: Place, name: str) -> Path:
     return place.folder.parent / f".{place.folder.name}.{name}.partial.jsonl"
 
 
-def evaluate_task(name: str, scorer: Scorer, place: Place, seed: int) -> Measure:
+def evaluate_task(name: str, scorer: Scorer, place: Place, seed: int) -> Measure | None:
     """Score the questions of a task, write its two files, and return its measure (collective).
 
-    Questions that an interrupted evaluation has scored are not scored again, on any number of
-    ranks. Raises `Stopped` on all ranks at a stop request, after the scores are saved.
+    None: its answers are hidden, and the files hold those of the model. Questions that an
+    interrupted evaluation has scored are not scored again, on any number of ranks. Raises `Stopped`
+    on all ranks at a stop request, after the scores are saved.
     """
     task = scorer.settings.task(name)
     questions = process_group.agreed(lambda: read_questions(name, scorer.settings))

@@ -17,12 +17,15 @@ from hpc_llm.settings.task import TaskSettings
 __all__ = ["Fields", "Templates"]
 
 
+UNKNOWN = "?"  # in place of an answer that is hidden
+
+
 class Templates:
     """The compiled templates of a task. Raises `UserError` about `task.NAME.KEY` for bad syntax."""
 
-    def __init__(self, name: str, task: TaskSettings) -> None:
-        """Compile them."""
-        self.name, self.task = name, task
+    def __init__(self, name: str, task: TaskSettings, *, submits: bool = False) -> None:
+        """Compile them; `submits`: the answers of records are not looked at."""
+        self.name, self.task, self.submits = name, task, submits
         self._environment = ImmutableSandboxedEnvironment(
             undefined=StrictUndefined, keep_trailing_newline=True, finalize=_not_null
         )
@@ -31,6 +34,7 @@ class Templates:
         self.prompt = self._template("prompt", task.prompt)
         self.preamble = self._template("preamble", task.preamble)
         self.shots_by = None if not task.shots_by else self._expression("shots_by", task.shots_by)
+        self.submission_id = self._expression("submission_id", task.submission_id)
         neutral = task.neutral_prompt
         self.neutral_prompt = None if neutral is None else self._template("neutral_prompt", neutral)
         self.choices = (
@@ -128,6 +132,8 @@ class Fields:
 
         Raises `UserError` if it is not one of the choices.
         """
+        if self.templates.submits:
+            return 0
         found = self._gold("names the correct choice, by its index or its text")
         if isinstance(found, str):
             texts = [choice.strip() for choice in choices]
@@ -144,6 +150,8 @@ class Fields:
 
         Booleans are written `false` and `true`. Raises `UserError` for a value that is no label.
         """
+        if self.templates.submits:
+            return 0
         labels = self.task.labels
         found = self._gold("names the class, by its label or its index")
         text = str(found).lower() if isinstance(found, bool) else str(found).strip()
@@ -155,6 +163,8 @@ class Fields:
 
     def answers(self) -> tuple[str, ...]:
         """Return the accepted answers. Raises `UserError` unless they are texts, one or more."""
+        if self.templates.submits:
+            return (UNKNOWN,)
         found = self._gold("gives the accepted answer, or a list of them")
         found = [found] if isinstance(found, str | int) else found
         if not isinstance(found, list | tuple) or not found or not all(map(str, found)):
@@ -164,7 +174,19 @@ class Fields:
     def _gold(self, rule: str) -> Any:
         if self.templates.gold is None:
             raise self.unfit("gold", rule)
-        return self._value("gold", self.templates.gold)
+        found = self._value("gold", self.templates.gold)
+        if self.task.submission is not None and found in ("", None):
+            rule = "no answers in this file: metrics cannot be computed offline"
+            fix = "evaluation.submission=true writes the model's answers for the benchmark"
+            raise UserError(self.where, None, f"task {self.templates.name}: {rule}", fix)
+        return found
+
+    def submission_id(self) -> str | int:
+        """Return the id of the record in an archive. Raises `UserError` for no text or number."""
+        found = self._value("submission_id", self.templates.submission_id)
+        if not isinstance(found, str | int):
+            raise self.bad(f"submission_id is {found!r}, not a text or a number")
+        return found
 
     def questions(self) -> Iterator["Fields"]:
         """Yield the fields of each question of the record: one, or those of `each` and `variants`.

@@ -21,12 +21,20 @@ REFERENCE = "base"  # the point that others are compared with
 
 def write_task(
     folder: Path, name: str, task: TaskSettings, lines: list[dict[str, Any]], seed: int
-) -> Measure:
-    """Write the files of a task into the folder of a point; print and return its measure."""
+) -> Measure | None:
+    """Write the files of a task into the folder of a point; print and return its measure.
+
+    None: its answers are hidden, so the lines are answers for its benchmark.
+    """
     write_text(
         folder / f"{name}.jsonl",
         "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines),
     )
+    if "submission_id" in lines[0]:
+        result = {"task": name, "metrics": {}, "answers": len(lines), "settings": asdict(task)}
+        write_json(folder / f"{name}.json", result)
+        say(f"  {folder.name}: task {name}, {len(lines)} answers for {task.submission}, no score")
+        return None
     main = task_estimate(task, lines, seed).measure
     change = _change(folder, name, task, lines, seed)
     cut = {
@@ -74,8 +82,10 @@ def changes_at(folder: Path, names: Sequence[str]) -> dict[str, Measure]:
     for name in names:
         result = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         change = result.get("change_from_base")
+        if change is None:
+            continue
         main = "mean" if "mean" in result["metrics"] else result["settings"]["metric"][0]
-        if change and change["value"] is not None and not result["metrics"][main]["at_chance"]:
+        if change["value"] is not None and not result["metrics"][main]["at_chance"]:
             known = {field.name for field in fields(Measure)}
             found[name] = Measure(**{key: v for key, v in change.items() if key in known})
     return found

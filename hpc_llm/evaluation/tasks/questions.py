@@ -43,6 +43,8 @@ class Question(Asked):
     """Text before the examples."""
     shots: tuple[str, ...] = ()
     """Solved examples before the prompt."""
+    submission_id: str | int | None = None
+    """Id of its record in an archive of answers; None: it is scored."""
     unit: str | None = None
     """Id that it shares with other questions of its record; None: it is alone."""
 

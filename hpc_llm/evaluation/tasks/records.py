@@ -76,17 +76,19 @@ def read_questions(name: str, settings: EvaluationSettings) -> list[Question]:
 
 
 def _questions(name: str, settings: EvaluationSettings, task: TaskSettings) -> Iterator[Question]:
-    templates, ask = Templates(name, task), load_kind(task.kind)
+    solved, ask = Templates(name, task), load_kind(task.kind)
+    templates = Templates(name, task, submits=settings.submits(task))
     own, others = task_paths(name, settings), shot_paths(name, settings)
     shown = ", ".join(path.name for path in others or own)
     shots = Shots(name=name, count=task.shots, files=shown)
     if task.shots:
-        shots.take(_asked_of(others or own, templates, ask))
+        shots.take(_asked_of(others or own, solved, ask))
     excluded = set() if others else shots.ids
     for fields, question in _asked_of(own, templates, ask):
         if question.id not in excluded:
             given = shots.of(fields) if task.shots else ()
-            yield replace(question, preamble=fields.preamble(), shots=given)
+            number = fields.submission_id() if templates.submits else None
+            yield replace(question, preamble=fields.preamble(), shots=given, submission_id=number)
 
 
 def _asked_of(

@@ -47,6 +47,8 @@ def item_line(
         "gold": question.gold,
         "cut": cut,
     }
+    if question.submission_id is not None:
+        line["submission_id"] = question.submission_id
     if question.shots:
         line["shots"] = len(question.shots)
     if question.unit is not None:
@@ -57,7 +59,16 @@ def item_line(
             answer = texts[line["scores"].index(max(line["scores"]))]
         line |= {"answer": answer, "answers": list(question.answers), "texts": list(texts)}
     (outcome,) = outcomes(metric, [line])
+    if question.submission_id is not None:
+        line["output"] = _output(question, outcome.prediction, line.get("answer"))
     return line | {"prediction": outcome.prediction}
+
+
+def _output(question: Question, prediction: int | None, answer: str | None) -> str:
+    """Return the text that a benchmark with hidden answers compares: an answer or a choice."""
+    if question.generates or question.texts:
+        return answer or ""
+    return "" if prediction is None else question.choices[prediction].strip()
 
 
 def _or_null(value: float) -> float | None:
