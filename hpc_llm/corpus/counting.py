@@ -1,6 +1,6 @@
 """Files and cleaning settings on which the corpus depends: those of steps that are on."""
 
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,7 @@ def counting(settings: CorpusSettings) -> dict[str, Any]:
         found |= {"deduplicate": settings.deduplicate, "minhash": asdict(settings.minhash)}
     if settings.decontaminate:
         files = expand_entries(settings.decontaminate, "corpus.decontaminate")
-        found["decontaminate"] = [
-            fingerprint_path(Path(file)) if Path(file).is_file() else file for file in files
-        ]
+        found["decontaminate"] = contents(files, settings.ids_tokenizer)
     return found
 
 
@@ -42,8 +40,8 @@ def _of_rules(settings: CorpusSettings) -> dict[str, Any]:
     found: dict[str, Any] = {"cleaned": settings.cleaned, "language": asdict(settings.language)}
     if settings.clean == NONE:
         return found
-    own = getattr(settings, settings.clean, None)  # a plug-in has no settings
-    values = {} if own is None else asdict(own)
+    own: Any = getattr(settings, settings.clean, None)
+    values = asdict(own) if is_dataclass(own) else {}  # a plug-in has no settings
     for key in LISTS:
         if (name := values.get(key)) is not None:
             values[key] = fingerprint_path(list_path(f"corpus.{settings.clean}.{key}", name))
