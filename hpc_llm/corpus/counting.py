@@ -1,6 +1,6 @@
 """Files and cleaning settings on which the corpus depends: those of steps that are on."""
 
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,9 @@ def _of_rules(settings: CorpusSettings) -> dict[str, Any]:
     found: dict[str, Any] = {"cleaned": settings.cleaned, "language": asdict(settings.language)}
     if settings.clean == NONE:
         return found
-    own: Any = getattr(settings, settings.clean, None)
-    values = asdict(own) if is_dataclass(own) else {}  # a plug-in has no settings
+    values = asdict(settings).get(settings.clean)
+    if not isinstance(values, dict):  # a plug-in has no settings
+        values = {}
     for key in LISTS:
         if (name := values.get(key)) is not None:
             values[key] = fingerprint_path(list_path(f"corpus.{settings.clean}.{key}", name))
