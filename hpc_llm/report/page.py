@@ -16,6 +16,7 @@ from hpc_llm.report.plots import draw
 from hpc_llm.report.sections import (
     corpus_table,
     count_table,
+    initial_table,
     measure_table,
     mixture_table,
     stage_table,
@@ -90,6 +91,7 @@ def _content(data: RunData, by_measure: list[Plot], plots: list[Plot]) -> dict[s
             "tokenizers": tokenizer_table(measured),
             "vocabulary": vocabulary_table({} if measured else data.result("tokenizer")),
             "transplant": count_table(data.result("transplant")),
+            "initial": initial_table(data.result("transplant")),
             "corpus": corpus_table(data.result("corpus")),
             "mixture": mixture_table(data),
         },

@@ -1,5 +1,6 @@
 """Tables of the page, as text cells; one without data has no rows."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = [
     "Table",
     "corpus_table",
     "count_table",
+    "initial_table",
     "measure_list",
     "measure_table",
     "mixture_table",
@@ -172,6 +174,33 @@ def count_table(result: dict[str, Any]) -> Table:
     """The counts of a flat result, one in each row."""
     rows = [[key.replace("_", " "), count(v)] for key, v in result.items() if _is_number(v)]
     return Table(["", "tokens"], rows)
+
+
+def initial_table(result: dict[str, Any]) -> Table:
+    """Sources, fits and norms of the new rows; a column for each side that has its own matrix.
+
+    `result` of stage `transplant`, or empty. Whatever an initialisation reports has a row.
+    """
+    sides = {side: dict(_flat(result[side])) for side in ("input", "output") if result.get(side)}
+    labels = list({label: None for report in sides.values() for label in report})
+    rows = [[label, *(report.get(label, "") for report in sides.values())] for label in labels]
+    names = list(sides) if len(sides) == 2 or not sides else ["input and output"]
+    return Table(["", *names], rows)
+
+
+def _flat(report: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield labels and texts of a report; three numbers are quantiles."""
+    for key, value in report.items():
+        label = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, dict):
+            yield from _flat(value, f"{label}: ")
+        elif isinstance(value, list):
+            if value:
+                yield f"{label} (5 %, 50 %, 95 %)", ", ".join(map(scientific, value))
+        elif isinstance(value, int):
+            yield label, count(value)
+        elif value is not None:
+            yield label, value if isinstance(value, str) else scientific(value)
 
 
 def _is_number(value: Any) -> bool:

@@ -126,7 +126,27 @@ RESULTS: dict[str, tuple[float, dict[str, Any]]] = {
         12.0,
         {"measures": {name: column["base"] for name, column in MEASURES.items() if "bpb" in name}},
     ),
-    "transplant": (1.2, {"rows": 8192, "copied": 1120, "special": 4, "new": 7068, "unspelled": 2}),
+    "transplant": (
+        1.2,
+        {
+            "rows": 8192,
+            "copied": 1120,
+            "special": 4,
+            "new": 7068,
+            "unspelled": 2,
+            "tied": False,
+            "input": {
+                "initialisation": "focus",
+                "sources": {"copied": 1120, "special": 4, "focus": 7000, "random": 68},
+                "norms": {"old": [0.91, 1.02, 1.3], "copied": [], "new": [0.5, 0.61, 0.7]},
+                "anchors": 921,
+                "r2": 0.31,
+                "median_support": 19.0,
+                "donor": "0123456789abcdef",
+            },
+            "output": {"initialisation": "mean", "sources": {"copied": 1120, "mean": 7068}},
+        },
+    ),
     "train/embeddings": (141.0, train_result(240, 1.21e14, 4_194_304, 3.912)),
     "train/lora": (233.0, train_result(450, 2.5e14, 5_210_112, 3.214)),
     "correct": (

@@ -90,6 +90,10 @@ def test_the_page_shows_the_results_and_needs_no_network(run):
         *("tokens for the same text", "1.00", "0.40", "−59.9\xa0%")
     ]
     assert page.row("vocabulary size") == ["vocabulary size", "4,096", "8,192"]
+    assert page.row("sources: focus") == ["sources: focus", "7,000"]
+    quantiles = "norms: old (5 %, 50 %, 95 %)"
+    assert page.row(quantiles) == [quantiles, "0.91, 1.02, 1.3"]
+    assert page.row("r2") == ["r2", "0.31"]
     assert "n/a" in page.text
 
 
