@@ -13,6 +13,7 @@ __all__ = ["SHARD_BYTES", "HostMemory", "HostSetup", "host_memory"]
 SHARD_BYTES = 5 * 10**9
 """Size of a file of weights: a rank holds one while it writes its part of a stage's weights."""
 FP32 = 4
+CHUNK = 8 * 4096  # float64, rows of a matrix at a time
 STATES = 3 * FP32  # weight and both moments, for each trained parameter
 
 
@@ -36,7 +37,8 @@ class HostMemory:
     """Bytes of one node, the one that needs most."""
 
     transplant: int
-    """Old and new rows of an embedding matrix in fp32, and the new ones as they are saved."""
+    """Embedding and LM head, old or new, as far as they are in memory at once, new rows before they
+    are copied, and a chunk of rows in float64."""
     start: int
     """Weights of all ranks of a node before they are on their devices."""
     checkpoints: int
@@ -70,9 +72,10 @@ def host_memory(
     states = STATES * trained
     kept = states // setup.nodes * setup.offload_optimizer
     kept += width * sizes.total // setup.nodes * setup.offload_parameters
-    rows = FP32 * (old_vocabulary + 2 * arch.vocab_size)
+    new, whole = arch.vocab_size, old_vocabulary
+    rows = whole + 2 * new + (0 if arch.tied_embeddings else max(whole, new))
     return HostMemory(
-        transplant=h * (rows + 2 * width * arch.vocab_size),
+        transplant=h * (width * rows + CHUNK),
         start=setup.ranks_per_node * width * own,
         checkpoints=states // setup.nodes if setup.sharded else states,
         offloaded=kept,

@@ -64,8 +64,8 @@ def match_rows(
         sources = {i: source for i, source in enumerate(old_ids) if source >= 0}
         special = frozenset(new.all_special_ids) & sources.keys()
     ids = [i for i in range(len(found)) if i not in sources]
-    texts = [found[i] for i in ids]
-    pieces = [[] if text is None else pieces_of(text.text, old, encode) for text in texts]
+    texts = [surface and surface.text for surface in (found[i] for i in ids)]
+    pieces = pieces_of(texts, old, encode)
     counts = RowCounts(
         len(found),
         len(special),

@@ -14,6 +14,7 @@ from hpc_llm.errors import UserError
 from hpc_llm.rundir import fingerprint
 from hpc_llm.vocabulary.contexts import Batch, Spelling
 from hpc_llm.vocabulary.rows import NewTokens
+from hpc_llm.vocabulary.statistics import norms_of
 
 __all__ = ["Distillation", "RowAdam"]
 
@@ -60,12 +61,18 @@ class Distillation:
         tokens: NewTokens,
         contexts: list[np.ndarray],
     ) -> None:
-        """Prepare the training of rows (n, d) from `start`; `old` are all old rows (vocab_o, d)."""
+        """Prepare the training of rows (n, d) from `start`; `old` are all old rows (vocab_o, d).
+
+        Only the rows of tokens in the contexts are in fp32 and have a state of the optimizer.
+        """
         self._model, self._settings = model, tokens.settings.distilled
         self._path, self._spelling = tokens.state, Spelling(tokens)
-        self._seed, self._scale = tokens.seed, float(old.pow(2).mean().sqrt())
-        self._place = torch.full((tokens.size,), -1)  # of a new id among the rows
-        self._place[tokens.ids] = torch.arange(len(tokens.ids))
+        self._seed, self._start = tokens.seed, start
+        self._scale = float(norms_of(old).pow(2).mean() / old.shape[1]) ** 0.5
+        used = np.intersect1d(tokens.ids, np.concatenate(contexts))
+        self._used = torch.from_numpy(np.searchsorted(tokens.ids, used))  # places among n
+        self._place = torch.full((tokens.size,), -1)  # of a new id among the rows in use
+        self._place[used] = torch.arange(len(used))
         self._copied = torch.zeros(tokens.size, dtype=torch.long)  # old id of a copied token
         if tokens.anchors:
             new_ids, old_ids = torch.tensor(tokens.anchors).T
@@ -77,14 +84,15 @@ class Distillation:
         places = self._place[np.unique(np.concatenate(self._contexts))]
         self.seen = int((places >= 0).sum())
         """Number of tokens that occur in the contexts."""
-        self._adam = RowAdam(start)
+        self._adam = RowAdam(start[self._used].float())
         self._key = fingerprint(self._settings, tokens.seed, [len(one) for one in contexts])
         self._check_layer()
 
     @property
     def rows(self) -> torch.Tensor:
-        """The rows (n, d)."""
-        return self._adam.rows
+        """The rows (n, d), in the precision of the start."""
+        self._start[self._used] = self._adam.rows.to(self._start.dtype)
+        return self._start
 
     def train(self) -> dict[str, Any]:
         """Train to the last step, from a saved state if there is one; return the report.

@@ -11,6 +11,7 @@ from hpc_llm.errors import UserError
 from hpc_llm.vocabulary.donors import Donor
 from hpc_llm.vocabulary.rows import NewTokens
 from hpc_llm.vocabulary.solvers import quantiles, unit
+from hpc_llm.vocabulary.statistics import norms_of
 
 __all__ = ["Fitted", "fill", "fitted_anchors", "held_out"]
 
@@ -27,13 +28,13 @@ class Fitted:
     old_ids: np.ndarray
     """int64 (a,)."""
     old: torch.Tensor
-    """All old rows, fp32 (vocab_o, d)."""
+    """All old rows (vocab_o, d)."""
     norms: np.ndarray
     """Lengths of the anchors' old rows, float64 (a,)."""
 
     def rows(self, part: slice | np.ndarray) -> np.ndarray:
         """Return the old rows (m, d) in float64 of the anchors `part`."""
-        found: np.ndarray = self.old.numpy()[self.old_ids[part]].astype(np.float64)
+        found: np.ndarray = self.old[torch.from_numpy(self.old_ids[part])].double().numpy()
         return found
 
     @property
@@ -51,7 +52,7 @@ def fitted_anchors(old: torch.Tensor, tokens: NewTokens) -> Fitted:
     `UserError` if fewer than two remain, and for more dimensions than a fifth of the anchors.
     """
     settings = tokens.settings
-    norms = torch.linalg.vector_norm(old, dim=1).double().numpy()
+    norms = norms_of(old).numpy()
     shortest = np.quantile(norms, settings.anchors.drop_norm_quantile)
     plain = [(i, j) for i, j in tokens.anchors if i not in tokens.special]
     pairs = [(i, j) for i, j in plain if norms[j] >= shortest and norms[j] > 0]
@@ -91,7 +92,7 @@ def fill(
     rows: torch.Tensor,
     fitted: Fitted,
     tokens: NewTokens,
-    rows_of: Callable[[np.ndarray], np.ndarray],
+    rows_of: Callable[[np.ndarray], torch.Tensor],
     chunk: int,
 ) -> int:
     """Overwrite the `rows` (n, d) of the new tokens that have a vector; return their number.
@@ -106,10 +107,10 @@ def fill(
     for begin in range(0, len(ids), chunk):
         part = slice(begin, begin + chunk)
         found = rows_of(ids[part])
-        before[part] = np.linalg.norm(found, axis=1)
+        before[part] = norms_of(found).numpy()
         if wanted is not None:
-            found = unit(found) * wanted[ids[part], None]
-        rows[places[part]] = torch.from_numpy(found).float()
+            found = torch.from_numpy(unit(found.double().numpy()) * wanted[ids[part], None])
+        rows[places[part]] = found.to(rows.dtype)
     tokens.report["norms_before"] = quantiles(before)
     return len(ids)
 

@@ -13,7 +13,7 @@ from hpc_llm.vocabulary.rows import NewTokens
 
 __all__ = ["noise_of"]
 
-ROWS = 4096  # drawn at a time
+ROWS = 1024  # drawn at a time
 
 
 def noise_of(tokens: NewTokens, width: int) -> Iterator[tuple[slice, torch.Tensor]]:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from hpc_llm.errors import UserError
 from hpc_llm.settings import TransplantSettings
 from hpc_llm.vocabulary.donors import Donor
+from hpc_llm.vocabulary.statistics import mean_of
 
 __all__ = ["NewTokens", "TrainingText", "combine", "mean_of_pieces", "sum_of_pieces"]
 
@@ -79,32 +80,39 @@ class NewTokens:
 
 
 Weigh = Callable[[list[int]], list[float]]
+CHUNK = 1024  # tokens at a time: their old rows are in fp32
 
 
 def combine(
     old: torch.Tensor, places: torch.Tensor, weights: torch.Tensor, count: int
 ) -> torch.Tensor:
-    """Return T E_o (count, d) for `old` rows E_o (vocab_o, d) in fp32.
+    """Return T E_o (count, d) in fp32 for `old` rows E_o (vocab_o, d).
 
-    The sparse matrix T (count, vocab_o) has `weights` (m,) at `places` (2, m): row, old id.
+    The sparse matrix T (count, vocab_o) has `weights` (m,) at `places` (2, m): row, old id. The old
+    rows in use are copied to fp32, so `count` should be small.
     """
-    size = (count, old.shape[0])
-    matrix = torch.sparse_coo_tensor(places, weights.float(), size, check_invariants=True)
-    return torch.sparse.mm(matrix.coalesce(), old)
+    used, columns = torch.unique(places[1], return_inverse=True)
+    inside, size = torch.stack([places[0], columns]), (count, len(used))
+    matrix = torch.sparse_coo_tensor(inside, weights.float(), size, check_invariants=True)
+    return torch.sparse.mm(matrix.coalesce(), old[used].float())
 
 
 def sum_of_pieces(old: torch.Tensor, tokens: NewTokens, weigh: Weigh) -> torch.Tensor:
     """Return the weighted sums (n, d) of the `old` rows (vocab_o, d) that spell each new token.
 
-    `weigh(ids)` returns the weights of its pieces `ids`. A token that cannot be spelled gets the
-    mean of all old rows.
+    They are computed in fp32 and returned in the precision of `old`. `weigh(ids)` returns the
+    weights of its pieces `ids`. A token that cannot be spelled gets the mean of all old rows.
     """
-    pairs = [(i, j) for i, ids in enumerate(tokens.pieces) for j in ids]
-    places = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T  # (2, nonzeros)
-    weights = torch.tensor([w for ids in tokens.pieces if ids for w in weigh(ids)])
-    result = combine(old, places, weights, len(tokens.ids))  # (n, d)
+    result = torch.empty(len(tokens.ids), old.shape[1], dtype=old.dtype)
+    for begin in range(0, len(tokens.ids), CHUNK):
+        part = tokens.pieces[begin : begin + CHUNK]
+        pairs = [(i, j) for i, ids in enumerate(part) for j in ids]
+        places = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T  # (2, nonzeros)
+        weights = torch.tensor([w for ids in part if ids for w in weigh(ids)])
+        result[begin : begin + CHUNK] = combine(old, places, weights, len(part))
     unknown = torch.tensor([not ids for ids in tokens.pieces], dtype=torch.bool)  # (n,)
-    result[unknown] = old.mean(0)
+    if unknown.any():
+        result[unknown] = mean_of(old).to(old.dtype)
     return result
 
 

@@ -10,8 +10,11 @@ from hpc_llm.errors import UserError
 from hpc_llm.vocabulary.initial import Initialisation, initialisation
 from hpc_llm.vocabulary.rows import NewTokens
 from hpc_llm.vocabulary.solvers import quantiles
+from hpc_llm.vocabulary.statistics import norms_of
 
 __all__ = ["new_rows", "new_side"]
+
+CHUNK = 4096  # rows copied at a time
 
 
 def new_side(
@@ -29,8 +32,8 @@ def new_side(
     special = len(tokens.special)
     counts = {"copied": len(tokens.anchors) - special, "special": special, **sources}
     copied = torch.tensor([old_id for _, old_id in tokens.anchors], dtype=torch.long)
-    old_norms = _norms(rows)
-    norms = {"old": old_norms, "copied": old_norms[copied], "new": _norms(result)[tokens.ids]}
+    old_norms = norms_of(rows)
+    norms = {"old": old_norms, "copied": old_norms[copied], "new": norms_of(result)[tokens.ids]}
     report = {
         "initialisation": name,
         "sources": {source: count for source, count in counts.items() if count},
@@ -41,35 +44,31 @@ def new_side(
     return result, report
 
 
-def _norms(rows: torch.Tensor) -> torch.Tensor:
-    """Return the lengths (n,) of rows (n, d), in fp32."""
-    return torch.linalg.vector_norm(rows.detach(), dim=1, dtype=torch.float32)
-
-
 def new_rows(rows: torch.Tensor, tokens: NewTokens, initial: Initialisation) -> torch.Tensor:
     """Return the new rows (vocab_n, d) in the precision of the old `rows` (vocab_o, d).
 
-    Anchors are copied; the rows of new tokens are computed in fp32 by `initial`.
+    Anchors are copied, the rows of new tokens are those of `initial`.
     """
-    old = rows.detach().float()
-    result = torch.empty(tokens.size, old.shape[1], dtype=old.dtype, device=old.device)
-    if tokens.anchors:
-        new_ids, old_ids = torch.tensor(tokens.anchors).T
+    old = rows.detach()
+    result = old.new_empty(tokens.size, old.shape[1])
+    for begin in range(0, len(tokens.anchors), CHUNK):
+        new_ids, old_ids = torch.tensor(tokens.anchors[begin : begin + CHUNK]).T
         result[new_ids] = old[old_ids]
-    if tokens.ids:
-        result[tokens.ids] = _checked(
-            initial(old, tokens), (len(tokens.ids), old.shape[1]), initial
-        )
-    return result.to(rows.dtype)
+    if not tokens.ids:
+        return result
+    found = initial(old, tokens)
+    shape = (len(tokens.ids), old.shape[1])
+    if tuple(found.shape) != shape:
+        raise _refused(initial, f"returned rows of shape {tuple(found.shape)}, must be {shape}")
+    for begin in range(0, len(found), CHUNK):
+        part = found[begin : begin + CHUNK]
+        if not torch.isfinite(part).all():
+            raise _refused(initial, "returned NaN or infinite values")
+        result[tokens.ids[begin : begin + CHUNK]] = part.to(result.dtype)
+    return result
 
 
-def _checked(rows: torch.Tensor, shape: tuple[int, int], initial: Initialisation) -> torch.Tensor:
-    """Return the new rows. Raises `UserError` for another `shape` (n, d), NaN and infinity."""
+def _refused(initial: Initialisation, rule: str) -> UserError:
+    """Return the error about the rows of an initialisation."""
     name = str(getattr(initial, "__module__", initial)).rsplit(".", 1)[-1]
-    if tuple(rows.shape) != shape:
-        rule = f"returned rows of shape {tuple(rows.shape)}, must be {shape}"
-        raise UserError("initialisation", name, rule)
-    if not torch.isfinite(rows).all():
-        rule = "returned NaN or infinite values"
-        raise UserError("initialisation", name, rule, "check it, and the base model's embeddings")
-    return rows
+    return UserError("initialisation", name, rule, "check it, and the base model's embeddings")

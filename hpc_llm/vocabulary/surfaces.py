@@ -7,6 +7,7 @@ leading space. Three kinds are supported: sentencepiece-like ("▁word", "<0xD0>
 
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -74,21 +75,33 @@ def surfaces(tokenizer: PreTrainedTokenizerBase) -> list[Surface | None]:
 
 
 def pieces_of(
-    surface: bytes, old: PreTrainedTokenizerBase, encode: Encode | None = None
-) -> list[int]:
-    """Return the old ids that spell `surface`; [] if it is not valid text or cannot be spelled.
+    surfaces: Sequence[bytes | None], old: PreTrainedTokenizerBase, encode: Encode | None = None
+) -> list[list[int]]:
+    """Return the old ids that spell each surface; [] if it is no valid text or cannot be spelled.
 
-    `encode` is the `text_encoder` of `old`; None: it is made here. The text is encoded after a
-    prefix, whose ids are then removed, so that the tokenizer does not prepend a space; if the
+    `encode` is the `text_encoder` of `old`; None: it is made here. The texts are encoded after a
+    prefix, whose ids are then removed, so that the tokenizer does not prepend a space; where the
     prefix merges with the text, another one is tried.
     """
-    try:
-        text = surface.decode()
-    except UnicodeDecodeError:  # a single byte of a longer character
-        return []
     encode = encode or text_encoder(old)
+    texts = [_text_of(surface) for surface in surfaces]
+    found: list[list[int]] = [[] for _ in texts]
+    left = [i for i, text in enumerate(texts) if text is not None]
     for prefix in PREFIXES:
-        head, whole = encode([prefix, prefix + text])
-        if whole[: len(head)] == head and len(whole) > len(head):
-            return [index for index in whole[len(head) :] if index != old.unk_token_id]
-    return []
+        head, *wholes = encode([prefix, *(f"{prefix}{texts[i]}" for i in left)])
+        merged = []
+        for i, whole in zip(left, wholes, strict=True):
+            if whole[: len(head)] == head and len(whole) > len(head):
+                found[i] = [index for index in whole[len(head) :] if index != old.unk_token_id]
+            else:
+                merged.append(i)
+        left = merged
+    return found
+
+
+def _text_of(surface: bytes | None) -> str | None:
+    """Return the text of a surface; None for a single byte of a longer character."""
+    try:
+        return None if surface is None else surface.decode()
+    except UnicodeDecodeError:
+        return None

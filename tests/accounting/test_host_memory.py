@@ -24,7 +24,7 @@ def test_a_70b_model_by_hand() -> None:
     total += 8192
     found = host_memory(LLAMA_70B, 128_256, 10**9, SETUP)
     layer = (total - 2 * 32_768 * 8192) // 80
-    assert found.transplant == 8192 * (4 * (128_256 + 2 * 32_768) + 2 * 2 * 32_768)
+    assert found.transplant == 8192 * (2 * (2 * 128_256 + 2 * 32_768) + 8 * 4096)
     assert found.start == 4 * 2 * (total // 32 + layer)
     assert found.checkpoints == 12 * 10**9 // 8
     assert found.end == 4 * 2 * 10**9

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from errors import user_error
+from live_bytes import LiveBytes
 from tiny import settings
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -17,6 +18,7 @@ from hpc_llm.vocabulary.donors import Donor
 from hpc_llm.vocabulary.initial import initial_names, initialisation
 from hpc_llm.vocabulary.rows import NewTokens, TrainingText, mean_of_pieces
 from hpc_llm.vocabulary.sides import new_rows
+from hpc_llm.vocabulary.statistics import ROWS
 from hpc_llm.vocabulary.transplant import transplant
 
 INPUTS = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
@@ -96,7 +98,6 @@ def test_rows_depend_on_the_arguments_only(name):
     old = OLD.clone()
     rows = initialisation(name)(old, new_tokens())
     assert rows.shape == (3, 4)
-    assert rows.dtype == torch.float32
     assert torch.equal(rows, initialisation(name)(old, new_tokens()))
     assert torch.equal(old, OLD)
     none = new_tokens(ids=[], pieces=[], size=2)
@@ -147,8 +148,26 @@ def test_rows_equal_a_sparse_matrix_over_the_whole_vocabulary(stories, llama32k)
     weight = model.get_input_embeddings().weight.detach()
     size = (tokens.size, len(weight))
     expected = torch.sparse.mm(torch.sparse_coo_tensor(pairs, weights, size).coalesce(), weight)
-    expected[[i for i in range(tokens.size) if not sources[i]]] = weight.mean(0)
+    mean = weight.double().mean(0).float()
+    expected[[i for i in range(tokens.size) if not sources[i]]] = mean
     assert torch.equal(new_rows(weight, tokens, initialisation("mean")), expected)
+
+
+def test_no_initialisation_needs_a_matrix_in_fp32(stories, llama32k):
+    """Beside the result in bf16, the new rows in bf16 and chunks of `ROWS` rows in float64."""
+    model, old = stories
+    weight = model.get_input_embeddings().weight.detach().bfloat16()
+    plan = settings(*FEW_STEPS).transplant
+    tokens, _ = match_rows(old, llama32k, plan, seed=1)
+    inputs = torch.zeros(tokens.size, 64, dtype=torch.bfloat16)
+    text = text_of(llama32k)
+    tokens = replace(tokens, inputs=inputs, vectors=text.vectors, documents=text.documents)
+    most = 2 * 2 * inputs.numel() + 2 * 8 * ROWS * 64
+    for name in initial_names():
+        with LiveBytes() as live:
+            found = new_rows(weight, replace(tokens, report={}), initialisation(name))
+        assert found.dtype == torch.bfloat16
+        assert live.peak < most, name
 
 
 @pytest.mark.parametrize("side", ["input", "output"])

@@ -24,11 +24,12 @@ class Initialisation(Protocol):
     """The function `rows` of a file in this folder."""
 
     def __call__(self, old: "torch.Tensor", tokens: "NewTokens") -> "torch.Tensor":
-        """Return the rows (n, d) in fp32 of the n new `tokens`, in their order.
+        """Return the rows (n, d) of the n new `tokens`, in their order and any floating type.
 
-        `old` are the rows (vocab_o, d) of the old vocabulary in fp32, of the input embedding or the
-        LM head; they must not be changed. The result depends only on the arguments: random numbers
-        are seeded with `tokens.seed`.
+        `old` are the rows (vocab_o, d) of the old vocabulary in the precision of the model, of the
+        input embedding or the LM head; they must not be changed. Compute in fp32, but in chunks: a
+        large matrix has gigabytes. The result depends only on the arguments: random numbers are
+        seeded with `tokens.seed`.
         """
 
 

@@ -14,7 +14,7 @@ __all__ = ["rows"]
 
 
 def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
-    """Return the rows (n, d) of the new `tokens`; `old` is (vocab_o, d) in fp32."""
+    """Return the rows (n, d) of the new `tokens`; `old` is (vocab_o, d)."""
     shared = Counter(ids[0] for ids in tokens.pieces if ids)
     tokens.report["most_with_one_first_piece"] = max(shared.values(), default=0)
     return sum_of_pieces(old, tokens, lambda ids: [1.0] + [0.0] * (len(ids) - 1))

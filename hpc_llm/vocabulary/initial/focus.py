@@ -14,25 +14,25 @@ from hpc_llm.vocabulary.solvers import sparsemax, unit
 
 __all__ = ["rows"]
 
-CHUNK = 1024  # tokens at a time: the cosines are (CHUNK, anchors)
+CHUNK = 128  # tokens at a time: cosines and their order are (CHUNK, anchors)
 
 
 def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
-    """Return the rows (n, d) of the new `tokens`; `old` is (vocab_o, d) in fp32."""
+    """Return the rows (n, d) of the new `tokens`; `old` is (vocab_o, d)."""
     result = drawn_rows(old, tokens)
     if not tokens.ids:
         return result
     fitted = fitted_anchors(old, tokens)
     anchors, support = unit(fitted.vectors), []  # (a, q)
 
-    def similar(ids: np.ndarray) -> np.ndarray:
+    def similar(ids: np.ndarray) -> torch.Tensor:
         cosines = unit(fitted.donor.vectors[ids]) @ anchors.T  # (m, a)
         weights = sparsemax(cosines / tokens.settings.focus.temperature)
         row, column = np.nonzero(weights)
         support.extend((weights > 0).sum(1))
         places = torch.from_numpy(np.stack([row, fitted.old_ids[column]]))
         found = combine(old, places, torch.from_numpy(weights[row, column]), len(ids))
-        return found.numpy()
+        return found
 
     count = fill(result, fitted, tokens, similar, CHUNK)
     tokens.report["median_support"] = float(np.median(support)) if support else None

@@ -16,12 +16,12 @@ from hpc_llm.vocabulary.solvers import matching_pursuit
 
 __all__ = ["rows"]
 
-CHUNK = 256  # tokens at a time: the basis is (CHUNK, atoms, dimensions)
+CHUNK = 128  # tokens at a time: the basis is (CHUNK, atoms, dimensions)
 MOST = 64
 
 
 def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
-    """Return the rows (n, d) of the new `tokens`; `old` is (vocab_o, d) in fp32."""
+    """Return the rows (n, d) of the new `tokens`; `old` is (vocab_o, d)."""
     result = mean_of_pieces(old, tokens)
     if not tokens.ids:
         return result
@@ -29,12 +29,12 @@ def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
     atoms = fitted.vectors  # (a, q)
     most = _atoms(tokens.settings.omp.atoms, atoms.shape[1])
 
-    def pursued(ids: np.ndarray) -> np.ndarray:
+    def pursued(ids: np.ndarray) -> torch.Tensor:
         chosen, weights = matching_pursuit(fitted.donor.vectors[ids], atoms, most)
         row, column = np.nonzero(chosen >= 0)
         places = torch.from_numpy(np.stack([row, fitted.old_ids[chosen[row, column]]]))
         found = combine(old, places, torch.from_numpy(weights[row, column]), len(ids))
-        return found.numpy()
+        return found
 
     count = fill(result, fitted, tokens, pursued, CHUNK)
     tokens.report["atoms"] = most

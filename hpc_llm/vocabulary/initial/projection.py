@@ -14,13 +14,13 @@ from hpc_llm.vocabulary.solvers import cosine, moments, r_squared
 
 __all__ = ["rows"]
 
-CHUNK = 4096  # tokens at a time: their rows are in float64
+CHUNK = 2048  # tokens at a time: their rows are in float64
 FEWEST = 5  # anchors held out, and left, to compare penalties
 PENALTIES = [10.0**power for power in range(-3, 6)]
 
 
 def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
-    """Return the rows (n, d) of the new `tokens`; `old` is (vocab_o, d) in fp32."""
+    """Return the rows (n, d) of the new `tokens`; `old` is (vocab_o, d)."""
     result = mean_of_pieces(old, tokens)
     if not tokens.ids:
         return result
@@ -33,10 +33,9 @@ def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
     penalty = _penalty(x, weights, fitted, tokens)
     matrix, shift = moments(x, weights, fitted.rows).solve(penalty)
 
-    def projected(ids: np.ndarray) -> np.ndarray:
+    def projected(ids: np.ndarray) -> torch.Tensor:
         vectors = (fitted.donor.vectors[ids] - centre) / deviation
-        mapped: np.ndarray = vectors @ matrix + shift
-        return mapped
+        return torch.from_numpy(vectors @ matrix + shift)
 
     count = fill(result, fitted, tokens, projected, CHUNK)
     tokens.report["sources"] = {"projection": count, "mean": len(tokens.ids) - count}

@@ -7,21 +7,23 @@ import torch
 
 from hpc_llm.vocabulary.noise import noise_of
 from hpc_llm.vocabulary.rows import NewTokens, mean_of_pieces
+from hpc_llm.vocabulary.statistics import deviation_of, mean_of
 
 __all__ = ["rows"]
 
 
 def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
-    """Return the rows (n, d) of the new `tokens`; `old` is (vocab_o, d) in fp32.
+    """Return the rows (n, d) of the new `tokens`; `old` is (vocab_o, d).
 
     A row depends only on the text of its token and the seed, not on its id or on other tokens.
     """
     result = mean_of_pieces(old, tokens)
-    mean, deviation = old.mean(0), old.std(0)
+    mean = mean_of(old)
+    deviation = deviation_of(old, mean)
     drawn = torch.tensor([len(ids) != 1 for ids in tokens.pieces], dtype=torch.bool)  # (n,)
     count = int(drawn.sum())
     tokens.report["sources"] = {"random": count, "mean": len(drawn) - count}
     for places, noise in noise_of(tokens, old.shape[1]):
         own = drawn[places]
-        result[places][own] = mean + noise[own] * deviation
+        result[places][own] = (mean + noise[own] * deviation).to(old.dtype)
     return result

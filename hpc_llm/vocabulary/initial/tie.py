@@ -12,7 +12,7 @@ __all__ = ["rows"]
 
 
 def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
-    """Return the input embeddings (n, d) of the new `tokens`; `old` is (vocab_o, d) in fp32."""
+    """Return the input embeddings (n, d) of the new `tokens`; `old` is (vocab_o, d)."""
     if not tokens.ids:
         return old[:0]
     if tokens.inputs is None:
@@ -21,4 +21,4 @@ def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
     if tokens.inputs.shape[1] != old.shape[1]:
         rule = "needs an LM head as wide as the input embedding"
         raise UserError("transplant.output", "tie", rule, "use transplant.output=mean")
-    return tokens.inputs[tokens.ids].float()
+    return tokens.inputs[tokens.ids]

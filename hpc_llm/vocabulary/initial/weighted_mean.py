@@ -15,7 +15,7 @@ __all__ = ["rows"]
 
 
 def rows(old: torch.Tensor, tokens: NewTokens) -> torch.Tensor:
-    """Return the rows (n, d) of the new `tokens`; `old` is (vocab_o, d) in fp32."""
+    """Return the rows (n, d) of the new `tokens`; `old` is (vocab_o, d)."""
     settings = tokens.settings.weighted_mean
 
     def weigh(ids: list[int]) -> list[float]:
