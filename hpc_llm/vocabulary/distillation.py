@@ -85,7 +85,8 @@ class Distillation:
         self.seen = int((places >= 0).sum())
         """Number of tokens that occur in the contexts."""
         self._adam = RowAdam(start[self._used].float())
-        self._key = fingerprint(self._settings, tokens.seed, [len(one) for one in contexts])
+        lengths = [len(one) for one in contexts]
+        self._key = fingerprint(self._settings, tokens.seed, len(used), lengths)
         self._check_layer()
 
     @property

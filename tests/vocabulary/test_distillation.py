@@ -80,7 +80,8 @@ def test_hidden_states_come_closer_on_contexts_it_was_not_trained_on(matched):
     report = matched.report["distillation"]
     print(report)
     assert report["held_out"] > 5
-    assert report["error"] < 0.7 * report["error_before"]  # 0.60 after these few steps
+    # measured: 0.591 and 0.594 (two seeds), 0.601 (other threads, whose sums round otherwise)
+    assert report["error"] < 0.65 * report["error_before"]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())
     mean = initialisation("mean")(old, matched)
