@@ -80,7 +80,7 @@ def test_hidden_states_come_closer_on_contexts_it_was_not_trained_on(matched):
     report = matched.report["distillation"]
     print(report)
     assert report["held_out"] > 5
-    # measured: 0.591 and 0.594 (two seeds), 0.601 (other threads, whose sums round otherwise)
+    # measured: 0.591 and 0.594 (two seeds), 0.601 (another run)
     assert report["error"] < 0.65 * report["error_before"]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())
