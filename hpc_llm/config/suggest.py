@@ -164,6 +164,16 @@ def wrong_value(error: BaseException, key: str, fix: str = CFG_JOB) -> UserError
     """Return the `UserError` for OmegaConf's error about a value; `key` if it names no setting."""
     full = str(getattr(error, "full_key", None) or key)
     text = " ".join(str(error).splitlines()[:1])
+    if found := re.match(r"Key '(.*)' not in '\w+'", text):
+        own = getattr(error, "object_type", None)
+        names = [field.name for field in fields(own)] if is_dataclass(own) else []
+        near = difflib.get_close_matches(found[1], names, n=3, cutoff=0.6)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(names)}"
+        return UserError(full, None, "no such setting", hint if names else fix)
+    if "is not a subclass of" in text:
+        own = [name for name in known_keys() if name.startswith(f"{full}.")]
+        hint = f"set one of them: {', '.join(own[:FEW])}" if own else fix
+        return UserError(full, None, "has settings of its own, and no value", hint)
     if (found := NOT_CONVERTED.search(str(error))) is None:
         return UserError(full, None, text, fix)
     if "'float' could not be converted to Integer" in text:

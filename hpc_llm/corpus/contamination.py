@@ -30,17 +30,25 @@ class Contamination:
     """The runs of words of the evaluation files. Memory: 12 bytes a run."""
 
     def __init__(self, settings: CorpusSettings) -> None:
-        """Read the files. Raises `UserError` for one without a text of 13 words."""
+        """Read the files.
+
+        Raises `UserError` for one without a text of 13 words. If it belongs to a folder or pattern,
+        it is ignored, unless there is no other.
+        """
         self.files = expand_entries(settings.decontaminate, KEY)
+        expanded = [expand_entries([entry], KEY) for entry in settings.decontaminate]
+        named = {files[0] for files in expanded if len(files) == 1}
         runs, owners = [], []
         for place, file in enumerate(self.files):
             own = [runs_of_words(normal_words(text), RUN) for text in _texts(file, settings)]
             found = np.unique(np.concatenate([np.zeros(0, np.uint64), *own]))
-            if not len(found):
+            last = place == len(self.files) - 1
+            if not len(found) and (file in named or (last and not runs)):
                 rule = f"has no text of {RUN} words, so no document can be compared with it"
                 raise UserError(KEY, file, rule, "remove it from the list")
-            runs.append(found)
-            owners.append(np.full(len(found), place, np.int32))
+            if len(found):
+                runs.append(found)
+                owners.append(np.full(len(found), place, np.int32))
         order = np.argsort(np.concatenate(runs), kind="stable")
         self._runs, self._owners = np.concatenate(runs)[order], np.concatenate(owners)[order]
 

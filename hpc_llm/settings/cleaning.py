@@ -69,7 +69,7 @@ class GopherSettings:
         for name in ("words", "mean_word"):
             bounds = getattr(self, name)
             if len(bounds) != 2 or bounds[0] > bounds[1]:
-                rule = "must be the lower and the upper bound"
+                rule = "must be two numbers, the lower bound first"
                 raise UserError(f"corpus.gopher.{name}", bounds, rule, "give two numbers: [3,10]")
 
 

@@ -104,6 +104,12 @@ class CorpusSettings:
             if name not in known:
                 fix = f"choose from {', '.join(known)}"
                 raise UserError("corpus.cleaned", name, "is no text", fix)
+            if name == "source" and not self.texts_in(name):
+                fix = "set corpus.source, or remove it from the list"
+                raise UserError("corpus.cleaned", name, "the run has no source text", fix)
+        if not self.cleaned and (self.clean != "none" or self.language.keep):
+            rule = "the rules of corpus.clean and corpus.language would apply to no text"
+            raise UserError("corpus.cleaned", "[]", rule, "use [target]")
         for name, entries in self.texts.items():
             require_name(f"corpus.texts.{name}", name, (*LANGUAGES, *self.sources))
             if not entries:

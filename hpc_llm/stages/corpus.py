@@ -46,6 +46,10 @@ def run(context: Context, name: str) -> dict[str, Any]:
                 elsewhere=elsewhere if text in settings.sources else None,
                 similar=_similar(folder, text, settings, heldout),
             )
+            if found.contaminated and not found.train:
+                rule = f"all {found.contaminated:,} training documents of {key} have text of it"
+                fix = "name evaluation files only, no training text"
+                raise UserError("corpus.decontaminate", settings.decontaminate, rule, fix)
             if text in settings.evaluated:
                 heldout += [
                     document

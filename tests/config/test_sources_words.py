@@ -45,6 +45,16 @@ def test_a_wrong_word_is_named(word, key):
         composed(*WEB, word)
 
 
+def test_the_nearest_field_of_a_source_is_named():
+    with user_error("corpus.sources.web.shar", "share"):
+        composed(*WEB, "corpus.sources.web.shar=0.5")
+
+
+def test_a_group_of_settings_is_no_value():
+    with user_error("train.steps", "train.steps.full"):
+        composed(*WEB, "train.steps=4")
+
+
 def test_the_mixture_of_the_documentation_composes(tmp_path, monkeypatch):
     page = (Path(__file__).resolve().parents[2] / "docs/recipe.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)

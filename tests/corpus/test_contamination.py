@@ -98,6 +98,14 @@ def test_wrong_files(tmp_path: Path, settings: Settings) -> None:
 
     with user_error("corpus.decontaminate", 13, value=str(tmp_path / "short.jsonl")):
         build("short.jsonl")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "short.jsonl").write_text('{"question": "Кто тут?"}\n')
+    (folder / "long.jsonl").write_text('{"q": "' + " ".join(map(str, range(20))) + '"}\n')
+    build("folder")  # its short file is ignored
+    (folder / "long.jsonl").unlink()
+    with user_error("corpus.decontaminate", 13, value=str(folder / "short.jsonl")):
+        build("folder")
     with user_error(f"{tmp_path}/bad.jsonl:1"):
         build("bad.jsonl")
     with user_error("corpus.decontaminate"):

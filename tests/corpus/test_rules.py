@@ -290,7 +290,7 @@ def test_rules_apply_to_the_named_texts(tmp_path: Path, settings: Settings) -> N
     entry = write(tmp_path / "in.jsonl", [f"{PAGE}\nДом {i} тут.\nstroka" for i in range(9)])
     for cleaned, left in ((["target"], True), (["source"], False)):
         out = tmp_path / cleaned[0]
-        plan = settings(clean="c4", cleaned=cleaned)
+        plan = settings(clean="c4", cleaned=cleaned, source=[entry])
         build_corpus([entry], "corpus.source", plan, 1, out)
         assert ("stroka" in (out / "test.jsonl").read_text()) == left
         assert (out / "report.json").exists() != left
@@ -328,6 +328,8 @@ def test_rules_that_drop_nearly_all(tmp_path: Path, settings: Settings) -> None:
         ({"gopher": {"words": [9]}}, "corpus.gopher.words", "two numbers"),
         ({"gopher": {"mean_word": [9, 3]}}, "corpus.gopher.mean_word", "lower"),
         ({"cleaned": ["books"]}, "corpus.cleaned", "target"),
+        ({"cleaned": [], "clean": "c4"}, "corpus.cleaned", "target"),
+        ({"cleaned": ["source"], "source": []}, "corpus.cleaned", "corpus.source"),
     ],
 )
 def test_wrong_settings(change: dict[str, Any], key: str, mention: str, settings: Settings) -> None:
