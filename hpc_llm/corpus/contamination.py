@@ -38,7 +38,8 @@ class Contamination:
         self.files = expand_entries(settings.decontaminate, KEY)
         expanded = [expand_entries([entry], KEY) for entry in settings.decontaminate]
         named = {files[0] for files in expanded if len(files) == 1}
-        runs, owners = [], []
+        runs: list[np.ndarray] = []
+        owners: list[np.ndarray] = []
         for place, file in enumerate(self.files):
             own = [runs_of_words(normal_words(text), RUN) for text in _texts(file, settings)]
             found = np.unique(np.concatenate([np.zeros(0, np.uint64), *own]))
