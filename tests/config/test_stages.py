@@ -50,8 +50,8 @@ def test_a_whole_schedule_may_be_chosen_for_a_stage():
 
 def test_shares_of_texts_sum_to_one():
     cfg = composed("stages.lora.text={target: 3, source: 1}", "train.replay=0.1")
-    assert cfg.text_of("lora") == {"target": 0.75, "source": 0.25}
-    assert cfg.text_of("embeddings") == {"target": 0.9, "source": 0.1}
+    assert cfg.text_of("lora").parts == {"target": 0.75, "source": 0.25}
+    assert cfg.text_of("embeddings").parts == {"target": 0.9, "source": 0.1}
 
 
 def test_a_branch_stands_in_the_place_of_its_stage():

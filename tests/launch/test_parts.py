@@ -103,7 +103,8 @@ def test_a_job_without_gpus_takes_none_and_does_its_own_stages() -> None:
     text, *others = divide(cfg, stage_names(cfg))
     script = job_script(cfg, "adapt", cfg.folder / "config.yaml", text)
     assert "export CUDA_VISIBLE_DEVICES=''" in script
-    assert re.search(r"hpc-llm adapt --stages corpus,tokenizer --config \S+/x/config.yaml", script)
+    stages = "corpus,tokenizer,evaluate/tokenizer"
+    assert re.search(rf"hpc-llm adapt --stages {stages} --config \S+/x/config.yaml", script)
     assert "--job-name=corpus+tokenizer-x\n" in script
     for part in others:
         assert "CUDA_VISIBLE" not in job_script(cfg, "adapt", cfg.folder / "config.yaml", part)
