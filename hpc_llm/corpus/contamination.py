@@ -6,7 +6,6 @@ string counts as a text: questions, passages, answers. Texts of less than 13 wor
 for: they occur by chance.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from hpc_llm.corpus.documents import expand_entries, read_documents
+from hpc_llm.corpus.records import json_lines
 from hpc_llm.corpus.shingles import normal_words, runs_of_words
-from hpc_llm.corpus.streams import read_lines
 from hpc_llm.errors import UserError
 from hpc_llm.settings import CorpusSettings
 
@@ -67,13 +66,7 @@ def _texts(file: str, settings: CorpusSettings) -> Iterator[str]:
     if not name.endswith(".jsonl"):
         yield from read_documents(file, settings)
         return
-    for number, line in enumerate(read_lines(Path(file)), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{file}:{number}", None, "invalid JSON", "fix the line") from error
+    for _, record in json_lines(Path(file)):
         yield from _strings(record)
 
 

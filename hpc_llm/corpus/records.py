@@ -77,14 +77,27 @@ def _read_jsonl(path: Path, field: str) -> Iterator[str]:
 
 
 def _of_lines(lines: Iterable[str], path: Path, field: str) -> Iterator[str]:
+    for where, record in _values(lines, path):
+        yield text_of(record, field, where)
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield the place (`FILE:LINE`) and the value of each line that is not empty.
+
+    Raises `UserError` about a line that is not JSON.
+    """
+    yield from _values(read_lines(path), path)
+
+
+def _values(lines: Iterable[str], path: Path) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            value = json.loads(line)
         except Exception as error:
             raise _wrong(error, f"{path}:{number}", "fix or remove the line") from error
-        yield text_of(record, field, f"{path}:{number}")
+        yield f"{path}:{number}", value
 
 
 def _read_json(path: Path, field: str) -> Iterator[str]:

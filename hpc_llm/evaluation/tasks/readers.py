@@ -5,12 +5,12 @@ letter of the answer. Files with a header give records with its names.
 """
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hpc_llm.corpus.packed import blames_archive
+from hpc_llm.corpus.records import json_lines
 from hpc_llm.corpus.streams import read_lines
 from hpc_llm.errors import UserError
 
@@ -34,20 +34,10 @@ def records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _of_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(read_lines(path), 1):
-        if line.strip():
-            yield f"{path}:{number}", _record(f"{path}:{number}", line)
-
-
-def _record(where: str, line: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        rule = f"invalid JSON ({error})"
-        raise UserError(where, None, rule, "fix or remove the line") from error
-    if not isinstance(record, dict):
-        raise UserError(where, None, "not a JSON object", "write one object on each line")
-    return record
+    for where, record in json_lines(path):
+        if not isinstance(record, dict):
+            raise UserError(where, None, "not a JSON object", "write one object on each line")
+        yield where, record
 
 
 def _of_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
