@@ -2,13 +2,15 @@
 
 import argparse
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 from hpc_llm.app.verbs import VERBS
+from hpc_llm.distributed import Ranks
 from hpc_llm.errors import UserError
 
-__all__ = ["Arguments", "parse"]
+__all__ = ["Arguments", "parse", "refuse_flags", "refuse_ranks"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,3 +87,22 @@ def _known_verb(word: str) -> str:
         "no such verb",
         hint,
     )
+
+
+def refuse_flags(arguments: Arguments, flags: Sequence[str], rule: str, fix: str) -> None:
+    """Raise `UserError` for the first of `flags` that is given; `{flag}` in `fix` is its name."""
+    given = {
+        "-m": arguments.multirun,
+        "--stages": arguments.stages is not None,
+        "--config": arguments.config is not None,
+        "--cfg": arguments.show_config,
+    }
+    for flag in flags:
+        if given[flag]:
+            raise UserError(flag, None, rule, fix.format(flag=flag))
+
+
+def refuse_ranks(verb: str, ranks: Ranks, fix: str) -> None:
+    """Raise `UserError` if a verb for one process is started on several ranks."""
+    if ranks.world_size > 1:
+        raise UserError(verb, None, f"started on {ranks.world_size} ranks", fix)

@@ -8,7 +8,7 @@ import os
 import shlex
 from pathlib import Path
 
-from hpc_llm.app.arguments import Arguments
+from hpc_llm.app.arguments import Arguments, refuse_flags, refuse_ranks
 from hpc_llm.app.run_folders import charge_time, open_folder
 from hpc_llm.distributed import Ranks, detect_ranks, set_up_console, visible
 from hpc_llm.errors import UserError
@@ -26,7 +26,9 @@ def run_sbs(arguments: Arguments) -> int:
 
     ranks = detect_ranks(os.environ)
     set_up_console(ranks)
-    _refuse_flags(arguments, ranks)
+    flags = ("-m", "--stages", "--config")
+    refuse_flags(arguments, flags, "hpc-llm sbs does not have it", "remove it")
+    refuse_ranks("sbs", ranks, "run it on one: srun --ntasks=1 --gpus=1")
     composed = config.compose(arguments.overrides)
     if arguments.show_config:
         print(config.as_yaml(composed), end="")
@@ -48,7 +50,7 @@ def run_sbs(arguments: Arguments) -> int:
 
 
 def _print_power(cfg: RunConfig) -> None:
-    """Print the smallest win rate that a study of this size can tell from 1/2."""
+    """Print the smallest win rate above 1/2 that a study of this size detects."""
     from hpc_llm.evaluation.side_by_side import LEVEL, POWER, read_questions, study_power
 
     sbs = cfg.sbs
@@ -102,18 +104,3 @@ def _make(cfg: RunConfig, ranks: Ranks) -> None:
     print(f"  {len(plan.cards)} pages in {pages}, one for each annotator")
     print(f"  {run.path / 'sbs/key.json'} names the models: keep it")
     print(f"  then hpc-llm sbs sbs.collect='answers/*.json' run={shlex.quote(str(cfg.run))}")
-
-
-def _refuse_flags(arguments: Arguments, ranks: Ranks) -> None:
-    """Raise `UserError` for flags that the verb does not have, and on several ranks."""
-    flags = {
-        "-m": arguments.multirun,
-        "--stages": arguments.stages is not None,
-        "--config": arguments.config is not None,
-    }
-    for flag, given in flags.items():
-        if given:
-            raise UserError(flag, None, "hpc-llm sbs does not have it", "remove it")
-    if ranks.world_size > 1:
-        rule = f"started on {ranks.world_size} ranks"
-        raise UserError("sbs", None, rule, "run it on one: srun --ntasks=1 --gpus=1")

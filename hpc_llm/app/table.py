@@ -9,7 +9,7 @@ import os
 import shlex
 from pathlib import Path
 
-from hpc_llm.app.arguments import Arguments
+from hpc_llm.app.arguments import Arguments, refuse_flags, refuse_ranks
 from hpc_llm.app.run_folders import is_to_be_submitted, open_folder
 from hpc_llm.app.sweep import STOPPED, plan_only, run_here
 from hpc_llm.app.table_trials import (
@@ -19,13 +19,13 @@ from hpc_llm.app.table_trials import (
     with_trials,
 )
 from hpc_llm.app.trials import plan_trials
-from hpc_llm.distributed import Ranks, detect_ranks, say, set_up_console
-from hpc_llm.errors import UserError
+from hpc_llm.distributed import detect_ranks, say, set_up_console
 from hpc_llm.rundir import SweepFolder, refuse_foreign, write_json
 
 __all__ = ["run_table"]
 
 VERB = "adapt"  # of its trials
+FLAGS = ("-m", "--stages", "--config", "--cfg")  # of other verbs
 
 
 def run_table(arguments: Arguments) -> int:
@@ -35,7 +35,9 @@ def run_table(arguments: Arguments) -> int:
     """
     ranks = detect_ranks(os.environ)
     set_up_console(ranks)
-    _refuse_flags(arguments, ranks)
+    rule = "a table has one configuration for each run, and runs what its rows need"
+    refuse_flags(arguments, FLAGS, rule, "remove it, or use hpc-llm adapt {flag}")
+    refuse_ranks("table", ranks, "run it on one, or on the login node with launch=slurm")
     words = arguments.overrides
     if len(words) == 1 and "=" not in words[0]:
         _write(SweepFolder(Path(words[0])))
@@ -74,22 +76,3 @@ def _write(folder: SweepFolder) -> None:
     write_table(results, folder.path)
     print_table(results)
     print(f"\n  table {folder.path / 'table.html'} (.md, .tex, .json)")
-
-
-def _refuse_flags(arguments: Arguments, ranks: Ranks) -> None:
-    """Raise `UserError` for flags that a table does not have, and on several ranks."""
-    flags = {
-        "-m": arguments.multirun,
-        "--stages": arguments.stages is not None,
-        "--config": arguments.config is not None,
-        "--cfg": arguments.show_config,
-    }
-    for flag, given in flags.items():
-        if given:
-            rule = "a table has one configuration for each run, and runs what its rows need"
-            raise UserError(flag, None, rule, f"remove it, or use hpc-llm adapt {flag}")
-    if ranks.world_size > 1:
-        rule = f"started on {ranks.world_size} ranks"
-        raise UserError(
-            "table", None, rule, "run it on one, or on the login node with launch=slurm"
-        )
