@@ -46,7 +46,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
         old_ids, new_ids = (encoder(each, special) for each in (old, new))
         measures = compare(old_ids, new_ids, texts, new.decode)
     target, source = (_sum(shards, cfg.corpus.texts_in(name)) for name in LANGUAGES)
-    changes = "".join(f" ({count:,} {done})" for done, count in built.counts.items())
+    changes = "".join(f" ({count:,} {done})" for done, count in built.report.items())
     line = (
         f"{len(new):,} tokens{changes}; x{measures['token_ratio']:.3f} tokens for the same text; "
         f"{target['tokens']:,} training tokens"
@@ -55,7 +55,7 @@ def run(context: Context, name: str) -> dict[str, Any]:
         "vocab_size": len(new),
         "old_vocab_size": len(old),
         "rows": coder.size,
-        **built.counts,
+        **built.report,
         **measures,
         **target,
         "replayed": source or None,

@@ -106,7 +106,7 @@ def test_rows_and_ids_fit(case):
         else:
             assert names[ids[i]] == token
     assert len(fresh) == sum(
-        built.counts[key] for key in ("added", "swapped") if key in built.counts
+        built.report[key] for key in ("added", "swapped") if key in built.report
     )
     model = again.backend_tokenizer.model
     assert all([part.value for part in model.tokenize(token)] == [token] for token in fresh)
@@ -117,7 +117,7 @@ def test_rows_and_ids_fit(case):
         kept = ids >= 0
         assert (ids[kept] == np.arange(len(ids))[kept]).all()
     else:
-        assert built.counts["removed"] == len(old) - 350
+        assert built.report["removed"] == len(old) - 350
         assert len(new) % 16 == 0
 
 
@@ -171,7 +171,7 @@ def test_padding_rows_are_used_first_and_the_rest_stays(base_of, tmp_path):
     size = len(tokenizer)
     base = base_of("gpt2", "extend", rows=size + 100, tokenizer=tokenizer)
     built = build(base, tmp_path)
-    added = built.counts["added"]
+    added = built.report["added"]
     assert 40 < added < 100
     assert list(built.old_ids) == [
         *range(size), *[-1] * added, *range(size + added, size + 100)
@@ -199,8 +199,8 @@ def test_a_removed_token_that_is_found_again_keeps_place_and_row(base_of, tmp_pa
     first = build(base_of("gpt2", "swap"), tmp_path / "one").tokenizer
     words = "transplant.swap.protect=[Latin]", "transplant.extend.pieces=6"
     built = build(base_of("gpt2", "swap", *words, tokenizer=first, source=[]), tmp_path / "two")
-    assert built.counts["swapped"] < 6
-    assert (np.asarray(built.old_ids) < 0).sum() == built.counts["swapped"]
+    assert built.report["swapped"] < 6
+    assert (np.asarray(built.old_ids) < 0).sum() == built.report["swapped"]
     old, new = first.get_vocab(), built.tokenizer.get_vocab()
     for token in old.keys() & new.keys():
         assert old[token] == new[token] == built.old_ids[new[token]]

@@ -55,7 +55,7 @@ class Vocabulary:
     old_ids: Sequence[int] | None = None
     """By row: the id in the base model's vocabulary, -1 for a new token. None: tokens are matched
     by their text."""
-    counts: Mapping[str, int] = field(default_factory=dict)
+    report: Mapping[str, int] = field(default_factory=dict)
     """What was done to the base's vocabulary, for the record: added 16,384."""
 
 

@@ -56,11 +56,12 @@ class BpeBase:
         raise UserError(PIECES, settings.pieces, rule, fix)
 
     def vocabulary(
-        self, tables: "BpeTables", old_ids: Sequence[int], folder: Path, **counts: int
+        self, tables: "BpeTables", old_ids: Sequence[int], folder: Path, **report: int
     ) -> Vocabulary:
         """Write the base's tokenizer with other `tables` into `folder`.
 
-        `old_ids` are the base's ids by embedding row, -1 for new tokens; `counts` go to the record.
+        `old_ids` are the base's ids by embedding row, -1 for new tokens; `report` is for the
+        record.
         """
         from tokenizers import Tokenizer
 
@@ -76,7 +77,7 @@ class BpeBase:
         special = base.cfg.tokenizer.special_strings
         coder = tokenizer_coder(new, vocabulary_file(folder), len(old_ids), special)
         kept = [old if old < base.rows else -1 for old in old_ids]
-        return Vocabulary(tokenizer=new, coder=coder, old_ids=kept, counts=counts)
+        return Vocabulary(tokenizer=new, coder=coder, old_ids=kept, report=report)
 
 
 def open_bpe(base: Base) -> BpeBase:

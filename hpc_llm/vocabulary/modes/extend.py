@@ -5,6 +5,7 @@ old tokens keep their ids and rows, and text without new tokens is encoded as be
 first take the rows that fill up the base's embeddings to a round size.
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,13 @@ if TYPE_CHECKING:
 __all__ = ["MODE", "extended"]
 
 
-def extended(bpe: BpeBase, tables: "BpeTables") -> tuple["BpeTables", "Additions"]:
-    """Return `tables` with new tokens behind the others, and these. Raises `UserError`."""
+def extended(
+    bpe: BpeBase, tables: "BpeTables", words: Counter[str]
+) -> tuple["BpeTables", "Additions"]:
+    """Return `tables` with new tokens for `words` behind the others, and these.
+
+    Raises `UserError` for `extend.pieces` out of range.
+    """
     settings = bpe.base.cfg.transplant.extend
     size, multiple = tables.size, settings.multiple
     tokens = rounded(size, settings.pieces, multiple) - size
@@ -35,13 +41,13 @@ def extended(bpe: BpeBase, tables: "BpeTables") -> tuple["BpeTables", "Additions
         rule = f"is less than it takes from {size:,} tokens to a multiple of {multiple}"
         fix = f"use {multiple} or more, or a smaller transplant.extend.multiple"
         raise UserError(PIECES, settings.pieces, rule, fix)
-    found = bpe.additions(tables, bpe.words("target"), tokens)
+    found = bpe.additions(tables, words, tokens)
     return tables.with_additions(found.tokens, found.merges), found
 
 
 def _build(base: Base, folder: Path) -> Vocabulary:
     bpe = open_bpe(base)
-    tables, found = extended(bpe, bpe.tables)
+    tables, found = extended(bpe, bpe.tables, bpe.words("target"))
     old_ids = list(range(max(tables.size, base.rows)))
     old_ids[bpe.tables.size : tables.size] = [-1] * len(found.tokens)
     return bpe.vocabulary(tables, old_ids, folder, added=len(found.tokens))

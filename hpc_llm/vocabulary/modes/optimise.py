@@ -4,6 +4,7 @@ Removed are the rarest leaves of the merges (`hpc_llm.vocabulary.bpe.leaves`): t
 not occur is encoded as before. The tokens that stay keep their rows, not their ids.
 """
 
+from collections import Counter
 from pathlib import Path
 
 from hpc_llm.errors import UserError
@@ -21,8 +22,11 @@ from hpc_llm.vocabulary.modes.extend import extended
 __all__ = ["MODE"]
 
 
-def _removed(bpe: BpeBase) -> list[str]:
-    """Return the tokens to remove. Raises `UserError` for `optimise.keep` out of range."""
+def _removed(bpe: BpeBase, words: Counter[str]) -> list[str]:
+    """Return the tokens to remove; `words` are those of the target text.
+
+    Raises `UserError` for `optimise.keep` out of range.
+    """
     from hpc_llm.vocabulary.bpe import count_tokens, removable_leaves
 
     settings, tables = bpe.base.cfg.transplant.optimise, bpe.tables
@@ -33,15 +37,16 @@ def _removed(bpe: BpeBase) -> list[str]:
     if settings.keep < fixed:
         rule = f"special tokens, bytes and single characters are {fixed:,} tokens, which stay"
         raise UserError(key, settings.keep, rule, f"use {fixed} or more")
-    counts = count_tokens(tables, bpe.words("target") + bpe.words("source"))
+    counts = count_tokens(tables, words + bpe.words("source"))
     return removable_leaves(tables, counts, tokens - settings.keep, settings.min_count)
 
 
 def _build(base: Base, folder: Path) -> Vocabulary:
     bpe = open_bpe(base)
-    gone = _removed(bpe)
+    words = bpe.words("target")
+    gone = _removed(bpe, words)
     small, old_ids = bpe.tables.without(gone).compacted()
-    tables, found = extended(bpe, small)
+    tables, found = extended(bpe, small, words)
     old_ids += [-1] * len(found.tokens)
     return bpe.vocabulary(tables, old_ids, folder, added=len(found.tokens), removed=len(gone))
 
