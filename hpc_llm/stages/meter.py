@@ -1,5 +1,7 @@
 """The meter of a training stage: documents, tokenizer and the base model's bits per byte."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +29,19 @@ def open_meter(context: Context, name: str) -> Meter | None:
     settings = context.cfg.evaluation.meter
     if settings.steps is None:
         return None
-    texts = agreed(lambda: heldout(context, "source", "tune")[: settings.documents])
+    texts = agreed(lambda: _spread(heldout(context, "source", "tune"), settings.documents))
     return Meter(
         steps=settings.steps,
         base=_of_base(context, name, texts),
         stop_above=settings.stop_above,
-        measure=lambda model: _measured(context, "transplant", model, texts),
+        measure=_measure(context, "transplant", texts),
     )
+
+
+def _spread(texts: list[str], most: int) -> list[str]:
+    """Return at most `most` texts, evenly spaced: those of several sources follow each other."""
+    count = min(most, len(texts))
+    return [texts[index * len(texts) // count] for index in range(count)]
 
 
 def _of_base(context: Context, name: str, texts: list[str]) -> float:
@@ -44,7 +52,7 @@ def _of_base(context: Context, name: str, texts: list[str]) -> float:
     if known is not None:
         return known
     with model_at(context, "base") as model:
-        found = _measured(context, "base", model, texts)
+        found = _measure(context, "base", texts)(model)
     on_first_rank(lambda: _write(file, {**key, "base_bpb": found}))
     return found
 
@@ -62,11 +70,22 @@ def _write(file: Path, content: dict[str, Any]) -> None:
     write_json(file, content)
 
 
-def _measured(context: Context, point: str, model: torch.nn.Module, texts: list[str]) -> float:
-    """Return the bits per byte of `model` with the tokenizer at `point` (collective)."""
+def _measure(context: Context, point: str, texts: list[str]) -> Callable[[torch.nn.Module], float]:
+    """Return the function from a model to its bits per byte with the tokenizer at `point`.
+
+    The function is collective. It encodes the texts once.
+    """
     cfg = context.cfg
     tokenizer = load_tokenizer(tokenizer_at(context, point), cfg.model)
-    rows = vocabulary_rows(model)
-    encoded = encoder(tokenizer, cfg.tokenizer.special_strings, rows)(texts)
-    nll = document_nll(model, encoded, cfg.evaluation, first_token(tokenizer, rows))
-    return float(bits_per_byte(nll, np.array([len(text.encode()) for text in texts])))
+    sizes = np.array([len(text.encode()) for text in texts])
+
+    @cache
+    def encoded(rows: int) -> list[list[int]]:
+        return encoder(tokenizer, cfg.tokenizer.special_strings, rows)(texts)
+
+    def measure(model: torch.nn.Module) -> float:
+        rows = vocabulary_rows(model)
+        first = first_token(tokenizer, rows)
+        return bits_per_byte(document_nll(model, encoded(rows), cfg.evaluation, first), sizes)
+
+    return measure
