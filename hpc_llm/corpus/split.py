@@ -121,7 +121,6 @@ def build_corpus(  # noqa: PLR0913 (what a text is, and what it shares with othe
     rules = build_filter(settings) if _name(key) in settings.cleaned_texts else None
     corpus = Selection(settings, seed, heldout, elsewhere, rules)
     corpus.similar = similar
-    least = 3 if heldout is None else 1
     folder.mkdir(parents=True, exist_ok=True)
     texts = corpus.train_texts(islice(documents, settings.max_documents), folder)
     train = _write(folder / "train.jsonl", texts)
@@ -130,6 +129,19 @@ def build_corpus(  # noqa: PLR0913 (what a text is, and what it shares with othe
     if rules is not None or settings.deduplicate != "exact" or settings.decontaminate:
         kept = {"documents": corpus.documents, "bytes": corpus.bytes}
         corpus.drops.write(folder, kept)
+    _require_enough(corpus, key, entries, settings, holds_out=heldout is None)
+    if elsewhere is not None:
+        elsewhere |= corpus.seen
+    tune = _write(folder / "tune.jsonl", corpus.tune)
+    test = _write(folder / "test.jsonl", corpus.test)
+    return _counts(corpus, train, tune, test)
+
+
+def _require_enough(
+    corpus: Selection, key: str, entries: list[str], settings: CorpusSettings, *, holds_out: bool
+) -> None:
+    """Raise `UserError` for too few documents, and if none of them can be held out."""
+    least = 3 if holds_out else 1
     if corpus.documents < least:
         rule = (
             f"has {corpus.documents} documents of at least {settings.min_characters} characters "
@@ -141,13 +153,15 @@ def build_corpus(  # noqa: PLR0913 (what a text is, and what it shares with othe
             "a line of .jsonl is one)"
         )
         raise UserError(key, ",".join(entries) or "[]", rule, fix)
-    if heldout is None and not (corpus.test and corpus.tune):
+    if holds_out and not (corpus.test and corpus.tune):
         rule = f"leaves less than two documents of {key} without candidates for near-duplicates"
         fix = "the text is made of templates: clean it, or set corpus.minhash.rows higher"
         raise UserError("corpus.deduplicate", settings.deduplicate, rule, fix)
+
+
+def _counts(corpus: Selection, train: int, tune: int, test: int) -> CorpusCounts:
+    """Return the counts of a finished pass, with the documents of each part."""
     dropped = corpus.drops.documents
-    if elsewhere is not None:
-        elsewhere |= corpus.seen
     return CorpusCounts(
         documents=corpus.documents,
         characters=corpus.characters,
@@ -156,8 +170,8 @@ def build_corpus(  # noqa: PLR0913 (what a text is, and what it shares with othe
         dropped=corpus.dropped,
         empty=corpus.empty,
         train=train,
-        tune=_write(folder / "tune.jsonl", corpus.tune),
-        test=_write(folder / "test.jsonl", corpus.test),
+        tune=tune,
+        test=test,
         test_bytes=sum(len(text.encode()) for text in corpus.test),
         excluded=corpus.excluded,
         words=corpus.words,
