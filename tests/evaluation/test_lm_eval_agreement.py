@@ -1,11 +1,11 @@
 """Scores of choices against lm-eval (extra `eval`); needs the data folder."""
 
 import pytest
+from task_settings import of_real_items
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hpc_llm.evaluation.tasks import read_questions
 from hpc_llm.evaluation.tasks.scorer import Scorer
-from hpc_llm.settings import EvaluationSettings
 from hpc_llm.stages.texts import encoder, first_token
 
 ITEMS = 20
@@ -20,16 +20,7 @@ def test_log_likelihoods_equal_lm_eval(shared, name):
     path = shared / "data" / "models" / "stories260K-hf"
     model = AutoModelForCausalLM.from_pretrained(path).eval()
     tokenizer = AutoTokenizer.from_pretrained(path)
-    settings = EvaluationSettings(
-        window=512,
-        stride=256,
-        batch_tokens=4096,
-        test_bytes=1,
-        tune_bytes=1,
-        tasks=[name],
-        task_folder=str(shared / "data" / "eval"),
-        task_limit=ITEMS,
-    )
+    settings = of_real_items(shared, [name], ITEMS)
     scorer = Scorer(model, tokenizer, encoder(tokenizer), first_token(tokenizer), settings)
     questions = read_questions(name, settings)
     requests = [(q.context, q.separator + choice) for q in questions for choice in q.choices]

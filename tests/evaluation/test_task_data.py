@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from task_settings import of_real_items
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hpc_llm.evaluation.bits_per_byte import document_nll
 from hpc_llm.evaluation.tasks import read_questions
 from hpc_llm.evaluation.tasks.evaluate import Place, evaluate_task
 from hpc_llm.evaluation.tasks.scorer import Scorer
-from hpc_llm.settings import EvaluationSettings
 from hpc_llm.stages.texts import encoder, first_token
 
 ITEMS = 40
@@ -22,16 +22,7 @@ def scorer(shared):
     path = shared / "data" / "models" / "en-ru-base"
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModelForCausalLM.from_pretrained(path).eval()
-    settings = EvaluationSettings(
-        window=512,
-        stride=256,
-        batch_tokens=4096,
-        test_bytes=1,
-        tune_bytes=1,
-        tasks=["parus", "rublimp"],
-        task_folder=str(shared / "data" / "eval"),
-        task_limit=ITEMS,
-    )
+    settings = of_real_items(shared, ["parus", "rublimp"], ITEMS)
     return Scorer(model, tokenizer, encoder(tokenizer), first_token(tokenizer), settings)
 
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from errors import user_error
 from task_formats import write_records
+from task_settings import evaluation, own_task
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hpc_llm.evaluation.bits_per_byte import document_nll
 from hpc_llm.evaluation.tasks import read_questions
 from hpc_llm.evaluation.tasks.evaluate import Place, evaluate_task
 from hpc_llm.evaluation.tasks.scorer import Scorer
-from hpc_llm.settings import EvaluationSettings
 from hpc_llm.settings.task import load_task
 from hpc_llm.stages.texts import encoder, first_token
 
@@ -38,29 +38,16 @@ metric: mcc
 """
 
 
-def settings(*tasks, **more):
-    given = {"window": 64, "stride": 32, "batch_tokens": 999, "test_bytes": 1, "tune_bytes": 1}
-    return EvaluationSettings(**given, tasks=list(tasks), **more)
-
-
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """Return a function that writes a task `mine` and its records, and returns the settings."""
-    (tmp_path / "conf" / "task").mkdir(parents=True)
-    monkeypatch.setenv("HPC_LLM_PLUGINS", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-
-    def write(task, *records):
-        (tmp_path / "conf" / "task" / "mine.yaml").write_text(task)
-        (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, records)) + "\n")
-        return settings("mine")
-
-    return write
+    """Return a function that writes a task and its records, and returns the settings."""
+    write = own_task(tmp_path, monkeypatch)
+    return lambda task, *records: write(*records, task=task)
 
 
 def questions(name, folder):
     write_records(name, load_task(name), folder)
-    return read_questions(name, settings(name, task_folder=str(folder)))
+    return read_questions(name, evaluation(name, task_folder=str(folder)))
 
 
 def test_nested_lists_are_questions_in_units(tmp_path):

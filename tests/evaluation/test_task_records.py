@@ -5,11 +5,11 @@ import json
 import pytest
 from errors import user_error
 from task_formats import GOLD, RECORDS, write_records
+from task_settings import evaluation, own_task
 
 from hpc_llm.evaluation.tasks import read_questions
 from hpc_llm.evaluation.tasks.records import task_code
 from hpc_llm.rundir import conf_dir, conf_files
-from hpc_llm.settings import EvaluationSettings
 from hpc_llm.settings.task import load_task
 
 GOOD = {"text": "Небо", "options": ["синее", "круглое"], "label": 0, "subject": "цвет"}
@@ -23,25 +23,11 @@ metric: [acc_bytes, acc]
 """
 
 
-def settings(*tasks, **more):
-    given = {"window": 64, "stride": 32, "batch_tokens": 999, "test_bytes": 1, "tune_bytes": 1}
-    return EvaluationSettings(**given, tasks=list(tasks), **more)
-
-
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """Return a function that writes a task `mine` and its records, and returns the settings."""
-    (tmp_path / "conf" / "task").mkdir(parents=True)
-    monkeypatch.setenv("HPC_LLM_PLUGINS", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-
-    def write(*records, task=TASK, **more):
-        (tmp_path / "conf" / "task" / "mine.yaml").write_text(task)
-        lines = [r if isinstance(r, str) else json.dumps(r) for r in records]
-        (tmp_path / "mine.jsonl").write_text("\n".join(lines) + "\n")
-        return settings("mine", **more)
-
-    return write
+    """Return a function that writes a task, by default `TASK`, and its records."""
+    write = own_task(tmp_path, monkeypatch)
+    return lambda *records, task=TASK, **more: write(*records, task=task, **more)
 
 
 @pytest.mark.parametrize("name", list(conf_files("task")))
@@ -49,7 +35,7 @@ def test_every_task_of_the_project_reads_its_format(name, tmp_path):
     task = load_task(name)
     assert task.description
     path = write_records(name, task, tmp_path)
-    questions = read_questions(name, settings(name, task_folder=str(tmp_path)))
+    questions = read_questions(name, evaluation(name, task_folder=str(tmp_path)))
     assert [question.gold for question in questions] == GOLD.get(name, [0])
     skipped = 0 if task.shots_from else task.shots
     assert questions[0].id.startswith(f"{path.name}:{1 + skipped}")
@@ -61,7 +47,7 @@ def test_every_task_of_the_project_reads_its_format(name, tmp_path):
 
 def test_prompts_of_the_project_read_as_text(tmp_path):
     write_records("parus", load_task("parus"), tmp_path)
-    (question,) = read_questions("parus", settings("parus", task_folder=str(tmp_path)))
+    (question,) = read_questions("parus", evaluation("parus", task_folder=str(tmp_path)))
     assert question.requests == [("Я устал, потому что", " да."), ("Я устал, потому что", " нет.")]
 
 
@@ -186,9 +172,9 @@ def test_settings_are_checked(mine, tmp_path, change, key, value):
 
 def test_unknown_and_repeated_tasks_are_refused():
     with user_error("evaluation.tasks", "parus", value="paruss"):
-        settings("paruss")
+        evaluation("paruss")
     with user_error("evaluation.tasks", value="parus"):
-        settings("parus", "russe", "parus")
+        evaluation("parus", "russe", "parus")
 
 
 @pytest.mark.parametrize(
@@ -208,7 +194,7 @@ def test_files_that_cannot_be_read_are_refused(mine, tmp_path, files, value):
     assert str(caught.value.value) == value
     (tmp_path / "mine.jsonl").unlink()
     with user_error("task.mine.files", "evaluation.task_folder", value=...) as caught:
-        read_questions("mine", settings("mine"))
+        read_questions("mine", evaluation("mine"))
     assert str(caught.value.value) == "mine.jsonl"
 
 
