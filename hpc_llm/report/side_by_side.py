@@ -91,7 +91,7 @@ def result_lines(result: Mapping[str, Any]) -> list[str]:
 
 
 def _facts(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return (label, value, meaning) of what tells how far the votes can be trusted."""
+    """Return (label, value, meaning) of the measures of reliability and bias."""
     facts = [
         (
             "Agreement of annotators",

@@ -1,4 +1,4 @@
-"""The smallest win rate that a study can tell from 1/2, before it is made.
+"""The smallest win rate above 1/2 that a study detects, before it is made.
 
 A vote has variance 1/4 at a win rate of 1/2 without ties. A part q^2 of it is between questions
 (some suit one model), a part a^2 between annotators; the rest is of single votes. The mean over Q

@@ -50,7 +50,7 @@ def _question(where: str, record: Mapping[str, Any]) -> tuple[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """The key of a study. Whoever has it can tell the models apart."""
+    """The key of a study: it names the models behind the answers."""
 
     made_from: str
     """Fingerprint of the models, the questions and the settings."""
